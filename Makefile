@@ -1,0 +1,37 @@
+# make run    set up, run the example job, say where the pictures are
+# make test   set up, start what servers the tests need, run all tests
+# make check  format, lint, types, import contracts
+# make bench  measure the engine against diffusers, side by side
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+OUT ?= out/example-$(shell date +%Y%m%d-%H%M%S)
+
+.PHONY: run test check bench clean
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "ImageMill needs Python 3.11 or newer; say which with make PYTHON=python3.12"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[s3,dev]'
+	@touch $@
+
+run: $(VENV)/.ready
+	$(BIN)/imagemill run input.path=examples/prompts.parquet output.path=$(OUT)
+	@echo "The pictures are in $(OUT)/images, all on one sheet in $(OUT)/contact_sheet.png;"
+	@echo "open $(OUT)/report.html in a browser, or check it all: $(BIN)/imagemill verify $(OUT)"
+
+test: $(VENV)/.ready
+	$(BIN)/pytest
+
+check: $(VENV)/.ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.ready
+	$(BIN)/python -m benchmarks.engine_vs_diffusers
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,1 @@
+"""Who does what, once: Ray coordinator and workers, leases, store, commits, ledger."""

@@ -1,0 +1,165 @@
+"""Turns a batch of finished rows into objects and one commit record.
+
+Order matters: images, then the tables that name them, then the commit that names the tables. A
+crash between any two leaves objects that no commit names, which count for nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+import time
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from cluster import layout
+from cluster.lifetime import utc_now
+from cluster.money import Price
+from cluster.reader import ShardRows
+from cluster.records import Commit, ObjectRef, Stamp, ranges_of
+from cluster.shard_log import ShardLog
+from cluster.shard_work import Batch, FinishedImage, ShardWork
+from cluster.store import Store
+from cluster.tables import (
+    Made,
+    image_lines,
+    ledger_table,
+    metadata_table,
+    quarantine_table,
+    to_parquet,
+    with_images,
+)
+from conf.schema import OutputConfig
+from operators.engine import EngineInfo
+
+
+class CommitWriter:
+    """Writes commits of one worker. A write that failed is never tried again under its epoch."""
+
+    def __init__(
+        self, store: Store, output: OutputConfig, *, engine: EngineInfo, price: Price, worker: str
+    ) -> None:
+        self._store = store
+        self._output = output
+        self._engine = engine
+        self._price = price
+        self._worker = worker
+
+    def write(
+        self, log: ShardLog, work: ShardWork, rows: ShardRows | None, batch: Batch, stamp: Stamp
+    ) -> Commit:
+        """Write everything that the batch needs, the commit record last.
+
+        Raises:
+            LeaseLost, CommitUnknown, StoreUnavailable, StoreFull: the batch may count or not; the
+            shard's lease must be given back, since only re-reading its log can tell.
+        """
+        made = Made(
+            engine=self._engine,
+            price=self._price,
+            worker=self._worker,
+            attempt=log.epoch,
+            image_format=self._output.image,
+        )
+        objects, metadata = self._put_images(log, work, rows, batch, made)
+        lines = image_lines(batch.images, self._worker, self._price)
+        commit = Commit(
+            shard_id=work.shard.shard_id,
+            epoch=log.epoch,
+            seq=log.next_seq,
+            attempt=log.epoch,
+            rows=ranges_of(batch.rows),
+            quarantined=ranges_of(row.offset for row in batch.rejected),
+            images=len(batch.images),
+            image_bytes=sum(image.bytes for image in batch.images),
+            device_ns=sum(line.device_ns for line in lines),
+            amount_nano=sum(line.amount_nano for line in lines),
+            metadata=metadata,
+            quarantine=self._put_quarantine(log, work, batch),
+            ledger=self._put_table(log, "ledger", ledger_table(lines, self._price))
+            if lines
+            else None,
+            objects=objects,
+            stamp=stamp,
+            written_at=utc_now(),
+        )
+        log.commit(commit)
+        return commit
+
+    def _put_images(
+        self, log: ShardLog, work: ShardWork, rows: ShardRows | None, batch: Batch, made: Made
+    ) -> tuple[tuple[ObjectRef, ...], ObjectRef | None]:
+        """Containers and metadata; in the ``files`` format the images are objects already."""
+        if not batch.images:
+            return (), None
+        assert rows is not None, "images come only from rows that were read"
+        offsets = [work.offset_of(image.request.row_id) for image in batch.images]
+        labels = [rows.label(offset) for offset in offsets]
+        extras = rows.extras.take(pa.array(offsets, pa.int64()))
+
+        def table(members: Sequence[str | None], keys: Sequence[str]) -> pa.Table:
+            return metadata_table(batch.images, labels, extras, members, keys, made)
+
+        count = len(batch.images)
+        if self._output.format == "files":
+            metadata = table([None] * count, [image.key for image in batch.images])
+            return (), self._put_table(log, "metadata", metadata)
+        names = [image.name for image in batch.images]
+        if self._output.format == "webdataset":
+            key = self._key(log, "shards", "tar")
+            metadata = table(names, [key] * count)
+            container = self._put(key, _tar(batch.images, metadata))
+        else:
+            key = self._key(log, "data", "parquet")
+            metadata = table(names, [key] * count)
+            container = self._put(key, to_parquet(with_images(metadata, batch.images)))
+        return (container,), self._put_table(log, "metadata", metadata)
+
+    def _put_quarantine(self, log: ShardLog, work: ShardWork, batch: Batch) -> ObjectRef | None:
+        if not batch.rejected:
+            return None
+        shard = work.shard
+        table = quarantine_table(
+            batch.rejected,
+            shard_id=shard.shard_id,
+            file=shard.file,
+            first_row=shard.first_row,
+            first_row_id=shard.first_row_id,
+            worker=self._worker,
+            attempt=log.epoch,
+            at_ns=time.time_ns(),
+        )
+        return self._put_table(log, "quarantine", table)
+
+    def _key(self, log: ShardLog, folder: str, extension: str) -> str:
+        return layout.attempt_object(folder, log.shard_id, log.epoch, log.next_seq, extension)
+
+    def _put_table(self, log: ShardLog, folder: str, table: pa.Table) -> ObjectRef:
+        return self._put(self._key(log, folder, "parquet"), to_parquet(table))
+
+    def _put(self, key: str, data: bytes) -> ObjectRef:
+        self._store.put_if_absent(key, data)
+        return ObjectRef(key=key, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+
+
+def _tar(images: Sequence[FinishedImage], metadata: pa.Table) -> bytes:
+    """A WebDataset shard: for each image the picture, its prompt and its metadata, adjacent."""
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for image, row in zip(images, metadata.to_pylist(), strict=True):
+            stem = image.name.rsplit(".", 1)[0]
+            described = json.dumps(row, default=str, sort_keys=True).encode()
+            assert image.data is not None, "images of a tar are kept until their commit"
+            _add(tar, image.name, image.data)
+            _add(tar, f"{stem}.json", described)
+            _add(tar, f"{stem}.txt", image.request.prompt.encode())
+    return sink.getvalue()
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    tar.addfile(info, io.BytesIO(data))

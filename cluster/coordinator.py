@@ -1,0 +1,193 @@
+"""The coordinator: one per run, hands out shards and adds up progress.
+
+A thin shell around the lease board: it brings the clock, the order of shards and the workers'
+counters. It keeps nothing that the store does not know, and no call is made per row.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from cluster.leases import (
+    Asked,
+    Beat,
+    Clock,
+    Dismiss,
+    Drain,
+    Gone,
+    Grant,
+    Instruction,
+    LeaseBoard,
+    Returned,
+    Revoke,
+    Sealed,
+    Wait,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """Rows and images that count, and their cost in 1e-9 currency units."""
+
+    rows: int = 0
+    quarantined: int = 0
+    images: int = 0
+    amount_nano: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(
+            rows=self.rows + other.rows,
+            quarantined=self.quarantined + other.quarantined,
+            images=self.images + other.images,
+            amount_nano=self.amount_nano + other.amount_nano,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerProgress:
+    """A worker's report: what its unsealed shards hold, and its engine's running totals.
+
+    ``made`` counts the images that it finished in this life, whatever became of them.
+    """
+
+    phase: str
+    holding: Counts
+    made: int
+    occupied: int
+    offered: int
+    lifetime_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BeatReply:
+    """What a worker must know: shards that are no longer its own, and whether to stop."""
+
+    revoked: tuple[int, ...]
+    drain: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """The run at a glance."""
+
+    shards: int
+    sealed: int
+    held: int
+    counts: Counts
+    made: int
+    occupied: int
+    offered: int
+    lifetime_ns: int
+    phases: tuple[str, ...]
+    finished: bool
+
+
+class CoordinatorLink(Protocol):
+    """What a worker may say to its coordinator, over Ray or in the same process."""
+
+    def acquire(self, worker: str) -> Grant | Wait | Dismiss: ...
+
+    def sealed(self, worker: str, shard_id: int, counts: Counts) -> None: ...
+
+    def returned(self, worker: str, shard_id: int, failed: bool) -> None: ...
+
+    def beat(self, worker: str, progress: WorkerProgress) -> BeatReply: ...
+
+
+class Coordinator:
+    """Safe to call from several threads. See ``CoordinatorLink`` for what workers call."""
+
+    def __init__(
+        self,
+        shards: Iterator[int],
+        *,
+        total: int,
+        lease_s: float,
+        max_attempts: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._board = LeaseBoard(shards, total=total, lease_s=lease_s, max_attempts=max_attempts)
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._revoked: dict[str, list[int]] = {}
+        self._progress: dict[str, WorkerProgress] = {}
+        self._past = (0, 0, 0, 0)
+        self._sealed_counts = Counts()
+        self._draining = False
+
+    def acquire(self, worker: str) -> Grant | Wait | Dismiss:
+        """Ask for one more shard."""
+        with self._lock:
+            self._route(self._board.handle(Clock(now_s=self._clock())))
+            (answer,) = self._board.handle(Asked(worker=worker, now_s=self._clock()))
+        assert isinstance(answer, Grant | Wait | Dismiss)
+        return answer
+
+    def sealed(self, worker: str, shard_id: int, counts: Counts) -> None:
+        """A shard is sealed and holds ``counts``."""
+        with self._lock:
+            before = self._board.sealed
+            self._board.handle(Sealed(worker=worker, shard_id=shard_id))
+            if self._board.sealed > before:
+                self._sealed_counts += counts
+
+    def returned(self, worker: str, shard_id: int, failed: bool) -> None:
+        """A shard was given back unfinished."""
+        with self._lock:
+            self._board.handle(Returned(worker=worker, shard_id=shard_id, failed=failed))
+
+    def beat(self, worker: str, progress: WorkerProgress) -> BeatReply:
+        """A sign of life with progress."""
+        with self._lock:
+            self._progress[worker] = progress
+            self._board.handle(Beat(worker=worker, now_s=self._clock()))
+            self._route(self._board.handle(Clock(now_s=self._clock())))
+            return BeatReply(revoked=tuple(self._revoked.pop(worker, ())), drain=self._draining)
+
+    def gone(self, worker: str, crashed: bool) -> None:
+        """A worker's process ended; called by the supervisor."""
+        with self._lock:
+            self._board.handle(Gone(worker=worker, crashed=crashed))
+            self._revoked.pop(worker, None)
+            last = self._progress.pop(worker, None)
+            if last is not None:
+                made, occupied, offered, lifetime_ns = self._past
+                self._past = (
+                    made + last.made,
+                    occupied + last.occupied,
+                    offered + last.offered,
+                    lifetime_ns + last.lifetime_ns,
+                )
+
+    def drain(self) -> None:
+        """Grant nothing any more; workers commit what is finished and leave."""
+        with self._lock:
+            self._draining = True
+            self._board.handle(Drain())
+
+    def snapshot(self) -> Snapshot:
+        """Totals for the progress display."""
+        with self._lock:
+            alive = list(self._progress.values())
+            made, occupied, offered, lifetime_ns = self._past
+            return Snapshot(
+                shards=self._board.total,
+                sealed=self._board.sealed,
+                held=self._board.held,
+                counts=sum((p.holding for p in alive), self._sealed_counts),
+                made=made + sum(p.made for p in alive),
+                occupied=occupied + sum(p.occupied for p in alive),
+                offered=offered + sum(p.offered for p in alive),
+                lifetime_ns=lifetime_ns + sum(p.lifetime_ns for p in alive),
+                phases=tuple(p.phase for p in alive),
+                finished=self._board.finished,
+            )
+
+    def _route(self, instructions: list[Instruction]) -> None:
+        for instruction in instructions:
+            if isinstance(instruction, Revoke):
+                self._revoked.setdefault(instruction.worker, []).extend(instruction.shards)

@@ -1,0 +1,180 @@
+"""The job's own records: job.json, runs, cancel marks, retries and manifests."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from dataclasses import dataclass, replace
+from typing import Any
+
+from cluster import layout
+from cluster.lifetime import utc_now
+from cluster.records import RetryRecord, RunRecord, retry_from_json, run_from_json, to_json
+from cluster.store import Store
+from conf.errors import CommitConflict, CorruptOutput, OutputMissing, OutputTaken
+from conf.schema import RunConfig, parse_config
+
+_SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRecord:
+    """job.json: what was asked and with what, written once."""
+
+    config: RunConfig
+    digest: str
+    version: str
+    model_revision: str
+    created_at: str
+
+
+def _plain(job: JobRecord) -> dict[str, Any]:
+    return {
+        "schema": _SCHEMA,
+        "kind": "Job",
+        "config": _without_credentials(job.config).to_mapping(),
+        "digest": job.digest,
+        "version": job.version,
+        "model_revision": job.model_revision,
+        "created_at": job.created_at,
+    }
+
+
+def _without_credentials(config: RunConfig) -> RunConfig:
+    """Storage options may hold secrets: never written; a resumed job is given them anew."""
+    return replace(config, storage=replace(config.storage, options={}))
+
+
+def write_job(store: Store, job: JobRecord) -> None:
+    """Claim the output path.
+
+    Raises:
+        OutputTaken: another job lives there.
+    """
+    try:
+        store.put_if_absent(layout.JOB, (json.dumps(_plain(job), indent=2) + "\n").encode())
+    except CommitConflict as error:
+        raise output_taken(store, job.digest) from error
+
+
+def output_taken(store: Store, digest: str) -> OutputTaken:
+    """The error for a run into an output that holds a job, which may be this very one."""
+    there = read_job(store)
+    if there.digest == digest:
+        return OutputTaken(
+            f"{store.url} already holds this job (started {there.created_at}); continue it with "
+            f"'imagemill resume {store.url}' or look at it with 'imagemill status {store.url}'"
+        )
+    return OutputTaken(
+        f"{store.url} holds another job ('{there.config.job.name}', started {there.created_at}); "
+        "nothing was changed; choose another output.path"
+    )
+
+
+def find_job(store: Store) -> JobRecord | None:
+    """The job of this output, or None when there is none."""
+    data = store.get(layout.JOB)
+    if data is None:
+        return None
+    try:
+        plain = json.loads(data)
+        return JobRecord(
+            config=parse_config(plain["config"]),
+            digest=plain["digest"],
+            version=plain["version"],
+            model_revision=plain["model_revision"],
+            created_at=plain["created_at"],
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorruptOutput(f"{store.url}/{layout.JOB} is not a job record: {error}") from error
+
+
+def read_job(store: Store) -> JobRecord:
+    """The job of this output.
+
+    Raises:
+        OutputMissing: there is none.
+    """
+    job = find_job(store)
+    if job is None:
+        raise OutputMissing(
+            f"no job at {store.url}: it has no {layout.JOB}; expected the output.path of a job"
+        )
+    return job
+
+
+def _numbers(store: Store, folder: str) -> list[int]:
+    return [layout.epoch_of(entry.key) for entry in store.listing(folder)]
+
+
+def generation(store: Store) -> int:
+    """How many retries were asked for; 0 for a job as first run."""
+    return max(_numbers(store, "retries/"), default=0)
+
+
+def last_run(store: Store) -> RunRecord | None:
+    """The newest run record."""
+    numbers = _numbers(store, "runs/")
+    if not numbers:
+        return None
+    key = layout.run(max(numbers))
+    return run_from_json(store.get(key) or b"", key)
+
+
+def open_run(store: Store, *, generation: int, workers: int, version: str) -> RunRecord:
+    """Record a driver's start under the next free number."""
+    number = max(_numbers(store, "runs/"), default=0)
+    while True:
+        number += 1
+        record = RunRecord(
+            run=number,
+            generation=generation,
+            started_at=utc_now(),
+            workers=workers,
+            version=version,
+            nonce=secrets.token_hex(8),
+        )
+        try:
+            store.put_if_absent(layout.run(number), to_json(record))
+        except CommitConflict:
+            continue
+        return record
+
+
+def ask_cancel(store: Store, run: int) -> None:
+    """Ask run number ``run`` to stop."""
+    store.put(layout.cancel(run), (json.dumps({"asked_at": utc_now()}) + "\n").encode())
+
+
+def cancel_asked(store: Store, run: int) -> bool:
+    """Whether run number ``run`` was asked to stop."""
+    return store.exists(layout.cancel(run))
+
+
+def open_retry(store: Store, shards: tuple[int, ...]) -> RetryRecord:
+    """Release the quarantined rows of these shards: the next generation of the job."""
+    record = RetryRecord(
+        generation=generation(store) + 1,
+        requested_at=utc_now(),
+        shards=shards,
+        nonce=secrets.token_hex(8),
+    )
+    try:
+        store.put_if_absent(layout.retry(record.generation), to_json(record))
+    except CommitConflict as error:
+        raise OutputTaken(
+            f"another retry of {store.url} was asked for at this moment; look at it with "
+            f"'imagemill status {store.url}'"
+        ) from error
+    return record
+
+
+def read_retry(store: Store, number: int) -> RetryRecord:
+    """The retry that opened generation ``number``."""
+    key = layout.retry(number)
+    return retry_from_json(store.get(key) or b"", key)
+
+
+def is_finished(store: Store, number: int) -> bool:
+    """Whether the manifest of generation ``number`` exists."""
+    return store.exists(layout.manifest(number))

@@ -1,0 +1,109 @@
+"""Where each object of an output lives. Pure: numbers in, keys out.
+
+Everything that an attempt writes carries its shard and epoch, so a fenced attempt can never write
+over a committed object, and ``gc`` can tell from the key alone whether an object may still be
+wanted.
+"""
+
+from __future__ import annotations
+
+import re
+
+JOB = "job.json"
+PLAN_SHARDS = "plan/shards.parquet"
+PLAN_INPUTS = "plan/inputs.parquet"
+PLAN_STAGED = "plan/staged"
+MANIFEST = "manifest.json"
+WORKER_LEDGER = "ledger/workers.parquet"
+"""The lines of the workers' lifetimes: derived from their stamps, rebuilt at will."""
+REPORT = "report.html"
+CONTACT_SHEET = "contact_sheet.png"
+README = "README.md"
+ATTEMPT_PREFIXES = ("images/", "shards/", "data/", "metadata/", "quarantine/", "ledger/")
+"""What attempts write before their commit; only these are ever removed."""
+
+_ATTEMPT = re.compile(r"^(?:images|shards|data|metadata|quarantine|ledger)/(\d+)-(\d+)[-/]")
+
+
+def shard_name(shard_id: int) -> str:
+    """The shard in keys."""
+    return f"{shard_id:08d}"
+
+
+def openings(shard_id: int) -> str:
+    """Folder of a shard's opening records."""
+    return f"leases/{shard_name(shard_id)}/"
+
+
+def opening(shard_id: int, epoch: int) -> str:
+    """Key of an opening record."""
+    return f"{openings(shard_id)}{epoch:06d}.json"
+
+
+def commits(shard_id: int) -> str:
+    """Folder of a shard's commit records."""
+    return f"commits/{shard_name(shard_id)}/"
+
+
+def commit(shard_id: int, epoch: int, seq: int) -> str:
+    """Key of a commit record."""
+    return f"{commits(shard_id)}{epoch:06d}-{seq:06d}.json"
+
+
+def epoch_of(key: str) -> int:
+    """The epoch in the name of an opening or commit record."""
+    return int(key.rsplit("/", 1)[-1].split(".", maxsplit=1)[0].split("-", maxsplit=1)[0])
+
+
+def attempt_object(folder: str, shard_id: int, epoch: int, seq: int, extension: str) -> str:
+    """Key of an object that holds what one commit names: Parquet or tar."""
+    return f"{folder}/{shard_name(shard_id)}-{epoch:06d}-{seq:06d}.{extension}"
+
+
+def image(shard_id: int, epoch: int, name: str, extension: str) -> str:
+    """Key of one image object."""
+    return f"images/{shard_name(shard_id)}-{epoch:06d}/{name}.{extension}"
+
+
+def attempt_of(key: str) -> tuple[int, int] | None:
+    """(shard, epoch) that wrote the object, or None when the key is not an attempt's."""
+    found = _ATTEMPT.match(key)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def stamps(worker: str) -> str:
+    """Folder of a worker's stamps."""
+    return f"workers/{worker}/"
+
+
+def stamp(worker: str, seq: int) -> str:
+    """Key of a worker's stamp."""
+    return f"{stamps(worker)}{seq:08d}.json"
+
+
+def run(number: int) -> str:
+    """Key of a run record."""
+    return f"runs/{number:06d}.json"
+
+
+def cancel(number: int) -> str:
+    """Key whose existence asks run ``number`` to stop."""
+    return f"cancels/{number:06d}.json"
+
+
+def retry(generation: int) -> str:
+    """Key of a retry record."""
+    return f"retries/{generation:06d}.json"
+
+
+def manifest(generation: int) -> str:
+    """Key whose put-if-absent write finishes a generation of the job."""
+    return f"manifests/{generation:06d}.json"
+
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
+
+
+def safe_label(label: str | None) -> str:
+    """A user's label as it may stand in an object name: no dots, slashes, spaces; may be empty."""
+    return _UNSAFE.sub("_", label or "").strip("_")[:60]

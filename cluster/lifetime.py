@@ -1,0 +1,75 @@
+"""A worker's lifetime: what is billed, and the stamps that prove it in the store."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from cluster import layout
+from cluster.records import Stamp, to_json
+from cluster.store import Store
+from operators.engine import EngineStats
+
+
+def utc_now() -> str:
+    """The wall clock as ISO 8601 in UTC, microseconds."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+class Lifetime:
+    """Counts a worker's nanoseconds from its construction on. Safe to use from several threads."""
+
+    def __init__(self, *, worker: str, run: int, node: str, gpus: str) -> None:
+        self._start_ns = time.monotonic_ns()
+        self._started_at = utc_now()
+        self._worker = worker
+        self._run = run
+        self._node = node
+        self._gpus = gpus
+        self._overhead_ns = 0
+        self._seq = 0
+        self._lock = threading.Lock()
+
+    @property
+    def elapsed_ns(self) -> int:
+        """Nanoseconds since the start."""
+        return time.monotonic_ns() - self._start_ns
+
+    @contextmanager
+    def overhead(self) -> Iterator[None]:
+        """Count the time inside as overhead."""
+        start = time.monotonic_ns()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._overhead_ns += time.monotonic_ns() - start
+
+    def stamp(self, stats: EngineStats | None, *, closed: bool = False) -> Stamp:
+        """The evidence now. ``stats`` must be read before, so that busy time is inside it."""
+        with self._lock:
+            seq = self._seq
+            self._seq += 1
+            return Stamp(
+                worker=self._worker,
+                seq=seq,
+                run=self._run,
+                node=self._node,
+                gpus=self._gpus,
+                started_at=self._started_at,
+                lifetime_ns=self.elapsed_ns,
+                busy_ns=stats.busy_ns if stats else 0,
+                overhead_ns=self._overhead_ns,
+                ticks=stats.ticks if stats else 0,
+                occupied=stats.occupied if stats else 0,
+                offered=stats.offered if stats else 0,
+                closed=closed,
+            )
+
+
+def persist(store: Store, stamp: Stamp) -> None:
+    """Write a stamp where the ledger finds it."""
+    store.put_if_absent(layout.stamp(stamp.worker, stamp.seq), to_json(stamp))

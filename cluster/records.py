@@ -1,0 +1,241 @@
+"""The persisted records of a job and their JSON form.
+
+Everything durable is one of these (or a Parquet file that one of these names). Records are written
+once and never changed; each carries ``schema`` so that a later version can tell what it reads.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from conf.errors import CorruptOutput
+
+SCHEMA = 1
+Ranges = tuple[tuple[int, int], ...]
+"""Sorted, disjoint, half-open [start, end) ranges of row offsets inside a shard."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """A range of rows of one input file; the unit of leasing. Depends on the input alone.
+
+    ``first_row`` counts inside ``file``; ``first_row_id`` is the place of that row in the whole
+    input and, with the offset added, the row's identity.
+    """
+
+    shard_id: int
+    file: str
+    first_row: int
+    rows: int
+    first_row_id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectRef:
+    """An immutable object of the output, by key, size in bytes and content."""
+
+    key: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """A commit that counts. ``quarantine`` false: its rejected rows were released for a retry."""
+
+    key: str
+    quarantine: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """The opening record of a lease epoch: the one point of decision about a shard.
+
+    Whatever an older epoch commits after this record is on no list and does not count. A ``sealed``
+    opening starts no work: its list is the shard's final content. ``nonce`` makes every writer's
+    record unique, so that re-reading tells whose write landed.
+    """
+
+    shard_id: int
+    epoch: int
+    worker: str
+    nonce: str
+    opened_at: str
+    accepted: tuple[Accepted, ...]
+    sealed: bool
+    generation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stamp:
+    """Evidence of a worker's lifetime up to ``seq``: cumulative nanoseconds since its start.
+
+    ``lifetime_ns`` is what is billed, ``busy_ns`` of it was spent on images (whatever became of
+    them), ``overhead_ns`` on loading, compiling and warming up.
+    """
+
+    worker: str
+    seq: int
+    run: int
+    node: str
+    gpus: str
+    started_at: str
+    lifetime_ns: int
+    busy_ns: int
+    overhead_ns: int
+    ticks: int
+    occupied: int
+    offered: int
+    closed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commit:
+    """What became done: the only thing that makes rows "done".
+
+    ``rows`` and ``quarantined`` are disjoint row offsets. The named Parquet objects hold one line
+    an image (with object, size, sha256), a rejected row, a cost line. ``amount_nano`` is the sum of
+    the ledger lines in 1e-9 currency units, ``device_ns`` the sum of the images' device time.
+    """
+
+    shard_id: int
+    epoch: int
+    seq: int
+    attempt: int
+    rows: Ranges
+    quarantined: Ranges
+    images: int
+    image_bytes: int
+    device_ns: int
+    amount_nano: int
+    metadata: ObjectRef | None
+    quarantine: ObjectRef | None
+    ledger: ObjectRef | None
+    objects: tuple[ObjectRef, ...]
+    stamp: Stamp
+    written_at: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """One driver that worked on this job; numbered from 1."""
+
+    run: int
+    generation: int
+    started_at: str
+    workers: int
+    version: str
+    nonce: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryRecord:
+    """A request to release quarantined rows; numbered from 1. Names the shards that have any."""
+
+    generation: int
+    requested_at: str
+    shards: tuple[int, ...]
+    nonce: str
+
+
+def to_json(record: Any) -> bytes:
+    """The record as canonical JSON."""
+    plain = {"schema": SCHEMA, "kind": type(record).__name__, **dataclasses.asdict(record)}
+    return (json.dumps(plain, sort_keys=True, separators=(",", ":")) + "\n").encode()
+
+
+def _checked(data: bytes, kind: str, key: str) -> dict[str, Any]:
+    try:
+        plain = json.loads(data)
+    except ValueError as error:
+        raise CorruptOutput(f"{key} is not JSON ({error}); expected a {kind} record") from error
+    if not isinstance(plain, dict) or plain.get("kind") != kind or plain.get("schema") != SCHEMA:
+        raise CorruptOutput(f"{key} is not a {kind} record of schema {SCHEMA}")
+    del plain["kind"], plain["schema"]
+    return plain
+
+
+def _ref(plain: Mapping[str, Any] | None) -> ObjectRef | None:
+    return None if plain is None else ObjectRef(**plain)
+
+
+def _ranges(plain: Iterable[Iterable[int]]) -> Ranges:
+    return tuple((start, end) for start, end in plain)
+
+
+@contextmanager
+def _fields_of(kind: str, key: str) -> Iterator[None]:
+    """A field that is absent, unknown or of another shape makes the record corrupt."""
+    try:
+        yield
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise CorruptOutput(f"{key} is a {kind} record with wrong fields: {error}") from error
+
+
+def opening_from_json(data: bytes, key: str) -> Opening:
+    """Read an opening record; ``key`` names it in errors."""
+    plain = _checked(data, "Opening", key)
+    with _fields_of("Opening", key):
+        plain["accepted"] = tuple(Accepted(**item) for item in plain["accepted"])
+        return Opening(**plain)
+
+
+def commit_from_json(data: bytes, key: str) -> Commit:
+    """Read a commit record; ``key`` names it in errors."""
+    plain = _checked(data, "Commit", key)
+    with _fields_of("Commit", key):
+        plain["rows"] = _ranges(plain["rows"])
+        plain["quarantined"] = _ranges(plain["quarantined"])
+        for name in ("metadata", "quarantine", "ledger"):
+            plain[name] = _ref(plain[name])
+        plain["objects"] = tuple(ObjectRef(**item) for item in plain["objects"])
+        plain["stamp"] = Stamp(**plain["stamp"])
+        return Commit(**plain)
+
+
+def stamp_from_json(data: bytes, key: str) -> Stamp:
+    """Read a worker's stamp; ``key`` names it in errors."""
+    plain = _checked(data, "Stamp", key)
+    with _fields_of("Stamp", key):
+        return Stamp(**plain)
+
+
+def run_from_json(data: bytes, key: str) -> RunRecord:
+    """Read a run record; ``key`` names it in errors."""
+    plain = _checked(data, "RunRecord", key)
+    with _fields_of("RunRecord", key):
+        return RunRecord(**plain)
+
+
+def retry_from_json(data: bytes, key: str) -> RetryRecord:
+    """Read a retry record; ``key`` names it in errors."""
+    plain = _checked(data, "RetryRecord", key)
+    with _fields_of("RetryRecord", key):
+        plain["shards"] = tuple(plain["shards"])
+        return RetryRecord(**plain)
+
+
+def ranges_of(offsets: Iterable[int]) -> Ranges:
+    """The shortest ranges that hold exactly these offsets."""
+    found: list[tuple[int, int]] = []
+    for offset in sorted(offsets):
+        if found and found[-1][1] == offset:
+            found[-1] = (found[-1][0], offset + 1)
+        else:
+            found.append((offset, offset + 1))
+    return tuple(found)
+
+
+def offsets_of(ranges: Ranges) -> set[int]:
+    """The offsets in ``ranges``."""
+    return {offset for start, end in ranges for offset in range(start, end)}
+
+
+def count_of(ranges: Ranges) -> int:
+    """How many offsets ``ranges`` hold."""
+    return sum(end - start for start, end in ranges)

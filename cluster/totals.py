@@ -1,0 +1,141 @@
+"""What an output holds: a streaming fold over all shards' records and all workers' stamps.
+
+Reads only the store; memory grows with the workers, not with the rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from cluster import layout
+from cluster.money import LedgerLine, Price, bill, close_worker
+from cluster.plan_file import PlanReader
+from cluster.records import Commit, Stamp, count_of, stamp_from_json
+from cluster.shard_log import ShardState, read_shard_state
+from cluster.store import Store
+
+_READ_AHEAD = 64
+_THREADS = 16
+
+
+@dataclass(slots=True)
+class WorkerUse:
+    """What a worker's counted images used, and the last evidence of its lifetime."""
+
+    used_ns: int = 0
+    used_amount: int = 0
+    stamp: Stamp | None = None
+
+    def see(self, stamp: Stamp) -> None:
+        """Keep the newest stamp."""
+        if self.stamp is None or stamp.lifetime_ns > self.stamp.lifetime_ns:
+            self.stamp = stamp
+
+
+@dataclass(slots=True)
+class Totals:
+    """Sums over what counts. Amounts in 1e-9 currency units, times in nanoseconds."""
+
+    rows: int = 0
+    shards: int = 0
+    sealed: int = 0
+    committed: int = 0
+    quarantined: int = 0
+    images: int = 0
+    image_bytes: int = 0
+    attempts: int = 0
+    workers: dict[str, WorkerUse] = field(default_factory=dict)
+
+    @property
+    def pending(self) -> int:
+        """Rows that are neither committed nor quarantined."""
+        return self.rows - self.committed - self.quarantined
+
+    def add_commit(self, commit: Commit, *, quarantine: bool) -> None:
+        """Count one commit."""
+        self.committed += count_of(commit.rows)
+        self.quarantined += count_of(commit.quarantined) if quarantine else 0
+        self.images += commit.images
+        self.image_bytes += commit.image_bytes
+        use = self.workers.setdefault(commit.stamp.worker, WorkerUse())
+        use.used_ns += commit.device_ns
+        use.used_amount += commit.amount_nano
+        use.see(commit.stamp)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bill:
+    """The closed ledger: nanoseconds and amounts by kind, which add up to the bill."""
+
+    ns: dict[str, int]
+    amount: dict[str, int]
+    total_ns: int
+    total_amount: int
+
+
+def states(store: Store, plan: PlanReader) -> Iterator[ShardState]:
+    """Every shard's state in plan order, read ahead in threads."""
+    with ThreadPoolExecutor(_THREADS, "fold") as pool:
+        for first in range(0, plan.shards, _READ_AHEAD):
+            chunk = range(first, min(first + _READ_AHEAD, plan.shards))
+            yield from pool.map(lambda shard_id: read_shard_state(store, shard_id), chunk)
+
+
+def counted(state: ShardState) -> Iterator[tuple[Commit, bool]]:
+    """The commits that count, and whether their quarantined rows do."""
+    for item in state.commits:
+        yield item.commit, item.quarantine
+
+
+def fold(store: Store, plan: PlanReader) -> Totals:
+    """Sum up an output."""
+    totals = Totals(rows=plan.rows, shards=plan.shards)
+    for state in states(store, plan):
+        totals.sealed += state.sealed
+        totals.attempts = max(totals.attempts, state.epoch - state.sealed)
+        for commit, quarantine in counted(state):
+            totals.add_commit(commit, quarantine=quarantine)
+    add_stamps(store, totals)
+    return totals
+
+
+def add_stamps(store: Store, totals: Totals) -> None:
+    """Let the workers' own stamps extend what their commits told of their lifetimes."""
+    for worker in store.folders("workers/"):
+        keys = [entry.key for entry in store.listing(layout.stamps(worker))]
+        data = store.get(keys[-1]) if keys else None
+        if data is not None:
+            totals.workers.setdefault(worker, WorkerUse()).see(stamp_from_json(data, keys[-1]))
+
+
+def worker_lines(totals: Totals, price: Price) -> list[LedgerLine]:
+    """The wasted, overhead and idle lines of every worker."""
+    return [
+        line
+        for name in sorted(totals.workers)
+        if (use := totals.workers[name]).stamp is not None
+        for line in close_worker(
+            use.stamp, used_ns=use.used_ns, used_amount=use.used_amount, price=price
+        )
+    ]
+
+
+def close(totals: Totals, price: Price) -> Bill:
+    """The bill, by kind. Each worker's lines sum to its lifetime's price by construction."""
+    ns = {"used": 0, "wasted": 0, "overhead": 0, "idle": 0}
+    amount = dict(ns)
+    for use in totals.workers.values():
+        ns["used"] += use.used_ns
+        amount["used"] += use.used_amount
+    for line in worker_lines(totals, price):
+        ns[line.kind] += line.device_ns
+        amount[line.kind] += line.amount_nano
+    lifetimes = [use.stamp.lifetime_ns for use in totals.workers.values() if use.stamp]
+    return Bill(
+        ns=ns,
+        amount=amount,
+        total_ns=sum(lifetimes),
+        total_amount=sum(bill(price, lifetime) for lifetime in lifetimes),
+    )

@@ -1,0 +1,1 @@
+"""What was asked: Hydra config groups (YAML beside this file), the typed schema, the error tree."""

@@ -1,0 +1,116 @@
+"""The error tree, grouped by what the caller must do.
+
+::
+
+    ImageMillError
+    ├── ConfigError            fix the command or the configuration, run again; nothing was started
+    │   ├── UnknownKey         a configuration key that does not exist; names the nearest ones
+    │   ├── ModelUnusable      the model folder is absent or incomplete
+    │   ├── OutputTaken        the output path belongs to another job
+    │   ├── OutputMissing      no job lives at this output path
+    │   └── StoreRefused       the output cannot be written, or cannot promise put-if-absent
+    ├── InputError             fix the input table, run again; nothing was started
+    │   ├── InputChanged       an input file differs from the one that was planned
+    │   └── DuplicateIds       input.unique_ids=true and two rows share an id
+    ├── RowRejected            record the row as quarantined and go on
+    ├── Retryable              give the work back and retry
+    │   └── StoreUnavailable   the store did not answer
+    ├── StoreFull              the target cannot take more bytes; stop, keep what is committed
+    ├── LeaseLost              somebody else owns the shard now; stop and discard
+    ├── CommitConflict         the write surely did not land: the key exists with other content
+    ├── CommitUnknown          the write may have landed: re-read, delete nothing
+    └── CorruptOutput          a committed object is missing or is not what its commit says
+
+It knows nothing of Ray, torch or any store: lower errors are mapped to these at the boundary.
+"""
+
+
+class ImageMillError(Exception):
+    """Any failure that ImageMill names itself."""
+
+
+class ConfigError(ImageMillError):
+    """The configuration cannot be run."""
+
+
+class UnknownKey(ConfigError):
+    """A configuration key does not exist."""
+
+
+class ModelUnusable(ConfigError):
+    """The model folder is absent or incomplete."""
+
+
+class OutputTaken(ConfigError):
+    """The output path already holds a job."""
+
+
+class OutputMissing(ConfigError):
+    """No job lives at the output path."""
+
+
+class StoreRefused(ConfigError):
+    """The output cannot be written safely."""
+
+
+class InputError(ImageMillError):
+    """The input table cannot be read as prompts."""
+
+
+class InputChanged(InputError):
+    """An input file is not the one that the plan was made from."""
+
+
+class DuplicateIds(InputError):
+    """Two rows carry the same id."""
+
+
+class RowRejected(ImageMillError):
+    """One row cannot become images.
+
+    Args:
+        stage: where it was found: read, condition, denoise, decode, check, encode or worker.
+        reason: a short stable code, e.g. ``empty_prompt``; reports group by it.
+        message: a sentence for people.
+    """
+
+    def __init__(self, *, stage: str, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.stage = stage
+        self.reason = reason
+        self.message = message
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild_row_rejected, (self.stage, self.reason, self.message))
+
+
+def _rebuild_row_rejected(stage: str, reason: str, message: str) -> RowRejected:
+    return RowRejected(stage=stage, reason=reason, message=message)
+
+
+class Retryable(ImageMillError):
+    """The work may succeed when tried again."""
+
+
+class StoreUnavailable(Retryable):
+    """The store did not answer within its attempts."""
+
+
+class StoreFull(ImageMillError):
+    """The target cannot take more bytes."""
+
+
+class LeaseLost(ImageMillError):
+    """The shard belongs to another epoch now."""
+
+
+class CommitConflict(ImageMillError):
+    """The write surely did not land."""
+
+
+class CommitUnknown(ImageMillError):
+    """The write may have landed."""
+
+
+class CorruptOutput(ImageMillError):
+    """A committed object is missing or differs from its commit."""

@@ -1,0 +1,352 @@
+"""The typed configuration: frozen dataclasses, one per group, with the help text of every key.
+
+Hydra composes a plain mapping at the edge; ``parse_config`` checks it against these classes and
+nothing behind it ever sees Hydra. An unknown key names the nearest known ones.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import math
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from conf.errors import ConfigError, UnknownKey
+
+MISSING = "???"
+"""Hydra's mark for a value that the user must give."""
+
+
+def key(help_text: str, *, choices: tuple[str, ...] = (), low: float | None = None) -> Any:
+    """A configuration key: its help text and what values it may take."""
+    return field(metadata={"help": help_text, "choices": choices, "low": low})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColumnsConfig:
+    """Which input column holds each known value."""
+
+    prompt: str = key("column with the prompt (required in the input)")
+    id: str = key("column with your own label of a row; carried through, used in object names")
+    negative_prompt: str = key("column with what the image should not show")
+    seed: str = key("column with the seed, 0 to 2^63-1")
+    width: str = key("column with the width in pixels")
+    height: str = key("column with the height in pixels")
+    steps: str = key("column with the number of denoising steps")
+    guidance_scale: str = key("column with the guidance scale")
+    sampler: str = key("column with the sampler's name")
+    num_images: str = key("column with the number of images of a row")
+    tags: str = key("column with your tags; carried through")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputConfig:
+    """Where the prompts are."""
+
+    path: str = key("file, folder or glob of prompts; a local path or any fsspec URL")
+    format: str = key("auto tells by the file ending", choices=("auto", "parquet", "jsonl", "csv"))
+    unique_ids: bool = key("refuse an input in which two rows share an id")
+    shard_rows: int | None = key(
+        "rows of a shard; null chooses 32 to 4096 by the input's size", low=1
+    )
+    columns: ColumnsConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputConfig:
+    """Where the images go, and in which form."""
+
+    path: str = key("folder of this job's output; a local path or any fsspec URL")
+    format: str = key(
+        "files: one object an image; webdataset: tar shards; parquet: images inside Parquet",
+        choices=("files", "webdataset", "parquet"),
+    )
+    image: str = key("image encoding", choices=("png", "webp", "jpeg"))
+    quality: int = key("quality of webp and jpeg, 1 to 100", low=1)
+    embed_prompt: bool = key("write prompt and parameters into the image (PNG text or EXIF)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingConfig:
+    """What a null or absent known column means; null here means the model's own default."""
+
+    negative_prompt: str = key("default negative prompt")
+    width: int | None = key("default width in pixels", low=8)
+    height: int | None = key("default height in pixels", low=8)
+    steps: int | None = key("default number of denoising steps", low=1)
+    guidance_scale: float | None = key(
+        "default guidance scale; 1 or less turns guidance off", low=0
+    )
+    sampler: str | None = key("default sampler")
+    num_images: int = key("default number of images of a row", low=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """Which model makes the images, and its defaults."""
+
+    name: str = key("name in reports and metadata")
+    path: str = key("diffusers folder; 'package:' marks a folder shipped with ImageMill")
+    width: int = key("the model's own width in pixels", low=8)
+    height: int = key("the model's own height in pixels", low=8)
+    steps: int = key("the model's own number of steps", low=1)
+    guidance_scale: float = key("the model's own guidance scale", low=0)
+    sampler: str = key("the model's own sampler")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConfig:
+    """How images are made."""
+
+    name: str = key(
+        "stepwise: step-batched diffusion; simulated: no model, tiny drawn pictures",
+        choices=("stepwise", "simulated"),
+    )
+    precision: str = key("arithmetic of the denoiser", choices=("fp32", "bf16", "fp16"))
+    max_batch: int | None = key("slots of a batch; null: 8 on a CPU, 16 on a GPU", low=1)
+    max_pixels: int = key("largest width x height that a row may ask for", low=64)
+    simulated_seconds: dict[int, float] = key(
+        "simulated engine: measured seconds of a step by batch size; sizes between are interpolated"
+    )
+    simulated_speed: float = key("simulated engine: how many times faster than measured", low=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterConfig:
+    """Where it runs."""
+
+    address: str = key("local starts Ray here; auto or ray://host:port uses a running cluster")
+    workers: int | None = key("worker actors; null: one per GPU, or one without GPUs", low=1)
+    gpus_per_worker: float | None = key(
+        "GPUs of a worker; null: 1 where the cluster has any", low=0
+    )
+    lease_s: float = key("a worker that is silent for so long loses its shards", low=1)
+    heartbeat_s: float = key("how often a worker reports", low=0.05)
+    io_threads: int = key("threads of a worker that encode and upload images", low=1)
+    start_timeout_s: float = key("how long to wait for the workers' resources", low=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobConfig:
+    """What this job is, and when it gives up."""
+
+    name: str | None = key("name of the job; null: the output folder's name")
+    project: str = key("project that pays")
+    tags: dict[str, str] = key("your own labels, job.tags.anything=value")
+    seed: int = key("seed from which rows without a seed derive theirs", low=0)
+    commit_images: int = key("commit a shard's finished rows after so many images", low=1)
+    commit_seconds: float = key("commit a shard's finished rows after so many seconds", low=0)
+    max_attempts: int = key(
+        "a shard that killed its worker so often has its unfinished rows quarantined", low=1
+    )
+    max_quarantined: float = key("share of rows that may be quarantined with exit status 0", low=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageConfig:
+    """How the store is reached."""
+
+    options: dict[str, Any] = key("options of the fsspec file system of the output")
+    attempts: int = key("tries of a store operation before it counts as unavailable", low=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PricingConfig:
+    """What a worker costs."""
+
+    version: str = key("version of these prices; written on every ledger line")
+    currency: str = key("ISO 4217 code")
+    provider: str = key("who bills")
+    instance_type: str = key("what is billed")
+    purchase_option: str = key("how it was bought")
+    price_per_hour: str = key("price of one worker for an hour, a decimal number")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig:
+    """Everything that one job was asked."""
+
+    input: InputConfig
+    output: OutputConfig
+    sampling: SamplingConfig
+    model: ModelConfig
+    engine: EngineConfig
+    cluster: ClusterConfig
+    job: JobConfig
+    storage: StorageConfig
+    pricing: PricingConfig
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Plain nested values, as written to job.json."""
+        return dataclasses.asdict(self)
+
+    def digest(self) -> str:
+        """sha256 over everything that decides what the output is (not where or how fast)."""
+        plain = self.to_mapping()
+        del plain["cluster"], plain["storage"], plain["output"]["path"]
+        text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyInfo:
+    """One documented configuration key."""
+
+    path: str
+    type_name: str
+    help: str
+    choices: tuple[str, ...]
+
+
+def known_keys(cls: type = RunConfig, prefix: str = "") -> Iterator[KeyInfo]:
+    """All leaf keys below ``cls`` in declaration order."""
+    hints = typing.get_type_hints(cls)
+    for item in dataclasses.fields(cls):
+        kind = hints[item.name]
+        path = f"{prefix}{item.name}"
+        if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+            yield from known_keys(kind, f"{path}.")
+        else:
+            yield KeyInfo(
+                path=path,
+                type_name=_type_name(kind),
+                help=item.metadata["help"],
+                choices=item.metadata["choices"],
+            )
+
+
+def nearest_keys(path: str) -> list[str]:
+    """Known keys that look like ``path``, best first."""
+    known = [info.path for info in known_keys()]
+    groups = [item.name for item in dataclasses.fields(RunConfig)]
+    found = difflib.get_close_matches(path, [*known, *groups], n=3, cutoff=0.6)
+    leaf = path.rsplit(".", 1)[-1]
+    return found or [k for k in known if k.rsplit(".", 1)[-1] == leaf][:3]
+
+
+def unknown_key(path: str) -> UnknownKey:
+    """The error for a key that does not exist."""
+    near = nearest_keys(path)
+    hint = (
+        f"did you mean {' or '.join(near)}?" if near else "see 'imagemill run --help' for all keys"
+    )
+    return UnknownKey(f"unknown configuration key '{path}': {hint}")
+
+
+def parse_config(mapping: Mapping[str, Any]) -> RunConfig:
+    """Check a composed mapping against the schema.
+
+    Raises:
+        UnknownKey: a key that does not exist.
+        ConfigError: a missing or wrong value, with the key, what was expected and what was found.
+    """
+    config = _parse_dataclass(RunConfig, mapping, "")
+    assert isinstance(config, RunConfig)
+    return check_together(config)
+
+
+def check_together(config: RunConfig) -> RunConfig:
+    """Check what one key alone cannot tell; returns the configuration.
+
+    Raises:
+        ConfigError: the keys, what was expected and what was found.
+    """
+    if config.output.quality > 100:
+        raise ConfigError(f"output.quality is {config.output.quality}; expected 1 to 100")
+    if config.job.max_quarantined > 1:
+        raise ConfigError(
+            f"job.max_quarantined is {config.job.max_quarantined}; expected a share from 0 to 1"
+        )
+    if config.cluster.heartbeat_s * 3 > config.cluster.lease_s:
+        raise ConfigError(
+            f"cluster.lease_s is {config.cluster.lease_s}; expected at least three times "
+            f"cluster.heartbeat_s ({config.cluster.heartbeat_s})"
+        )
+    return config
+
+
+def _parse_dataclass(cls: type, value: Any, path: str) -> Any:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"'{path}' is {value!r}; expected a group of keys")
+    hints = typing.get_type_hints(cls)
+    names = [item.name for item in dataclasses.fields(cls)]
+    for name in value:
+        if name not in names:
+            raise unknown_key(f"{path}.{name}".lstrip("."))
+    parsed: dict[str, Any] = {}
+    for item in dataclasses.fields(cls):
+        where = f"{path}.{item.name}".lstrip(".")
+        if item.name not in value or value[item.name] == MISSING:
+            raise ConfigError(f"{where} is not set; give it as {where}=…")
+        parsed[item.name] = _parse_value(hints[item.name], value[item.name], where, item.metadata)
+    return cls(**parsed)
+
+
+def _parse_value(kind: Any, value: Any, path: str, metadata: Mapping[str, Any]) -> Any:
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        return _parse_dataclass(kind, value, path)
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        if value is None:
+            return None
+        kind = next(arm for arm in typing.get_args(kind) if arm is not type(None))
+    if typing.get_origin(kind) is dict:
+        return _parse_dict(kind, value, path)
+    parsed = _parse_scalar(kind, value, path)
+    _check_limits(parsed, path, metadata)
+    return parsed
+
+
+def _parse_dict(kind: Any, value: Any, path: str) -> dict[Any, Any]:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{path} is {value!r}; expected a group of keys")
+    key_kind, value_kind = typing.get_args(kind)
+    return {
+        _parse_scalar(key_kind, k, path): v
+        if value_kind is Any
+        else _parse_scalar(value_kind, v, f"{path}.{k}")
+        for k, v in value.items()
+    }
+
+
+def _parse_scalar(kind: type, value: Any, path: str) -> Any:
+    wrong = ConfigError(f"{path} is {value!r}; expected {_type_name(kind)}")
+    if kind is bool:
+        if not isinstance(value, bool):
+            raise wrong
+        return value
+    if kind is str:
+        if not isinstance(value, str | int | float) or isinstance(value, bool):
+            raise wrong
+        return str(value)
+    try:
+        number = float(value) if not isinstance(value, bool) else math.nan
+    except (TypeError, ValueError):
+        raise wrong from None
+    if not math.isfinite(number) or (kind is int and not number.is_integer()):
+        raise wrong
+    return int(value) if kind is int else number
+
+
+def _check_limits(value: Any, path: str, metadata: Mapping[str, Any]) -> None:
+    choices = metadata.get("choices", ())
+    if choices and value not in choices:
+        raise ConfigError(f"{path} is {value!r}; expected one of {', '.join(choices)}")
+    low = metadata.get("low")
+    if low is not None and value < low:
+        raise ConfigError(f"{path} is {value!r}; expected at least {low}")
+
+
+def _type_name(kind: Any) -> str:
+    names = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        arms = typing.get_args(kind)
+        return " or ".join("null" if arm is type(None) else _type_name(arm) for arm in arms)
+    if typing.get_origin(kind) is dict:
+        return "a group of keys"
+    return names.get(kind, str(kind))

@@ -1,0 +1,227 @@
+"""The command line: parses words, calls the verbs of ``jobs``, prints, and sets the exit status."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Sequence
+
+from rich.console import Console
+
+from cluster.job_log import ask_cancel, generation, is_finished, last_run
+from cluster.plan_file import PlanReader
+from conf.errors import (
+    ConfigError,
+    CorruptOutput,
+    ImageMillError,
+    InputError,
+)
+from conf.schema import known_keys
+from jobs import run as verbs
+from jobs.configure import GROUPS, choices, compose_mapping, to_yaml
+from jobs.dry_run import dry_run_lines
+from jobs.finish import finish
+from jobs.gc import collect, collected_lines
+from jobs.models import model_lines
+from jobs.status import status, status_lines
+from jobs.summary import summary_lines
+from jobs.verify import report_lines, verify
+
+log = logging.getLogger("imagemill")
+WRONG_USE = 2
+STOPPED = 3
+
+Command = Callable[[argparse.Namespace], int]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    parser = build_parser()
+    given = parser.parse_args(arguments)
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s", force=True)
+    log.setLevel(logging.DEBUG if given.verbose else logging.INFO)
+    command: Command = given.command
+    try:
+        return command(given)
+    except (ConfigError, InputError) as error:
+        return _refuse(error, given.verbose, WRONG_USE)
+    except CorruptOutput as error:
+        return _refuse(error, given.verbose, 1)
+    except ImageMillError as error:
+        return _refuse(error, given.verbose, STOPPED)
+    except KeyboardInterrupt:
+        print("imagemill: interrupted", file=sys.stderr)
+        return STOPPED
+
+
+def _refuse(error: ImageMillError, verbose: bool, status_code: int) -> int:
+    if verbose:
+        log.exception("the command failed")
+    print(f"imagemill: {error}", file=sys.stderr)
+    return status_code
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands with their help."""
+    parser = argparse.ArgumentParser(
+        prog="imagemill",
+        description="A table of prompts becomes a dataset of images, each exactly once and with "
+        "its cost.",
+    )
+    parser.add_argument("--version", action="version", version=f"imagemill {verbs.version()}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, help_text, command in (
+        ("run", "start a job and work on it until it ends", _run),
+        ("plan", "show what a job would do; writes nothing", _plan),
+    ):
+        one = _command(commands, name, help_text, command)
+        one.formatter_class = argparse.RawDescriptionHelpFormatter
+        one.epilog = keys_help()
+        one.add_argument("overrides", nargs="*", metavar="key=value", help="see the keys below")
+        one.add_argument("--cfg", action="store_true", help="print the composed configuration")
+        if name == "run":
+            one.add_argument(
+                "--dry-run", action="store_true", help="show what would be done; write nothing"
+            )
+    for name, help_text, command in (
+        ("resume", "go on with a job that was stopped", _resume),
+        ("retry", "work on the quarantined rows of a finished job again", _retry),
+    ):
+        _on_output(commands, name, help_text, command)
+    _on_output(commands, "status", "show how far a job is, from its output alone", _status)
+    _on_output(commands, "cancel", "ask a running job to commit what is done and stop", _cancel)
+    _on_output(commands, "verify", "account for every row and re-read every sha256", _verify)
+    _on_output(commands, "report", "write report, contact sheet and README anew", _report)
+    gc = _on_output(commands, "gc", "remove objects that no commit counts", _gc)
+    gc.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+    _command(commands, "models", "list the models that model=NAME may name", _models)
+    return parser
+
+
+def keys_help() -> str:
+    """All configuration keys with their meaning, for ``--help`` and the docs."""
+    lines = ["configuration keys (defaults in conf/, all described in docs/configuration.md):"]
+    lines += [f"  {group}={'|'.join(choices(group))}" for group in GROUPS]
+    for info in known_keys():
+        options = f" ({'|'.join(info.choices)})" if info.choices else ""
+        lines.append(f"  {info.path}  {info.help}{options}")
+    lines += [
+        "",
+        "exit status: 0 all rows committed or quarantined within job.max_quarantined; 1 finished, "
+        "too many",
+        "quarantined; 2 wrong usage or configuration, nothing started; 3 stopped before the end, "
+        "resumable",
+    ]
+    return "\n".join(lines)
+
+
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    help_text: str,
+    command: Command,
+) -> argparse.ArgumentParser:
+    one = commands.add_parser(
+        name, help=help_text, description=f"{help_text[0].upper()}{help_text[1:]}."
+    )
+    one.add_argument("-v", "--verbose", action="store_true", help="say more, with tracebacks")
+    one.set_defaults(command=command)
+    return one
+
+
+def _on_output(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    help_text: str,
+    command: Command,
+) -> argparse.ArgumentParser:
+    one = _command(commands, name, help_text, command)
+    one.add_argument("output", metavar="OUTPUT", help="the output.path of a job: a folder or URL")
+    one.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="cluster.* and storage.* keys only"
+    )
+    return one
+
+
+def _print(lines: Sequence[str]) -> None:
+    print("\n".join(lines))
+
+
+def _run(given: argparse.Namespace) -> int:
+    if given.cfg:
+        print(to_yaml(compose_mapping(given.overrides)), end="")
+        return 0
+    if given.dry_run:
+        return _plan(given)
+    return _ended(verbs.run(given.overrides, Console(stderr=True)))
+
+
+def _plan(given: argparse.Namespace) -> int:
+    if given.cfg:
+        print(to_yaml(compose_mapping(given.overrides)), end="")
+        return 0
+    _print(dry_run_lines(given.overrides))
+    return 0
+
+
+def _resume(given: argparse.Namespace) -> int:
+    return _ended(verbs.resume(given.output, given.overrides, Console(stderr=True)))
+
+
+def _retry(given: argparse.Namespace) -> int:
+    return _ended(verbs.retry(given.output, given.overrides, Console(stderr=True)))
+
+
+def _ended(result: verbs.JobResult) -> int:
+    _print(summary_lines(result.job, result.finish, result.status))
+    return result.status
+
+
+def _status(given: argparse.Namespace) -> int:
+    _, store = verbs.open_job(given.output, given.overrides)
+    _print(status_lines(status(store)))
+    return 0
+
+
+def _cancel(given: argparse.Namespace) -> int:
+    _, store = verbs.open_job(given.output, given.overrides)
+    last = last_run(store)
+    if last is None or is_finished(store, generation(store)):
+        print(f"{given.output}: nothing to cancel, no run is under way")
+        return 0
+    ask_cancel(store, last.run)
+    print(
+        f"{given.output}: run {last.run} was asked to stop; it commits what is finished first. "
+        f"Continue later with 'imagemill resume {given.output}'"
+    )
+    return 0
+
+
+def _verify(given: argparse.Namespace) -> int:
+    _, store = verbs.open_job(given.output, given.overrides)
+    verification = verify(store)
+    _print(report_lines(verification))
+    return 0 if verification.ok else 1
+
+
+def _report(given: argparse.Namespace) -> int:
+    job, store = verbs.open_job(given.output, given.overrides)
+    done = finish(store, job, PlanReader(store), end=None, wall_s=0.0)
+    _print([f"wrote {store.path(key)}" for key in done.written])
+    return 0
+
+
+def _gc(given: argparse.Namespace) -> int:
+    _, store = verbs.open_job(given.output, given.overrides)
+    _print(collected_lines(collect(store, dry_run=given.dry_run)))
+    return 0
+
+
+def _models(given: argparse.Namespace) -> int:
+    _print(model_lines())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

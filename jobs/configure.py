@@ -1,0 +1,103 @@
+"""The only place that knows Hydra: overrides in, a checked ``RunConfig`` out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from conf.errors import ConfigError
+from conf.schema import RunConfig, known_keys, parse_config, unknown_key
+
+GROUPS = ("model", "engine", "pricing")
+_OPEN = ("job.tags.", "storage.options.")
+"""Groups in which the user invents the keys."""
+
+
+def choices(group: str) -> list[str]:
+    """The names that ``group=NAME`` may choose."""
+    folder = files("conf") / group
+    return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir())
+
+
+def compose(overrides: Sequence[str]) -> RunConfig:
+    """Compose conf/ with ``key=value`` overrides and check it.
+
+    Raises:
+        ConfigError: an override or a value is wrong; the message names the key.
+    """
+    return parse_config(compose_mapping(overrides))
+
+
+def compose_mapping(overrides: Sequence[str]) -> dict[str, Any]:
+    """The composed configuration as plain values, not yet checked against the schema."""
+    prepared = [prepared for text in overrides for prepared in _prepare(text)]
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_module("conf", version_base=None):
+            composed = hydra_compose("config", overrides=prepared)
+        plain = OmegaConf.to_container(composed, resolve=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(f"cannot compose the configuration: {error}") from error
+    assert isinstance(plain, dict)
+    return {str(name): value for name, value in plain.items()}
+
+
+def to_yaml(mapping: dict[str, Any]) -> str:
+    """The composed configuration for people."""
+    text: str = OmegaConf.to_yaml(OmegaConf.create(mapping))
+    return text
+
+
+def _prepare(text: str) -> list[str]:
+    """One override in Hydra's grammar, its key checked, its text value quoted."""
+    name, equals, value = text.lstrip("+").partition("=")
+    if not equals or not name:
+        raise ConfigError(f"'{text}' is not an override; expected key=value, e.g. job.name=cats")
+    if name in GROUPS:
+        return _prepare_group(name, value)
+    if name.startswith(_OPEN):
+        return [f"++{name}={_quoted(value)}"]
+    kinds = {info.path: info.type_name for info in known_keys()}
+    if name not in kinds:
+        raise unknown_key(name)
+    if kinds[name].startswith("text") and not (value == "null" and "null" in kinds[name]):
+        return [f"{name}={_quoted(value)}"]
+    return [f"{name}={value}"]
+
+
+def _prepare_group(group: str, value: str) -> list[str]:
+    known = choices(group)
+    if value in known:
+        return [f"{group}={value}"]
+    if group == "model" and ("/" in value or Path(value).expanduser().is_dir()):
+        name = Path(value).name or "custom"
+        return ["model=custom", f"model.path={_quoted(value)}", f"model.name={_quoted(name)}"]
+    hint = "; or give the folder of a diffusers model, model=/path/to/folder"
+    raise ConfigError(
+        f"{group}={value} does not exist; expected one of {', '.join(known)}"
+        + (hint if group == "model" else "")
+    )
+
+
+def _quoted(value: str) -> str:
+    if len(value) >= 2 and value[0] == value[-1] and value[0] in "'\"":
+        value = value[1:-1]
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def absolute(path: str) -> str:
+    """A local path made absolute, so that workers elsewhere mean the same; URLs stay."""
+    if "://" in path or path.startswith("package:"):
+        return path
+    return os.path.abspath(os.path.expanduser(path))

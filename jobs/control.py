@@ -1,0 +1,59 @@
+"""How a run is stopped from outside: Ctrl-C, SIGTERM, and ``imagemill cancel``."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any
+
+
+class SignalControl:
+    """First signal: commit what is done and stop. Second: stop at once. A context manager.
+
+    Handlers are installed only in the main thread of a process; elsewhere signals stay as they are.
+    """
+
+    def __init__(self, cancelled: Callable[[], bool], notify: Callable[[str], None]) -> None:
+        self._cancelled = cancelled
+        self._notify = notify
+        self._count = 0
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> SignalControl:
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._on_signal)
+        except ValueError:
+            self._before.clear()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    @property
+    def drain(self) -> str | None:
+        """Why to stop, or None."""
+        return "interrupted" if self._count else None
+
+    @property
+    def abort(self) -> bool:
+        """Whether to stop at once."""
+        return self._count > 1
+
+    def cancelled(self) -> bool:
+        """Whether the run was cancelled through the store."""
+        return self._cancelled()
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._count += 1
+        if self._count == 1:
+            self._notify("stopping: committing what is finished; once more to stop at once")
+        else:
+            self._notify("stopping now")

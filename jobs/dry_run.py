@@ -1,0 +1,122 @@
+"""``imagemill plan`` and ``run --dry-run``: what a job would do, in words. Writes nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from cluster.input_files import InputFiles
+from cluster.plan_file import PlanReader
+from cluster.store import Store
+from cluster.tables import read_parquet
+from cluster.totals import counted, states
+from conf.schema import RunConfig
+from jobs import rates
+from jobs.plan import PlannedJob, make_plan
+from jobs.preview import Preview, make_preview
+from jobs.run import model_revision, prepare
+from jobs.unique_ids import check_unique_ids
+from operators.row_defaults import row_defaults
+
+_MEASURED_COMMITS = 64
+_COLUMNS = ["width", "height", "steps", "guidance_scale", "sampler", "gpu_seconds"]
+
+
+def dry_run_lines(overrides: Sequence[str]) -> list[str]:
+    """Plan and count without writing anything.
+
+    Raises:
+        ConfigError, InputError: as a real run would.
+    """
+    config = prepare(overrides)
+    revision = model_revision(config)
+    planned = make_plan(config, None)
+    files = InputFiles.of(config, None)
+    if config.input.unique_ids:
+        check_unique_ids(config, planned.inputs, None)
+    preview = make_preview(planned.inputs, config.input.columns, row_defaults(config), files.open)
+    return [
+        *_plan_lines(config, planned, revision),
+        *_preview_lines(preview),
+        _time_line(config, revision, preview),
+        "nothing was written",
+    ]
+
+
+def _plan_lines(config: RunConfig, planned: PlannedJob, revision: str) -> list[str]:
+    simulated = " (SIMULATED: no model runs)" if config.engine.name == "simulated" else ""
+    lines = [
+        f"job       {config.job.name} -> {config.output.path}",
+        f"model     {config.model.name}, revision {revision}{simulated}",
+        f"input     {planned.rows} rows in {len(planned.inputs)} files, "
+        f"{planned.shard_count} shards of up to {planned.shard_rows} rows",
+    ]
+    lines += [f"left out  {problem}" for problem in planned.problems]
+    return lines + [f"warning   {warning}" for warning in planned.warnings]
+
+
+def _preview_lines(preview: Preview) -> list[str]:
+    lines = [
+        f"images    {preview.images}, {preview.guided} with guidance and {preview.unguided} without"
+    ]
+    for (width, height), count in sorted(preview.shapes.items()):
+        lines.append(f"shape     {width} x {height}: {count} images in batches of their own")
+    lines.append(f"steps     {_counts(preview.steps)}")
+    lines.append(f"samplers  {_counts(preview.samplers)}")
+    for reason, count in sorted(preview.rejected.items()):
+        lines.append(f"rejected  {count} rows, {reason}: {preview.examples[reason]}")
+    return lines
+
+
+def _counts(counts: Mapping[int, int] | Mapping[str, int]) -> str:
+    return ", ".join(f"{key} ({count})" for key, count in sorted(counts.items())) or "none"
+
+
+def _time_line(config: RunConfig, revision: str, preview: Preview) -> str:
+    workers = config.cluster.workers or 1
+    seconds = preview.seconds(rate_key(config, revision), workers=1)
+    if seconds is None:
+        return (
+            "time      not known: no run of this model was measured here yet; run a small job first"
+        )
+    return (
+        f"time      about {seconds:.0f} s of one worker's denoising by the rate measured here "
+        f"before, plus starting up; {workers} worker{'' if workers == 1 else 's'} asked for"
+    )
+
+
+def rate_key(config: RunConfig, revision: str) -> rates.RateKey:
+    """Under what this machine's rate for a configuration is remembered."""
+    device = "cuda" if Path("/dev/nvidia0").exists() else f"cpu{os.cpu_count()}"
+    return rates.RateKey(
+        engine=f"{config.engine.name}-{config.engine.precision}",
+        model=config.model.name,
+        revision=revision,
+        device=device,
+        max_batch=config.engine.max_batch or 0,
+    )
+
+
+def remember_rate(store: Store, config: RunConfig, revision: str) -> None:
+    """Remember the rate that the first commits of a local job show, for later estimates."""
+    pixel_steps = seconds = 0.0
+    seen = 0
+    for state in states(store, PlanReader(store)):
+        for commit, _ in counted(state):
+            data = store.get(commit.metadata.key) if commit.metadata else None
+            if data is None:
+                continue
+            for row in read_parquet(data, _COLUMNS).to_pylist():
+                weight = rates.weighted_steps(
+                    sampler=row["sampler"],
+                    steps=row["steps"],
+                    guidance_scale=row["guidance_scale"],
+                )
+                pixel_steps += weight * row["width"] * row["height"]
+                seconds += row["gpu_seconds"]
+            seen += 1
+        if seen >= _MEASURED_COMMITS:
+            break
+    if seconds > 0:
+        rates.remember(rate_key(config, revision), pixel_steps=pixel_steps, seconds=seconds)

@@ -1,0 +1,167 @@
+"""What an output comes to, in figures for people: rates, fill, cost; and how to write them.
+
+Pure. The exact sums stay in ``Totals`` and ``Bill``; what is rounded here is only ever shown.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import ROUND_HALF_UP, Decimal
+
+from cluster.money import as_decimal
+from cluster.records import Stamp
+from cluster.totals import Bill, Totals
+from conf.schema import RunConfig
+
+_SIGNIFICANT = 3
+_USER_INFO = re.compile(r"(?<=://)[^/@\s]+@")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportFacts:
+    """What the totals do not hold: how the last run went.
+
+    ``wall_s`` is 0 where nothing was run just now; ``reason`` says why a run ended before the work
+    did; ``broken_files`` are input files that were left out, each with its problem.
+    """
+
+    wall_s: float = 0.0
+    restarts: int = 0
+    reason: str = ""
+    broken_files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """Derived numbers; None where they would divide by nothing. Amounts in currency units.
+
+    ``active_s`` is the time in which at least one worker lived, over all runs of the job.
+    """
+
+    active_s: float
+    images_per_second: float | None
+    fill: float | None
+    cost: Decimal
+    cost_per_image: Decimal | None
+    quarantined_share: float
+
+
+def figures_of(totals: Totals, closing: Bill) -> Figures:
+    """Derive the figures; an image costs its share of the whole bill, idle time included."""
+    stamps = [use.stamp for use in totals.workers.values() if use.stamp is not None]
+    offered = sum(stamp.offered for stamp in stamps)
+    cost = as_decimal(closing.total_amount)
+    active_s = active_seconds(stamps)
+    return Figures(
+        active_s=active_s,
+        images_per_second=totals.images / active_s if totals.images and active_s else None,
+        fill=sum(stamp.occupied for stamp in stamps) / offered if offered else None,
+        cost=cost,
+        cost_per_image=cost / totals.images if totals.images else None,
+        quarantined_share=totals.quarantined / totals.rows if totals.rows else 0.0,
+    )
+
+
+def active_seconds(stamps: Iterable[Stamp]) -> float:
+    """How long at least one of the workers lived: the union of their lifetimes."""
+    starts = sorted(
+        (datetime.fromisoformat(stamp.started_at).timestamp(), stamp.lifetime_ns / 1e9)
+        for stamp in stamps
+    )
+    total, end_s = 0.0, float("-inf")
+    for start_s, lifetime_s in starts:
+        fresh_s = start_s + lifetime_s - max(start_s, end_s)
+        total += max(0.0, fresh_s)
+        end_s = max(end_s, start_s + lifetime_s)
+    return total
+
+
+def is_simulated(config: RunConfig) -> bool:
+    """Whether no model made these images."""
+    return config.engine.name == "simulated" or config.model.name.startswith("simulated:")
+
+
+def model_label(config: RunConfig) -> str:
+    """The model's name as the metadata has it."""
+    plain = config.model.name.removeprefix("simulated:")
+    return f"simulated:{plain}" if is_simulated(config) else plain
+
+
+def money(amount: Decimal, currency: str) -> str:
+    """An amount for people: cents where that says it, else three significant digits; zero only for
+    zero."""
+    if not amount:
+        return f"0 {currency}"
+    if abs(amount) >= 1:
+        return f"{amount.quantize(Decimal('0.01'), ROUND_HALF_UP):,f} {currency}"
+    digits = _SIGNIFICANT - 1 - amount.adjusted()
+    rounded = amount.quantize(Decimal(1).scaleb(-max(2, digits)), ROUND_HALF_UP)
+    whole, _, fraction = f"{rounded:f}".partition(".")
+    return f"{whole}.{fraction.rstrip('0').ljust(2, '0')} {currency}"
+
+
+def format_money(amount_nano: int, currency: str) -> str:
+    """An amount in 1e-9 units for people."""
+    return money(as_decimal(amount_nano), currency)
+
+
+def exact_money(amount_nano: int) -> str:
+    """An amount of 1e-9 units with all of its digits, so that a column of them adds up."""
+    return f"{as_decimal(amount_nano):,.9f}"
+
+
+def duration(seconds: float) -> str:
+    """A time for people."""
+    if seconds < 0.9995:
+        if seconds < 0.0009995:
+            return f"{seconds * 1e6:.3g} µs" if seconds else "0 s"
+        return f"{seconds * 1e3:.3g} ms"
+    if seconds < 59.5:
+        return f"{seconds:.3g} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    hours, minutes = divmod(round(whole / 60), 60)
+    if hours < 48:
+        return f"{hours} h {minutes:02d} min"
+    return f"{hours // 24} d {hours % 24:02d} h"
+
+
+def number(value: float, *, digits: int = 3) -> str:
+    """A number with thousands separators; fractions to ``digits`` significant digits."""
+    if value == int(value) or abs(value) >= 10 ** (digits - 1):
+        return f"{round(value):,}"
+    return f"{value:.{digits}g}"
+
+
+def size(count: int) -> str:
+    """Bytes for people, in powers of 1000."""
+    value = float(count)
+    for unit in ("bytes", "kB", "MB", "GB", "TB"):
+        if value < 999.5 or unit == "TB":
+            break
+        value /= 1000
+    return f"{number(value)} {unit}"
+
+
+def share(part: float) -> str:
+    """A share as percent; 0 % and 100 % only where they are exact."""
+    percent = 100 * part
+    if 0 < percent < 0.1:
+        return "under 0.1 %"
+    if 99.9 < percent < 100:
+        return "over 99.9 %"
+    return f"{percent:.1f} %".replace(".0 %", " %")
+
+
+def plural(count: int, noun: str) -> str:
+    """A count with its noun."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def without_secrets(url: str) -> str:
+    """The URL without a user and password in it."""
+    return _USER_INFO.sub("…@", url)

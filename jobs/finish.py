@@ -1,0 +1,96 @@
+"""The end of a run: fold what counts, close the ledger, write manifest and report."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from cluster import layout
+from cluster.job_log import JobRecord, generation, is_finished
+from cluster.lifetime import utc_now
+from cluster.money import as_decimal, price_of
+from cluster.plan_file import InputFile, PlanReader
+from cluster.store import Store
+from cluster.supervisor import RunEnd
+from cluster.tables import ledger_table, to_parquet
+from cluster.totals import Bill, Totals, close, fold, worker_lines
+from conf.errors import CommitConflict
+from jobs.gc import collect
+from jobs.report import ReportFacts, write_report
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finish:
+    """What an output holds after a run. ``written`` are the keys of reports."""
+
+    finished: bool
+    totals: Totals
+    bill: Bill
+    broken_files: tuple[InputFile, ...]
+    facts: ReportFacts
+    written: tuple[str, ...]
+
+
+def finish(
+    store: Store, job: JobRecord, plan: PlanReader, *, end: RunEnd | None, wall_s: float
+) -> Finish:
+    """Sum up and report; a finished generation gets its manifest. Safe to repeat.
+
+    Args:
+        end: how the run ended; None for looking at a job without running it.
+    """
+    number = generation(store)
+    done = is_finished(store, number) or (end is not None and end.finished)
+    totals = fold(store, plan)
+    price = price_of(job.config.pricing)
+    closing = close(totals, price)
+    store.put(layout.WORKER_LEDGER, to_parquet(ledger_table(worker_lines(totals, price), price)))
+    if done:
+        _write_manifest(store, job, number, totals, closing)
+        if totals.attempts > 1:
+            collect(store, dry_run=False)
+    broken = tuple(item for item in plan.inputs() if item.problem)
+    facts = ReportFacts(
+        wall_s=wall_s,
+        restarts=end.restarts if end else 0,
+        reason=end.reason if end and not done else "",
+        broken_files=tuple(f"{item.source}: {item.problem}" for item in broken),
+    )
+    return Finish(
+        finished=done,
+        totals=totals,
+        bill=closing,
+        broken_files=broken,
+        facts=facts,
+        written=tuple(write_report(store, job, plan, totals, closing, facts)),
+    )
+
+
+def _write_manifest(
+    store: Store, job: JobRecord, number: int, totals: Totals, closing: Bill
+) -> None:
+    """The put-if-absent write that finishes a generation; a copy lies at the top for people."""
+    manifest = {
+        "schema": 1,
+        "kind": "Manifest",
+        "generation": number,
+        "finished_at": utc_now(),
+        "job": job.config.job.name,
+        "digest": job.digest,
+        "model": job.config.model.name,
+        "model_revision": job.model_revision,
+        "rows": totals.rows,
+        "committed": totals.committed,
+        "quarantined": totals.quarantined,
+        "images": totals.images,
+        "image_bytes": totals.image_bytes,
+        "shards": totals.shards,
+        "cost": str(as_decimal(closing.total_amount)),
+        "currency": job.config.pricing.currency,
+    }
+    data = (json.dumps(manifest, indent=2) + "\n").encode()
+    try:
+        store.put_if_absent(layout.manifest(number), data)
+    except CommitConflict:
+        data = store.get(layout.manifest(number)) or data
+    store.put(layout.MANIFEST, data)

@@ -1,0 +1,166 @@
+"""``imagemill gc``: remove what attempts left behind and no commit counts.
+
+An object is removed only if its own key says that an epoch older than its shard's newest opening
+wrote it, since nothing of such an epoch can be counted any more. Records, plan, stamps and reports
+are never touched. Memory grows with the names of tables and containers, not with rows or images.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from cluster import layout
+from cluster.records import ObjectRef
+from cluster.shard_log import ShardState, read_shard_state
+from cluster.store import Entry, Store
+from cluster.tables import read_parquet
+from conf.errors import CorruptOutput
+
+_SCRATCH_AGE_S = 3600.0
+_THREADS = 8
+_IMAGES = "images/"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collected:
+    """What was removed, or would be in a dry run; ``kept`` attempt objects stay."""
+
+    objects: int
+    bytes: int
+    kept: int
+    dry_run: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Place:
+    """An object, or a folder of images, that one epoch of one shard wrote."""
+
+    shard_id: int
+    epoch: int
+    key: str
+    bytes: int | None
+
+
+def collect(store: Store, *, dry_run: bool) -> Collected:
+    """Remove what no commit counts; safe beside a running job.
+
+    Raises:
+        CorruptOutput: a record or a table that counts cannot be read, so that nobody can tell what
+            its shard still needs; nothing of that shard was removed.
+    """
+    removed = removed_bytes = kept = 0
+    with ThreadPoolExecutor(_THREADS, "gc") as pool:
+        for shard_id, places in itertools.groupby(_places(store), key=lambda place: place.shard_id):
+            unwanted, wanted = _sort_out(store, shard_id, list(places))
+            kept += wanted
+            for entry in unwanted:
+                removed, removed_bytes = removed + 1, removed_bytes + entry.bytes
+            if not dry_run:
+                for _ in pool.map(store.delete, [entry.key for entry in unwanted]):
+                    pass
+    for path, size in _scratch(store.local_root):
+        removed, removed_bytes = removed + 1, removed_bytes + size
+        if not dry_run:
+            path.unlink(missing_ok=True)
+    return Collected(objects=removed, bytes=removed_bytes, kept=kept, dry_run=dry_run)
+
+
+def collected_lines(collected: Collected) -> list[str]:
+    """The collection for the terminal."""
+    verb = "would remove" if collected.dry_run else "removed"
+    return [
+        f"{verb} {collected.objects:,} objects ({collected.bytes:,} bytes) that no commit counts; "
+        f"{collected.kept:,} stay"
+    ]
+
+
+def _places(store: Store) -> Iterator[_Place]:
+    """Everything that attempts wrote, by shard; image folders as one place each."""
+    tables = [
+        _attempts((entry.key, entry.bytes) for entry in store.listing(prefix))
+        for prefix in layout.ATTEMPT_PREFIXES
+        if prefix != _IMAGES
+    ]
+    folders = _attempts((f"{_IMAGES}{name}/", None) for name in store.folders(_IMAGES))
+    return heapq.merge(folders, *tables, key=lambda place: place.shard_id)
+
+
+def _attempts(found: Iterable[tuple[str, int | None]]) -> list[_Place]:
+    """Those that carry a shard and an epoch; anything else is not ours to remove."""
+    places = [
+        _Place(shard_id=attempt[0], epoch=attempt[1], key=key, bytes=size)
+        for key, size in found
+        if (attempt := layout.attempt_of(key)) is not None
+    ]
+    return sorted(places, key=lambda place: (place.shard_id, place.key))
+
+
+def _sort_out(store: Store, shard_id: int, places: list[_Place]) -> tuple[list[Entry], int]:
+    """(what may go, how many objects stay) of one shard.
+
+    The state is read after the listing: whatever was listed belongs to an epoch that it knows. A
+    sealed shard's newest opening starts no work, so all of its objects are of older epochs.
+    """
+    state = read_shard_state(store, shard_id)
+    needed: set[str] | None = None
+    unwanted: list[Entry] = []
+    kept = 0
+    for place in places:
+        entries = (
+            store.listing(place.key)
+            if place.bytes is None
+            else [Entry(key=place.key, bytes=place.bytes)]
+        )
+        if place.epoch >= state.epoch:
+            kept += len(entries)
+            continue
+        needed = _needed(store, state) if needed is None else needed
+        going = [entry for entry in entries if entry.key not in needed]
+        unwanted += going
+        kept += len(entries) - len(going)
+    return unwanted, kept
+
+
+def _needed(store: Store, state: ShardState) -> set[str]:
+    """Every object that a counted commit names, itself or in its metadata."""
+    needed: set[str] = set()
+    for counted in state.commits:
+        commit = counted.commit
+        refs = [commit.metadata, commit.quarantine, commit.ledger, *commit.objects]
+        needed |= {ref.key for ref in refs if ref is not None}
+        if commit.metadata is not None and not commit.objects:
+            needed |= _image_keys(store, commit.metadata, counted.key)
+    return needed
+
+
+def _image_keys(store: Store, ref: ObjectRef, commit_key: str) -> set[str]:
+    data = store.get(ref.key)
+    try:
+        return set(read_parquet(data or b"", ["object"])["object"].to_pylist())
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise CorruptOutput(
+            f"{ref.key}, named by {commit_key}, cannot be read ({error}): what its shard needs is "
+            "not known and nothing of it was removed; see 'imagemill verify'"
+        ) from error
+
+
+def _scratch(root: Path | None) -> Iterator[tuple[Path, int]]:
+    """Half-written files and probes that a local store's writers left when they were killed."""
+    if root is None:
+        return
+    oldest_s = time.time() - _SCRATCH_AGE_S
+    for path in itertools.chain((root / ".tmp").glob("*"), root.glob(".probe-*")):
+        try:
+            found = path.stat()
+        except FileNotFoundError:
+            continue
+        if path.is_file() and found.st_mtime < oldest_s:
+            yield path, found.st_size

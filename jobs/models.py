@@ -1,0 +1,28 @@
+"""``imagemill models``: what model=NAME may name, and whether it can be used here."""
+
+from __future__ import annotations
+
+from conf.errors import ModelUnusable
+from conf.schema import MISSING
+from jobs.configure import choices, compose_mapping
+from operators.model_files import describe_model
+
+
+def model_lines() -> list[str]:
+    """A line a model: name, size, revision and defaults, or why it cannot be used."""
+    return [_line(name) for name in choices("model")]
+
+
+def _line(name: str) -> str:
+    model = compose_mapping([f"model={name}"])["model"]
+    defaults = (
+        f"{model['width']}x{model['height']}, {model['steps']} steps of {model['sampler']}, "
+        f"guidance {model['guidance_scale']:g}"
+    )
+    if model["path"] == MISSING:
+        return f"{name:10} give model.path=/path/to/a/diffusers/folder; defaults {defaults}"
+    try:
+        found = describe_model(model["path"])
+    except ModelUnusable as error:
+        return f"{name:10} cannot be used: {error}"
+    return f"{name:10} revision {found.revision}, {found.bytes / 1e6:.1f} MB; defaults {defaults}"

@@ -1,0 +1,77 @@
+"""The reports of an output: a page, a contact sheet and a note, all rebuilt at will."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cluster import layout
+from cluster.job_log import JobRecord
+from cluster.plan_file import PlanReader
+from cluster.store import Store
+from cluster.totals import Bill, Totals
+from jobs.figures import ReportFacts, is_simulated, model_label
+from jobs.report.note import dataset_note
+from jobs.report.page import GALLERY, THUMBNAIL_PX, build_report
+from jobs.report.samples import Sample, pick_samples
+from jobs.report.survey import Survey, survey, top_reasons
+from operators.contact_sheet import Tile, contact_sheet
+
+SHEET_TILES = 48
+_COLUMNS = 8
+_TILE_PX = 192
+
+
+def write_report(
+    store: Store,
+    job: JobRecord,
+    plan: PlanReader,
+    totals: Totals,
+    closing: Bill,
+    facts: ReportFacts,
+) -> list[str]:
+    """Write contact sheet, page and note over what was there; returns their keys.
+
+    Raises:
+        CorruptOutput: a table that a counted commit names does not exist.
+        StoreFull, StoreUnavailable: they could not be written.
+    """
+    samples = pick_samples(store, plan, SHEET_TILES, max_px=THUMBNAIL_PX)
+    page = build_report(store, job, plan, totals, closing, facts, samples=_fewer(samples, GALLERY))
+    written = {
+        layout.CONTACT_SHEET: _sheet(job, totals, samples),
+        layout.REPORT: page,
+        layout.README: dataset_note(store, job, totals, closing),
+    }
+    for key, data in written.items():
+        store.put(key, data)
+    return list(written)
+
+
+def _fewer(samples: Sequence[Sample], count: int) -> list[Sample]:
+    """``count`` of the samples, evenly."""
+    count = min(count, len(samples))
+    return [samples[i * len(samples) // count] for i in range(count)]
+
+
+def _sheet(job: JobRecord, totals: Totals, samples: Sequence[Sample]) -> bytes:
+    mark = "SIMULATED · " if is_simulated(job.config) else ""
+    of = f"{len(samples)} of {totals.images:,} images" if totals.images else "no images"
+    return contact_sheet(
+        [Tile(image_bytes=s.image, caption=s.row["prompt"] or "") for s in samples],
+        columns=_COLUMNS,
+        tile_px=_TILE_PX,
+        title=f"{mark}{job.config.job.name or 'job'} · {model_label(job.config)} · {of}",
+    )
+
+
+__all__ = [
+    "SHEET_TILES",
+    "ReportFacts",
+    "Sample",
+    "Survey",
+    "build_report",
+    "pick_samples",
+    "survey",
+    "top_reasons",
+    "write_report",
+]

@@ -1,0 +1,51 @@
+"""The note that lies beside a dataset (README.md): what is here, how to open it, what it cost."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+from cluster.job_log import JobRecord
+from cluster.store import Store
+from cluster.totals import Bill, Totals
+from jobs.figures import (
+    figures_of,
+    format_money,
+    is_simulated,
+    model_label,
+    money,
+    size,
+    without_secrets,
+)
+from jobs.report.rendering import render
+
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|])")
+
+
+def dataset_note(store: Store, job: JobRecord, totals: Totals, closing: Bill) -> bytes:
+    """The note as UTF-8 Markdown; its code runs in the output folder."""
+    config, currency = job.config, job.config.pricing.currency
+    figures = figures_of(totals, closing)
+    context = {
+        "title": _escaped(config.job.name or "job"),
+        "simulated": is_simulated(config),
+        "model": _escaped(model_label(config)),
+        "revision": job.model_revision,
+        "format": config.output.format,
+        "extension": {"jpeg": "jpg"}.get(config.output.image, config.output.image),
+        "totals": totals,
+        "finished": totals.pending == 0 and totals.sealed == totals.shards,
+        "bytes": size(totals.image_bytes),
+        "cost": format_money(closing.total_amount, currency),
+        "per_image": ""
+        if figures.cost_per_image is None
+        else money(figures.cost_per_image, currency),
+        "version": job.version,
+        "quoted": shlex.quote(without_secrets(store.url)),
+    }
+    return render("readme.md.j2", context)
+
+
+def _escaped(text: str) -> str:
+    """Text as it may stand in a line of Markdown."""
+    return _SPECIAL.sub(r"\\\1", " ".join(text.split()))

@@ -1,0 +1,245 @@
+"""The report page: one HTML file that needs nothing else, for a phone or a desktop, light or dark.
+
+Turns sums, samples and counts into what the template shows. Every text of the user's is escaped by
+the template; credentials in URLs and storage options are left out here.
+"""
+
+from __future__ import annotations
+
+import base64
+import shlex
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+from cluster.job_log import JobRecord
+from cluster.money import split
+from cluster.plan_file import PlanReader
+from cluster.store import Store
+from cluster.totals import Bill, Totals
+from jobs.figures import (
+    Figures,
+    ReportFacts,
+    duration,
+    exact_money,
+    figures_of,
+    is_simulated,
+    model_label,
+    money,
+    number,
+    share,
+    size,
+    without_secrets,
+)
+from jobs.report.rendering import render
+from jobs.report.samples import Sample, pick_samples
+from jobs.report.survey import Mix, Survey, survey
+from operators.contact_sheet import THUMBNAIL_MEDIA_TYPE
+
+GALLERY = 24
+THUMBNAIL_PX = 384
+_SHOWN_GROUPS = 8
+_SHOWN_REASONS = 20
+_SHOWN_FILES = 20
+_LONGEST_PROMPT = 1000
+_KINDS = {
+    "used": "made the images that count",
+    "wasted": "work that did not become an image",
+    "overhead": "loading the model and warming up",
+    "idle": "waiting for rows or the store",
+}
+_MIX_TITLES = {"sampler": "Sampler", "size": "Size", "steps": "Steps"}
+
+
+def build_report(
+    store: Store,
+    job: JobRecord,
+    plan: PlanReader,
+    totals: Totals,
+    closing: Bill,
+    extra: ReportFacts,
+    *,
+    samples: Sequence[Sample] | None = None,
+    counts: Survey | None = None,
+) -> bytes:
+    """The page as UTF-8 HTML.
+
+    Args:
+        samples: thumbnails for the gallery, from ``pick_samples`` with ``max_px``; picked from the
+            output when None.
+        counts: the exact counts; surveyed from the output when None.
+    """
+    if samples is None:
+        samples = pick_samples(store, plan, GALLERY, max_px=THUMBNAIL_PX)
+    counts = counts or survey(store, plan)
+    figures = figures_of(totals, closing)
+    config, currency = job.config, job.config.pricing.currency
+    where = without_secrets(store.url)
+    context = {
+        "name": config.job.name or "job",
+        "created_at": _minute(job.created_at),
+        "simulated": is_simulated(config),
+        "model": model_label(config),
+        "finished": totals.pending == 0 and totals.sealed == totals.shards,
+        "totals": totals,
+        "tiles": _tiles(totals, figures, currency),
+        "facts": extra,
+        "wall": duration(extra.wall_s) if extra.wall_s else "",
+        "broken_files": [without_secrets(text) for text in extra.broken_files[:_SHOWN_FILES]],
+        "money": _money(closing, currency),
+        "pricing": config.pricing,
+        "gallery": [_card(sample, currency) for sample in samples],
+        "files_apart": config.output.format == "files",
+        "reasons": _reasons(counts, totals),
+        "mix": [_mix(title, counts.mix[name], totals) for name, title in _MIX_TITLES.items()],
+        "config": _flat(_shown(config.to_mapping())),
+        "job": job,
+        "where": where,
+        "quoted": shlex.quote(where),
+    }
+    return render("page.html.j2", context)
+
+
+def _tiles(totals: Totals, figures: Figures, currency: str) -> list[tuple[str, str, str]]:
+    """The headline: (name, value, note) each."""
+    per_image = figures.cost_per_image
+    return [
+        ("Rows committed", f"{totals.committed:,}", f"of {totals.rows:,}"),
+        ("Quarantined", f"{totals.quarantined:,}", _part(totals.quarantined, totals.rows)),
+        ("Pending", f"{totals.pending:,}", _part(totals.pending, totals.rows)),
+        ("Images", f"{totals.images:,}", size(totals.image_bytes)),
+        ("Time", duration(figures.active_s), "in which workers lived"),
+        ("Images/s", _number_or_dash(figures.images_per_second), "over that time"),
+        ("Batch fill", "—" if figures.fill is None else share(figures.fill), "of all slots"),
+        ("Cost", money(figures.cost, currency), "the whole bill"),
+        ("Per image", _money_or_dash(per_image, 1, currency), "idle time included"),
+        ("Per 1,000 images", _money_or_dash(per_image, 1000, currency), ""),
+    ]
+
+
+def _part(count: int, whole: int) -> str:
+    return share(count / whole) if whole else ""
+
+
+def _number_or_dash(value: float | None) -> str:
+    return "—" if value is None else number(value)
+
+
+def _money_or_dash(amount: Decimal | None, times: int, currency: str) -> str:
+    return "—" if amount is None else money(amount * times, currency)
+
+
+def _money(closing: Bill, currency: str) -> dict[str, Any]:
+    """The bill by kind; amounts with all digits, shares that sum to 100 %."""
+    by_amount = closing.total_amount > 0
+    weights = [(closing.amount if by_amount else closing.ns)[kind] for kind in _KINDS]
+    shares = split(1000, weights) if sum(weights) else [0] * len(weights)
+    lines = [
+        {
+            "kind": kind,
+            "what": what,
+            "time": duration(closing.ns[kind] / 1e9),
+            "amount": exact_money(closing.amount[kind]),
+            "weight": weight,
+            "percent": f"{tenths / 10:.1f} %",
+        }
+        for (kind, what), weight, tenths in zip(_KINDS.items(), weights, shares, strict=True)
+    ]
+    return {
+        "lines": lines,
+        "currency": currency,
+        "total": exact_money(closing.total_amount),
+        "total_time": duration(closing.total_ns / 1e9),
+        "any": sum(weights) > 0,
+        "closed": sum(closing.amount.values()) == closing.total_amount,
+    }
+
+
+def _card(sample: Sample, currency: str) -> dict[str, Any]:
+    row = sample.row
+    facts = [
+        f"{row['width']} × {row['height']}",
+        f"{row['steps']} steps",
+        f"guidance {row['guidance_scale']:g}",
+        str(row["sampler"]),
+        f"seed {row['seed']}",
+        money(row["cost"], currency),
+    ]
+    return {
+        "source": _data_uri(sample.image),
+        "prompt": _clipped(row["prompt"] or ""),
+        "negative": _clipped(row["negative_prompt"] or ""),
+        "facts": facts,
+        "image_id": row["image_id"],
+        "label": _clipped(row["id"] or ""),
+        "object": row["object"],
+        "small": max(row["width"], row["height"]) < THUMBNAIL_PX // 2,
+        "aspect": f"{row['width']} / {row['height']}",
+    }
+
+
+def _data_uri(image: bytes | None) -> str | None:
+    if image is None:
+        return None
+    return f"data:{THUMBNAIL_MEDIA_TYPE};base64,{base64.b64encode(image).decode()}"
+
+
+def _clipped(text: str) -> str:
+    if len(text) <= _LONGEST_PROMPT:
+        return text
+    return f"{text[:_LONGEST_PROMPT]}… ({len(text):,} characters)"
+
+
+def _reasons(counts: Survey, totals: Totals) -> dict[str, Any]:
+    shown = counts.reasons(_SHOWN_REASONS)
+    rest = sum(counts.rejected.values()) - sum(reason.rows for reason in shown)
+    return {
+        "shown": shown,
+        "rest": rest,
+        "part": [_part(reason.rows, totals.rows) for reason in shown],
+    }
+
+
+def _mix(title: str, mix: Mix, totals: Totals) -> dict[str, Any]:
+    top, rest = mix.top(_SHOWN_GROUPS)
+    lines = [(" × ".join(str(part) for part in value), images) for value, images in top]
+    if rest:
+        lines.append(("all others", rest))
+    return {
+        "title": title,
+        "lines": [(name, f"{n:,}", _part(n, totals.images), n) for name, n in lines],
+        "most": max((n for _, n in lines), default=1),
+    }
+
+
+def _shown(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration without what may be a credential."""
+    options = dict.fromkeys(config["storage"]["options"], "(not shown)")
+    return {**config, "storage": {**config["storage"], "options": options}}
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """The configuration as (key, value) lines."""
+    lines: list[tuple[str, str]] = []
+    for name, value in config.items():
+        path = f"{prefix}{name}"
+        if isinstance(value, Mapping) and value:
+            lines += _flat(value, f"{path}.")
+        else:
+            lines.append((path, without_secrets(_written(value))))
+    return lines
+
+
+def _written(value: Any) -> str:
+    """A value as it is given on the command line."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "null" if value is None else str(value)
+
+
+def _minute(timestamp: str) -> str:
+    """An ISO 8601 time in UTC to the minute."""
+    return f"{timestamp[:16].replace('T', ' ')} UTC"
+
+
+__all__ = ["GALLERY", "THUMBNAIL_PX", "ReportFacts", "build_report"]

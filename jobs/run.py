@@ -1,0 +1,282 @@
+"""Running a job: run, resume and retry are three ways into the same execution."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from importlib.metadata import version as package_version
+
+from rich.console import Console
+
+from cluster import layout
+from cluster.input_files import InputFiles
+from cluster.job_log import (
+    JobRecord,
+    cancel_asked,
+    find_job,
+    generation,
+    is_finished,
+    open_retry,
+    open_run,
+    output_taken,
+    read_job,
+    read_retry,
+    write_job,
+)
+from cluster.lifetime import utc_now
+from cluster.money import price_of
+from cluster.plan_file import PlanReader, write_plan
+from cluster.store import Store
+from cluster.supervisor import Assignment, RunEnd, Supervisor, ray_session, resources
+from cluster.totals import states
+from conf.errors import ConfigError, OutputTaken
+from conf.schema import RunConfig, check_together
+from jobs.configure import absolute, compose
+from jobs.control import SignalControl
+from jobs.finish import Finish, finish
+from jobs.plan import check_inputs_unchanged, make_plan
+from jobs.progress import ProgressDisplay
+from jobs.unique_ids import check_unique_ids
+from operators.model_files import describe_model
+from operators.row_defaults import row_defaults
+
+log = logging.getLogger("imagemill")
+CHANGEABLE = ("cluster.", "storage.")
+"""Keys that a resumed or retried job may be given anew: where it runs, not what it makes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobResult:
+    """How a command on a job ended; ``status`` is the exit status of the design."""
+
+    status: int
+    job: JobRecord
+    finish: Finish
+
+
+def version() -> str:
+    """ImageMill's version."""
+    return package_version("imagemill")
+
+
+def open_store(config: RunConfig) -> Store:
+    """The output's store."""
+    return Store(
+        config.output.path, options=config.storage.options, attempts=config.storage.attempts
+    )
+
+
+def prepare(overrides: Sequence[str]) -> RunConfig:
+    """Compose, check what can be checked without input or output, make local paths absolute.
+
+    Raises:
+        ConfigError: what is wrong, and where.
+    """
+    config = compose(overrides)
+    price_of(config.pricing)
+    row_defaults(config)
+    output = absolute(config.output.path)
+    name = config.job.name or output.rstrip("/").rsplit("/", 1)[-1] or "job"
+    return replace(
+        config,
+        input=replace(config.input, path=absolute(config.input.path)),
+        output=replace(config.output, path=output),
+        model=replace(config.model, path=absolute(config.model.path)),
+        job=replace(config.job, name=name),
+    )
+
+
+def run(overrides: Sequence[str], console: Console | None = None) -> JobResult:
+    """Start a new job and work on it until it ends.
+
+    Args:
+        overrides: Hydra overrides, ``key=value``.
+        console: where progress goes; standard error by default.
+
+    Raises:
+        ConfigError, InputError: nothing was started.
+    """
+    config = prepare(overrides)
+    revision = model_revision(config)
+    store = open_store(config)
+    _claimable(store, config)
+    store.probe()
+    planned = make_plan(config, store)
+    if config.input.unique_ids:
+        check_unique_ids(config, planned.inputs, store)
+    for warning in planned.warnings:
+        log.warning("%s", warning, extra={"event": "plan_warning"})
+    job = JobRecord(
+        config=config,
+        digest=config.digest(),
+        version=version(),
+        model_revision=revision,
+        created_at=utc_now(),
+    )
+    write_job(store, job)
+    write_plan(store, planned.inputs, planned.shards)
+    return _execute(job, store, console or Console(stderr=True))
+
+
+def resume(output: str, overrides: Sequence[str] = (), console: Console | None = None) -> JobResult:
+    """Go on with a job that was stopped, with as many workers as asked for now.
+
+    Raises:
+        OutputMissing: no job lives there.
+        InputChanged: an input file differs from the one that was planned.
+        ModelUnusable: the model is not the one that the job began with.
+    """
+    job, store = open_job(output, overrides)
+    if not store.exists(layout.PLAN_SHARDS):
+        planned = make_plan(job.config, store)
+        write_plan(store, planned.inputs, planned.shards)
+    if is_finished(store, generation(store)):
+        log.info("this job is finished; nothing was left to do", extra={"event": "finished"})
+        return _result(job, finish(store, job, PlanReader(store), end=None, wall_s=0.0))
+    _check_same_world(job, store)
+    return _execute(job, store, console or Console(stderr=True))
+
+
+def retry(output: str, overrides: Sequence[str] = (), console: Console | None = None) -> JobResult:
+    """Release the quarantined rows of a finished job and work on them again.
+
+    Raises:
+        ConfigError: the job is not finished yet.
+    """
+    job, store = open_job(output, overrides)
+    if not is_finished(store, generation(store)):
+        raise OutputTaken(
+            f"{output} is not finished; first 'imagemill resume {output}', then retry"
+        )
+    _check_same_world(job, store)
+    plan = PlanReader(store)
+    shards = tuple(
+        state.shard_id
+        for state in states(store, plan)
+        if any(c.quarantine and c.commit.quarantined for c in state.commits)
+    )
+    if not shards:
+        log.info("no row is quarantined; nothing to retry", extra={"event": "nothing_to_retry"})
+        return _result(job, finish(store, job, plan, end=None, wall_s=0.0))
+    open_retry(store, shards)
+    return _execute(job, store, console or Console(stderr=True))
+
+
+def open_job(output: str, overrides: Sequence[str] = ()) -> tuple[JobRecord, Store]:
+    """The job at ``output``, wherever it lay before, with ``cluster.*`` and ``storage.*`` anew.
+
+    Raises:
+        OutputMissing: no job lives there.
+        ConfigError: a key that a job which has begun cannot change.
+    """
+    for text in overrides:
+        if not text.startswith(CHANGEABLE):
+            raise ConfigError(
+                f"'{text}' cannot be changed for a job that has begun; expected keys of "
+                f"{' or '.join(CHANGEABLE)}"
+            )
+    given = compose(["input.path=given", f"output.path={absolute(output)}", *overrides])
+    store = open_store(given)
+    job = read_job(store)
+    names = {text.partition("=")[0] for text in overrides}
+    changed = {
+        item.name: getattr(given.cluster, item.name)
+        for item in fields(given.cluster)
+        if f"cluster.{item.name}" in names
+    }
+    config = replace(
+        job.config,
+        output=replace(job.config.output, path=given.output.path),
+        cluster=replace(job.config.cluster, **changed),
+        storage=given.storage,
+    )
+    return replace(job, config=check_together(config)), store
+
+
+def model_revision(config: RunConfig) -> str:
+    """The model's revision; the model folder is checked on the way."""
+    if config.engine.name == "simulated":
+        return "simulated"
+    return describe_model(config.model.path).revision
+
+
+def _claimable(store: Store, config: RunConfig) -> None:
+    """Refuse an output that holds a job or anything else."""
+    if find_job(store) is not None:
+        raise output_taken(store, config.digest())
+    visible = [e.key for e in store.listing("") if not e.key.startswith(".")]
+    folders = [f for f in store.folders("") if not f.startswith(".") and f != "plan"]
+    found = sorted(visible + folders)
+    if found:
+        raise OutputTaken(
+            f"output.path {store.url} is not empty and holds no job "
+            f"(found {', '.join(found[:3])}); nothing was changed; choose a new folder"
+        )
+
+
+def _check_same_world(job: JobRecord, store: Store) -> None:
+    """The model and the input are what the job began with."""
+    found = model_revision(job.config)
+    if found != job.model_revision:
+        raise ConfigError(
+            f"the model at {job.config.model.path} has revision {found}; this job began with "
+            f"{job.model_revision}; put the same model back or start a new job"
+        )
+    check_inputs_unchanged(PlanReader(store), InputFiles.of(job.config, store))
+
+
+def _execute(job: JobRecord, store: Store, console: Console) -> JobResult:
+    plan = PlanReader(store)
+    number = generation(store)
+    shards = read_retry(store, number).shards if number else None
+    started_s = time.monotonic()
+    with ray_session(job.config):
+        size = resources(job.config)
+        record = open_run(store, generation=number, workers=size.workers, version=job.version)
+        log.info(
+            "job '%s': %d rows in %d shards, %d worker%s%s",
+            job.config.job.name,
+            plan.rows,
+            plan.shards,
+            size.workers,
+            "" if size.workers == 1 else "s",
+            ", SIMULATED engine" if job.config.engine.name == "simulated" else "",
+            extra={"event": "run_started"},
+        )
+        assignment = Assignment(run=record.run, generation=number, total=plan.shards, shards=shards)
+        supervisor = Supervisor(job.config, assignment, size)
+        end = _supervise(job, store, plan, assignment, supervisor, console)
+    return _result(job, finish(store, job, plan, end=end, wall_s=time.monotonic() - started_s))
+
+
+def _supervise(
+    job: JobRecord,
+    store: Store,
+    plan: PlanReader,
+    assignment: Assignment,
+    supervisor: Supervisor,
+    console: Console,
+) -> RunEnd:
+    display = ProgressDisplay(
+        console,
+        rows=plan.rows,
+        currency=job.config.pricing.currency,
+        simulated=job.config.engine.name == "simulated",
+    )
+    control = SignalControl(
+        lambda: cancel_asked(store, assignment.run),
+        lambda text: log.warning("%s", text, extra={"event": "signal"}),
+    )
+    with control, display:
+        return supervisor.run(control, display.show)
+
+
+def _result(job: JobRecord, finished: Finish) -> JobResult:
+    if not finished.finished:
+        return JobResult(status=3, job=job, finish=finished)
+    totals = finished.totals
+    allowed = job.config.job.max_quarantined * totals.rows
+    good = totals.quarantined <= allowed and not finished.broken_files
+    return JobResult(status=0 if good else 1, job=job, finish=finished)

@@ -1,0 +1,132 @@
+"""``imagemill status``: how far a job is, from its output alone."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from itertools import islice
+
+from cluster import layout
+from cluster.job_log import cancel_asked, generation, is_finished, last_run, read_job
+from cluster.money import price_of
+from cluster.plan_file import PlanReader
+from cluster.records import RunRecord
+from cluster.store import Store
+from cluster.totals import Bill, Totals, close, fold
+from jobs.figures import format_money, plural, size, without_secrets
+
+_MOST_BROKEN = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """What the store says of a job. ``planned`` false: it was stopped before its plan was written.
+
+    ``broken_files`` are the first input files that were left out, with the reason.
+    """
+
+    url: str
+    name: str
+    created_at: str
+    planned: bool
+    finished: bool
+    generation: int
+    rows: int
+    committed: int
+    quarantined: int
+    pending: int
+    images: int
+    image_bytes: int
+    shards: int
+    sealed: int
+    attempts: int
+    bill: Bill
+    currency: str
+    last_run: RunRecord | None
+    cancel_asked: bool
+    broken_files: tuple[str, ...]
+
+
+def status(store: Store) -> Status:
+    """Fold what counts. Safe while the job runs: the numbers are then those of a moment.
+
+    Raises:
+        OutputMissing: no job lives there.
+        CorruptOutput: a record that counts is missing or damaged.
+    """
+    job = read_job(store)
+    number = generation(store)
+    run = last_run(store)
+    planned = store.exists(layout.PLAN_SHARDS) and store.exists(layout.PLAN_INPUTS)
+    plan = PlanReader(store) if planned else None
+    totals = fold(store, plan) if plan else Totals()
+    broken = (f"{i.source}: {i.problem}" for i in plan.inputs() if i.problem) if plan else iter(())
+    return Status(
+        url=store.url,
+        name=job.config.job.name or "",
+        created_at=job.created_at,
+        planned=planned,
+        finished=is_finished(store, number),
+        generation=number,
+        rows=totals.rows,
+        committed=totals.committed,
+        quarantined=totals.quarantined,
+        pending=totals.pending,
+        images=totals.images,
+        image_bytes=totals.image_bytes,
+        shards=totals.shards,
+        sealed=totals.sealed,
+        attempts=totals.attempts,
+        bill=close(totals, price_of(job.config.pricing)),
+        currency=job.config.pricing.currency,
+        last_run=run,
+        cancel_asked=run is not None and cancel_asked(store, run.run),
+        broken_files=tuple(islice(broken, _MOST_BROKEN)),
+    )
+
+
+def status_lines(found: Status) -> list[str]:
+    """The status for the terminal."""
+    state = "finished" if found.finished else "not finished"
+    retries = f", {plural(found.generation, 'retry').replace('retrys', 'retries')}"
+    lines = [f"job        {found.name}, {state}{retries if found.generation else ''}"]
+    lines.append(f"created    {found.created_at}")
+    lines.append(f"last run   {_run(found)}")
+    if found.planned:
+        lines += _progress(found)
+    lines += [f"left out   {problem}" for problem in found.broken_files]
+    lines.append(f"output     {without_secrets(found.url)}")
+    lines.append(f"next       {_next(found)}")
+    return lines
+
+
+def _run(found: Status) -> str:
+    run = found.last_run
+    if run is None:
+        return "none yet"
+    asked = ", asked to stop" if found.cancel_asked and not found.finished else ""
+    return f"number {run.run}, started {run.started_at} with {plural(run.workers, 'worker')}{asked}"
+
+
+def _progress(found: Status) -> list[str]:
+    kinds = ", ".join(
+        f"{kind} {format_money(amount, found.currency)}"
+        for kind, amount in found.bill.amount.items()
+    )
+    tries = f", up to {found.attempts} attempts at one" if found.attempts > 1 else ""
+    return [
+        f"rows       {found.rows:,}: {found.committed:,} committed, {found.quarantined:,} "
+        f"quarantined, {found.pending:,} pending",
+        f"images     {found.images:,} ({size(found.image_bytes)})",
+        f"shards     {found.sealed:,} of {found.shards:,} sealed{tries}",
+        f"cost       {format_money(found.bill.total_amount, found.currency)} so far ({kinds})",
+    ]
+
+
+def _next(found: Status) -> str:
+    quoted = shlex.quote(found.url)
+    if not found.finished:
+        return f"imagemill resume {quoted} (unless a run is at work on it)"
+    if found.quarantined:
+        return f"imagemill retry {quoted} works on the quarantined rows again"
+    return f"nothing is left to do; imagemill verify {quoted} re-reads every object"

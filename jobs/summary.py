@@ -1,0 +1,115 @@
+"""The end of a run in a few lines of plain text. Values in, lines out; printing is the caller's."""
+
+from __future__ import annotations
+
+import shlex
+
+from cluster import layout
+from cluster.job_log import JobRecord
+from cluster.totals import Bill, Totals
+from jobs.figures import (
+    Figures,
+    duration,
+    figures_of,
+    format_money,
+    is_simulated,
+    money,
+    number,
+    plural,
+    share,
+    size,
+    without_secrets,
+)
+from jobs.finish import Finish
+
+_MOST_BROKEN = 2
+_LONGEST_LINE = 300
+
+
+def summary_lines(job: JobRecord, finish: Finish, status: int) -> list[str]:
+    """What became of the rows, what it took, what it cost, where it is and what to do next."""
+    totals, facts = finish.totals, finish.facts
+    figures = figures_of(totals, finish.bill)
+    lines = [_rows(totals)]
+    if is_simulated(job.config):
+        lines.append("SIMULATED  no model ran; the pictures are drawn placeholders")
+    lines.append(_images(totals, figures))
+    lines.append(_cost(finish.bill, figures, job.config.pricing.currency))
+    if facts.wall_s:
+        lines.append(f"this run   {duration(facts.wall_s)}{_restarts(facts.restarts)}")
+    lines += _broken(facts.broken_files)
+    where = without_secrets(job.config.output.path)
+    lines.append(f"output     {where}")
+    if layout.REPORT in finish.written:
+        lines.append(f"report     {where.rstrip('/')}/{layout.REPORT}")
+    if facts.reason:
+        lines.append(f"stopped    {facts.reason}")
+    lines += _verdict(job, figures, finish, status)
+    return [_clipped(line) for line in lines + _next(where, finish)]
+
+
+def _rows(totals: Totals) -> str:
+    states = [
+        f"{totals.committed:,} committed",
+        f"{totals.quarantined:,} quarantined",
+        f"{totals.pending:,} pending",
+    ]
+    return f"rows       {totals.rows:,}: {', '.join(states)}"
+
+
+def _images(totals: Totals, figures: Figures) -> str:
+    parts = [f"{totals.images:,} ({size(totals.image_bytes)})"]
+    if figures.images_per_second is not None:
+        parts[0] += f" in {duration(figures.active_s)} of workers"
+        parts.append(f"{number(figures.images_per_second)} images/s")
+    if figures.fill is not None:
+        parts.append(f"batch {share(figures.fill)} full")
+    return f"images     {', '.join(parts)}"
+
+
+def _cost(closing: Bill, figures: Figures, currency: str) -> str:
+    line = f"cost       {format_money(closing.total_amount, currency)}"
+    if figures.cost_per_image is not None:
+        line += f", {money(figures.cost_per_image, currency)} an image"
+    if closing.total_ns:
+        line += f"; {share(closing.ns['used'] / closing.total_ns)} of the paid time made images"
+    return line
+
+
+def _restarts(restarts: int) -> str:
+    return f", {plural(restarts, 'worker')} replaced" if restarts else ""
+
+
+def _broken(files: tuple[str, ...]) -> list[str]:
+    lines = [f"left out   {file}" for file in files[:_MOST_BROKEN]]
+    if len(files) > _MOST_BROKEN:
+        lines.append(f"left out   {plural(len(files) - _MOST_BROKEN, 'more input file')}")
+    return lines
+
+
+def _verdict(job: JobRecord, figures: Figures, finish: Finish, status: int) -> list[str]:
+    """Why a finished job ends with status 1."""
+    allowed = job.config.job.max_quarantined
+    if status != 1 or finish.totals.quarantined <= allowed * finish.totals.rows:
+        return []
+    return [
+        f"too many   {share(figures.quarantined_share)} of the rows are quarantined; "
+        f"job.max_quarantined={allowed:g} allows {share(allowed)}"
+    ]
+
+
+def _next(where: str, finish: Finish) -> list[str]:
+    quoted = shlex.quote(where)
+    if not finish.finished:
+        return [f"next       imagemill resume {quoted}"]
+    if finish.totals.quarantined:
+        return [f"next       imagemill retry {quoted}"]
+    return []
+
+
+def _clipped(line: str) -> str:
+    line = " ".join(line.splitlines())
+    return line if len(line) <= _LONGEST_LINE else line[: _LONGEST_LINE - 1] + "…"
+
+
+__all__ = ["format_money", "summary_lines"]

@@ -1,0 +1,1 @@
+"""Where it runs: the image and the manifests."""

@@ -1,0 +1,341 @@
+"""The step-batched engine: rows that differ share every forward pass.
+
+A tick runs the denoiser once on all rows of one latent shape, whatever their sampler, step count,
+position, guidance and prompt; finished rows are decoded and their slots filled again. Owns the
+order of a tick and the fate of each request; the arithmetic lives in ``slots``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from conf.errors import RowRejected
+from conf.schema import EngineConfig, ModelConfig
+from operators.batcher import Batcher, Shape
+from operators.conditioning import Conditioner, Conditioning
+from operators.decode import decode_latents
+from operators.device_time import DeviceMeter
+from operators.engine import EngineInfo, EngineStats, ImageFailure, ImageResult
+from operators.families.stable_diffusion import StableDiffusion, load_stable_diffusion
+from operators.model_files import describe_model
+from operators.request import Request
+from operators.sampler_table import compile_sampler
+from operators.slots import DenoisingRow, Slots, start_row
+from operators.splitting import BatchCaps, is_out_of_memory, run_split
+from operators.work import Work
+
+Outcome = ImageResult | ImageFailure
+_PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def load(engine: EngineConfig, model: ModelConfig) -> StepwiseEngine:
+    """Load the model onto the GPU if there is one, else the CPU.
+
+    Raises:
+        ModelUnusable: the folder is absent, incomplete or of an unsupported kind.
+    """
+    files = describe_model(model.path)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    family = load_stable_diffusion(files, dtype=_PRECISIONS[engine.precision], device=device)
+    info = EngineInfo(
+        name="stepwise",
+        model=model.name,
+        model_revision=files.revision,
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        precision=engine.precision,
+        max_batch=engine.max_batch or (16 if device.type == "cuda" else 8),
+        simulated=False,
+    )
+    return StepwiseEngine(family, info)
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Work(Work):
+    row: DenoisingRow | None = None
+    prompt: Conditioning | None = None
+    negative: Conditioning | None = None
+
+    @property
+    def texts(self) -> list[str]:
+        texts = [self.request.prompt]
+        return [*texts, self.request.negative_prompt] if self.guided else texts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Pass:
+    """One row of the forward batch: the row at ``place``, seen with one text."""
+
+    place: int
+    embedding: torch.Tensor
+
+
+class StepwiseEngine:
+    """See ``operators.engine.Engine``.
+
+    Invariant: an admitted request is in ``_new`` or in the batcher until its outcome is returned
+    or it is discarded; its row has a slot in ``_slots`` from entering until then.
+    """
+
+    def __init__(self, family: StableDiffusion, info: EngineInfo) -> None:
+        self._family = family
+        self._info = info
+        self._batcher = Batcher(max_batch=info.max_batch)
+        self._caps = BatchCaps()
+        self._conditioner = Conditioner(family, caps=self._caps)
+        self._meter = DeviceMeter(self._synchronised_clock)
+        self._work: dict[int, _Work] = {}
+        self._new: list[_Work] = []
+        self._slots: dict[Shape, Slots] = {}
+        self._admitted = 0
+        self._ticks = self._occupied = 0
+
+    @property
+    def info(self) -> EngineInfo:
+        return self._info
+
+    @property
+    def stats(self) -> EngineStats:
+        active = self._batcher.active
+        return EngineStats(
+            ticks=self._ticks,
+            occupied=self._occupied,
+            offered=self._ticks * self._info.max_batch,
+            busy_ns=self._meter.busy_ns,
+            active=active,
+            waiting=self._batcher.inside - active + len(self._new),
+        )
+
+    @property
+    def room(self) -> int:
+        return max(0, self._batcher.room - len(self._new))
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._new) or self._batcher.inside > 0
+
+    def admit(self, requests: Sequence[Request]) -> None:
+        for request in requests:
+            self._new.append(_Work(number=self._admitted, request=request))
+            self._admitted += 1
+
+    def discard(self, unwanted: Callable[[Request], bool]) -> int:
+        kept = [work for work in self._new if not unwanted(work.request)]
+        dropped = len(self._new) - len(kept)
+        self._new = kept
+        inside = [work for work in self._work.values() if unwanted(work.request)]
+        self._forget(inside)
+        return dropped + len(inside)
+
+    @torch.inference_mode()
+    def tick(self) -> list[Outcome]:
+        self._meter.start()
+        outcomes = self._compile_new()
+        plan = self._batcher.next_tick()
+        if plan is None:
+            return outcomes
+        outcomes += self._enter(plan.shape, [self._work[number] for number in plan.entering])
+        running = [self._work[number] for number in plan.rows if number in self._work]
+        if running:
+            self._ticks += 1
+            self._occupied += len(running)
+            outcomes += self._denoise(plan.shape, running)
+            outcomes += self._finish(plan.shape, running)
+        return outcomes
+
+    def _compile_new(self) -> list[Outcome]:
+        """Compile the samplers of new requests; those with a table wait for a slot from now on."""
+        failed: list[tuple[_Work, RowRejected]] = []
+        new, self._new = self._new, []
+        for work in new:
+            request = work.request
+            self._work[work.number] = work
+            try:
+                table = compile_sampler(
+                    self._family.scheduler_config, request.sampler, request.steps
+                )
+            except RowRejected as error:
+                self._batcher.add(work.number, shape=work.shape, steps=request.steps)
+                failed.append((work, error))
+                continue
+            work.row = start_row(table, request.seed)
+            self._batcher.add(work.number, shape=work.shape, steps=table.calls)
+        self._meter.lap([(work, 1) for work in new])
+        return self._reject(failed)
+
+    def _enter(self, shape: Shape, entering: Sequence[_Work]) -> list[Outcome]:
+        """Condition the entering rows and give them their slots."""
+        if not entering:
+            return []
+        for work in entering:
+            work.start()
+        texts = self._condition(shape, entering)
+        failed: list[tuple[_Work, RowRejected]] = []
+        slots = self._slots.setdefault(
+            shape, Slots(self._family.latent_shape(*shape), device=self._family.device)
+        )
+        for work in entering:
+            made = [texts[text] for text in work.texts]
+            error = next((one for one in made if isinstance(one, Exception)), None)
+            if error is not None:
+                failed.append((work, _row_error("condition", error)))
+                continue
+            conditionings = [one for one in made if isinstance(one, Conditioning)]
+            work.prompt = conditionings[0]
+            work.negative = conditionings[1] if work.guided else None
+            assert work.row is not None
+            slots.enter(work.row)
+        return self._reject(failed)
+
+    def _condition(
+        self, shape: Shape, entering: Sequence[_Work]
+    ) -> dict[str, Conditioning | Exception]:
+        """Encode the texts of the entering rows, and of the next ones while it runs anyway."""
+        batch = self._info.max_batch
+        took_part = [work for work in entering if self._missing(work)]
+        wanted = dict.fromkeys(text for work in entering for text in work.texts)
+        missing = sum(text not in self._conditioner for text in wanted)
+        if took_part:
+            for number in self._batcher.next_waiting(shape, batch):
+                ahead = self._work[number]
+                fresh = [text for text in self._missing(ahead) if text not in wanted]
+                if missing + len(fresh) > batch:
+                    break
+                missing += len(fresh)
+                wanted |= dict.fromkeys(fresh)
+                took_part += [ahead] if fresh else []
+        made = self._conditioner.condition(list(wanted), batch=batch)
+        self._meter.lap([(work, 1) for work in took_part])
+        return made
+
+    def _missing(self, work: _Work) -> list[str]:
+        return [text for text in work.texts if text not in self._conditioner]
+
+    def _denoise(self, shape: Shape, running: list[_Work]) -> list[Outcome]:
+        """One model call for every row; rows that fail leave, the others advance."""
+        slots = self._slots[shape]
+        places = {id(row): place for place, row in enumerate(slots.rows)}
+        works = sorted(running, key=lambda work: places[id(work.row)])
+        outputs, failed = self._predict(shape, slots, works)
+        advanced = run_split(
+            range(len(works)),
+            lambda part: list(slots.next_latents(part, outputs)),
+            caps=self._caps,
+            key=("advance", shape),
+        )
+        latents = torch.zeros_like(outputs)
+        for place, answer in enumerate(advanced):
+            if isinstance(answer, Exception):
+                failed.setdefault(place, answer)
+            else:
+                latents[place] = answer
+        slots.commit(latents, outputs)
+        finite = torch.isfinite(latents).flatten(1).all(dim=1).tolist()
+        self._meter.lap([(work, work.weight) for work in works])
+        rejected = [(works[place], _row_error("denoise", error)) for place, error in failed.items()]
+        rejected += [
+            (work, _nan_image("latent"))
+            for place, work in enumerate(works)
+            if not finite[place] and place not in failed
+        ]
+        return self._reject(rejected)
+
+    def _predict(
+        self, shape: Shape, slots: Slots, works: Sequence[_Work]
+    ) -> tuple[torch.Tensor, dict[int, Exception]]:
+        """Guided model outputs [rows, c, h, w], zeros where a row failed, and the failures."""
+        passes = [_Pass(place=i, embedding=_embedding(w.prompt)) for i, w in enumerate(works)]
+        guided = [place for place, work in enumerate(works) if work.guided]
+        passes += [_Pass(place=i, embedding=_embedding(works[i].negative)) for i in guided]
+
+        def run(part: Sequence[_Pass]) -> list[torch.Tensor]:
+            latents, timesteps = slots.model_inputs([one.place for one in part])
+            embeddings = torch.stack([one.embedding for one in part])
+            return list(self._family.predict(latents, timesteps, embeddings))
+
+        answers = run_split(passes, run, caps=self._caps, key=("denoise", shape))
+        failed: dict[int, Exception] = {}
+        for one, answer in zip(passes, answers, strict=True):
+            if isinstance(answer, Exception):
+                failed.setdefault(one.place, answer)
+        empty = torch.zeros(slots.shape, device=self._family.device)
+        made = torch.stack([empty if isinstance(one, Exception) else one for one in answers])
+        outputs, unguided = made[: len(works)], made[len(works) :]
+        if guided:
+            scales = [works[place].request.guidance_scale for place in guided]
+            scale = torch.tensor(scales, device=made.device)[:, None, None, None]
+            index = torch.tensor(guided, device=made.device)
+            outputs[index] = unguided + scale * (outputs[index] - unguided)
+        for place in failed:
+            outputs[place] = 0.0
+        return outputs, failed
+
+    def _finish(self, shape: Shape, running: Sequence[_Work]) -> list[Outcome]:
+        """Decode and check the rows that have all their steps behind them."""
+        works = [w for w in running if w.number in self._work and w.row and w.row.finished]
+        if not works:
+            return []
+        slots = self._slots[shape]
+        places = {id(row): place for place, row in enumerate(slots.rows)}
+        latents = slots.newest([places[id(work.row)] for work in works])
+        decoded = run_split(
+            list(latents),
+            lambda part: decode_latents(self._family, part),
+            caps=self._caps,
+            key=("decode", shape),
+        )
+        self._meter.lap([(work, 1) for work in works])
+        outcomes: list[Outcome] = []
+        for work, pixels in zip(works, decoded, strict=True):
+            if isinstance(pixels, Exception):
+                outcomes.append(work.failure(_row_error("decode", pixels)))
+            elif pixels is None:
+                outcomes.append(work.failure(_nan_image("decoded image")))
+            else:
+                truncated = work.prompt.truncated_tokens if work.prompt else 0
+                outcomes.append(work.result(pixels, truncated_tokens=truncated))
+        self._forget(works)
+        return outcomes
+
+    def _reject(self, failed: Sequence[tuple[_Work, RowRejected]]) -> list[Outcome]:
+        self._forget([work for work, _ in failed])
+        return [work.failure(error) for work, error in failed]
+
+    @torch.inference_mode()
+    def _forget(self, works: Sequence[_Work]) -> None:
+        self._batcher.remove([work.number for work in works])
+        for work in works:
+            del self._work[work.number]
+        gone = [work.row for work in works if work.row is not None]
+        for shape in {work.shape for work in works}:
+            if shape in self._slots:
+                self._slots[shape].leave(gone)
+                if not self._slots[shape].rows:
+                    del self._slots[shape]
+
+    def _synchronised_clock(self) -> int:
+        """Now, with all given work done; otherwise the device's time would be guessed."""
+        if self._family.device.type == "cuda":
+            torch.cuda.synchronize(self._family.device)
+        return time.perf_counter_ns()
+
+
+def _embedding(conditioning: Conditioning | None) -> torch.Tensor:
+    assert conditioning is not None
+    return conditioning.embedding
+
+
+def _row_error(stage: str, error: Exception) -> RowRejected:
+    reason = "out_of_memory" if is_out_of_memory(error) else f"{stage}_failed"
+    message = f"{type(error).__name__}: {error}"
+    if reason == "out_of_memory":
+        message = f"this image alone does not fit in memory ({message}); ask for a smaller size"
+    return RowRejected(stage=stage, reason=reason, message=message)
+
+
+def _nan_image(what: str) -> RowRejected:
+    message = f"the {what} holds values that are no numbers; lower guidance_scale or use fp32"
+    return RowRejected(stage="check", reason="nan_image", message=message)

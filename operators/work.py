@@ -1,0 +1,60 @@
+"""A request inside an engine, from its admission to its one outcome.
+
+Engines extend ``Work`` by what they keep for a row. Knows nothing of how images are made.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from conf.errors import RowRejected
+from operators.engine import ImageFailure, ImageResult, Pixels
+from operators.request import Request
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Work:
+    """``number`` is unique in its engine; ``device_ns`` is what the request was charged so far."""
+
+    number: int
+    request: Request
+    device_ns: int = 0
+    started_at_ns: int = 0
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width in pixels: requests of one shape can share a batch."""
+        return (self.request.height, self.request.width)
+
+    @property
+    def guided(self) -> bool:
+        return self.request.guidance_scale > 1
+
+    @property
+    def weight(self) -> int:
+        """How many rows of the forward pass it needs."""
+        return 2 if self.guided else 1
+
+    def start(self) -> None:
+        """It got a slot."""
+        self.started_at_ns = time.time_ns()
+
+    def failure(self, error: RowRejected) -> ImageFailure:
+        return ImageFailure(
+            request=self.request,
+            stage=error.stage,
+            reason=error.reason,
+            message=error.message,
+            device_ns=self.device_ns,
+        )
+
+    def result(self, pixels: Pixels, *, truncated_tokens: int) -> ImageResult:
+        return ImageResult(
+            request=self.request,
+            pixels=pixels,
+            device_ns=self.device_ns,
+            truncated_tokens=truncated_tokens,
+            started_at_ns=self.started_at_ns,
+            finished_at_ns=time.time_ns(),
+        )

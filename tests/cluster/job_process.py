@@ -1,0 +1,115 @@
+"""A job in a process of its own, driven and killed from outside as a user or an outage would."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+WAIT_S = 120.0
+
+
+def write_prompts(path: Path, rows: list[dict[str, object]]) -> Path:
+    """A Parquet file of prompts."""
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = WAIT_S) -> None:
+    """Wait for something that another process does; fails by name."""
+    never = threading.Event()
+    for _ in range(int(timeout_s / 0.05)):
+        if condition():
+            return
+        never.wait(0.05)
+    raise AssertionError(f"waited {timeout_s:g} s in vain: {what}")
+
+
+class JobProcess:
+    """``imagemill`` with arguments, its output captured."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.arguments = arguments
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "jobs.cli", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+        self.output = ""
+
+    def workers(self) -> list[psutil.Process]:
+        """The worker actors of this job that have begun their work."""
+        try:
+            children = psutil.Process(self._process.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
+        return [child for child in children if _title(child).startswith("ray::WorkerActor.run")]
+
+    def send(self, number: signal.Signals) -> None:
+        """Signal the driver alone."""
+        os.kill(self._process.pid, number)
+
+    def finish(self, timeout_s: float = 180.0) -> int:
+        """Wait for the end; returns the exit status."""
+        self.output, _ = self._process.communicate(timeout=timeout_s)
+        return self._process.returncode
+
+    def running(self) -> bool:
+        """Whether the driver still runs."""
+        return self._process.poll() is None
+
+
+def _title(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+def imagemill(*arguments: str) -> tuple[int, str]:
+    """Run a command to its end."""
+    job = JobProcess(*arguments)
+    return job.finish(), job.output
+
+
+def commit_count(output: Path) -> int:
+    """How many commit records an output holds."""
+    return len(list(output.glob("commits/*/*.json")))
+
+
+def images_by_id(output: Path) -> dict[str, bytes]:
+    """The committed pictures by image id, read through the counted metadata; ids must be unique."""
+    found: dict[str, bytes] = {}
+    for key in counted_metadata(output):
+        for row in pq.read_table(output / key, columns=["image_id", "object"]).to_pylist():
+            assert row["image_id"] not in found, f"{row['image_id']} is committed twice"
+            found[row["image_id"]] = (output / row["object"]).read_bytes()
+    return found
+
+
+def counted_metadata(output: Path) -> list[str]:
+    """Keys of the metadata that count, by the rule of the protocol, told here independently."""
+    keys: list[str] = []
+    for folder in sorted((output / "leases").iterdir()):
+        newest = json.loads(max(folder.glob("*.json")).read_text())
+        commits = [item["key"] for item in newest["accepted"]]
+        if not newest["sealed"]:
+            pattern = f"{newest['epoch']:06d}-*.json"
+            own = (output / "commits" / folder.name).glob(pattern)
+            commits += [str(path.relative_to(output)) for path in own]
+        for commit in commits:
+            metadata = json.loads((output / commit).read_text())["metadata"]
+            keys += [metadata["key"]] if metadata else []
+    return keys

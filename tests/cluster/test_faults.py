@@ -1,0 +1,148 @@
+"""Jobs on a real local Ray, with processes killed and signals sent from outside."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+
+from tests.cluster.job_process import (
+    JobProcess,
+    commit_count,
+    imagemill,
+    images_by_id,
+    wait_until,
+    write_prompts,
+)
+
+ROWS = 96
+SIMULATED = (
+    "engine=simulated",
+    "engine.simulated_speed=1",
+    "input.shard_rows=16",
+    "job.commit_images=4",
+    "job.commit_seconds=0.2",
+    "cluster.heartbeat_s=0.2",
+)
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> Path:
+    rows = [
+        {"prompt": f"a picture of number {n}", "steps": 10 + n % 3, "guidance_scale": 1.0 + n % 2}
+        for n in range(ROWS)
+    ]
+    return write_prompts(tmp_path / "prompts.parquet", rows)
+
+
+def start(prompts: Path, output: Path, *more: str) -> JobProcess:
+    return JobProcess("run", f"input.path={prompts}", f"output.path={output}", *SIMULATED, *more)
+
+
+def assert_whole(output: Path, rows: int = ROWS) -> None:
+    status, text = imagemill("verify", str(output))
+    assert status == 0, text
+    assert len(images_by_id(output)) == rows
+
+
+def wait_for_commits(job: JobProcess, output: Path, count: int = 2) -> None:
+    wait_until(lambda: commit_count(output) >= count, f"{count} commits, {job.arguments}")
+    assert job.running(), "the job ended before the fault could be caused"
+
+
+def test_a_killed_worker_is_replaced_and_every_image_is_made_once(
+    prompts: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    job = start(prompts, output, "cluster.workers=2")
+    wait_for_commits(job, output)
+    job.workers()[0].kill()
+    assert job.finish() == 0, job.output
+    assert_whole(output)
+    workers = {path.name for path in (output / "workers").iterdir()}
+    assert len(workers) == 3, f"two at the start and one replacement, not {workers}"
+
+
+def test_a_killed_driver_leaves_a_job_that_resumes_with_another_number_of_workers(
+    prompts: Path, tmp_path: Path
+) -> None:
+    undisturbed, output = tmp_path / "undisturbed", tmp_path / "out"
+    assert start(prompts, undisturbed).finish() == 0
+    job = start(prompts, output)
+    wait_for_commits(job, output)
+    workers = job.workers()
+    assert workers
+    job.send(signal.SIGKILL)
+    job.finish()
+    _, alive = psutil.wait_procs(workers, timeout=60)
+    assert not alive, f"these workers outlived their driver: {alive}"
+    status, text = imagemill("status", str(output))
+    assert status == 0
+    assert "resume" in text
+    status, text = imagemill("resume", str(output), "cluster.workers=2")
+    assert status == 0, text
+    assert_whole(output)
+    assert images_by_id(output) == images_by_id(undisturbed)
+
+
+def test_ctrl_c_commits_what_is_finished_and_says_how_to_resume(
+    prompts: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    job = start(prompts, output)
+    wait_for_commits(job, output)
+    job.send(signal.SIGINT)
+    assert job.finish() == 3, job.output
+    assert f"imagemill resume {output}" in job.output
+    status, text = imagemill("verify", str(output))
+    assert status == 0, text
+    assert imagemill("resume", str(output))[0] == 0
+    assert_whole(output)
+
+
+def test_ctrl_c_twice_stops_at_once_and_the_job_is_resumable(prompts: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    job = start(prompts, output)
+    wait_for_commits(job, output)
+    job.send(signal.SIGINT)
+    job.send(signal.SIGINT)
+    assert job.finish() == 3, job.output
+    assert f"imagemill resume {output}" in job.output
+    assert imagemill("resume", str(output))[0] == 0
+    assert_whole(output)
+
+
+def test_a_cancelled_job_stops_with_status_3_and_resumes(prompts: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    job = start(prompts, output, "engine.simulated_speed=0.5")
+    wait_for_commits(job, output)
+    status, text = imagemill("cancel", str(output))
+    assert status == 0, text
+    assert job.finish() == 3, job.output
+    assert "cancelled" in job.output
+    assert imagemill("resume", str(output))[0] == 0
+    assert_whole(output)
+
+
+def test_a_shard_that_kills_its_worker_too_often_is_set_aside_and_the_rest_is_made(
+    prompts: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    job = start(prompts, output, "job.max_attempts=1")
+    wait_for_commits(job, output)
+    job.workers()[0].kill()
+    assert job.finish() == 1, job.output
+    status, text = imagemill("verify", str(output))
+    assert status == 0, text
+    tables = [pq.read_table(path) for path in (output / "quarantine").glob("*.parquet")]
+    reasons = {reason for table in tables for reason in table["reason"].to_pylist()}
+    assert reasons == {"worker_died"}
+    rejected = sum(table.num_rows for table in tables)
+    assert 0 < rejected < ROWS
+    assert len(images_by_id(output)) == ROWS - rejected
+    status, text = imagemill("retry", str(output))
+    assert status == 0, text
+    assert_whole(output)

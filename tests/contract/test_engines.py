@@ -1,0 +1,228 @@
+"""One suite over every engine: what a worker may rely on."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from conf.errors import ConfigError, ModelUnusable
+from conf.schema import EngineConfig, ModelConfig
+from operators.engine import ImageFailure, ImageResult
+from operators.engines import load_engine
+from operators.request import SAMPLERS, Request
+from tests.tiny_model import SIZE, build_tiny_stable_diffusion
+
+ENGINES = ("simulated", "stepwise")
+CONFIG = EngineConfig(
+    name="simulated",
+    precision="fp32",
+    max_batch=3,
+    max_pixels=4_194_304,
+    simulated_seconds={1: 1e-5, 4: 2e-5},
+    simulated_speed=1.0,
+)
+MODEL = ModelConfig(
+    name="tiny",
+    path="nowhere",
+    width=SIZE,
+    height=SIZE,
+    steps=5,
+    guidance_scale=4.0,
+    sampler="ddim",
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    path = build_tiny_stable_diffusion(tmp_path_factory.mktemp("tiny"))
+    return dataclasses.replace(MODEL, path=str(path))
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def new_engine(request, model):
+    """Makes empty engines of one kind; the model is loaded once."""
+    config = dataclasses.replace(CONFIG, name=request.param)
+    first = load_engine(config, model)
+    if request.param == "simulated":
+        return lambda: load_engine(config, model)
+    return lambda: type(first)(first._family, first.info)
+
+
+def ask(number, **options):
+    asked = {
+        "prompt": f"a fox {number}",
+        "negative_prompt": "",
+        "seed": number,
+        "width": SIZE,
+        "height": SIZE,
+        "steps": 3,
+        "guidance_scale": 4.0,
+        "sampler": "ddim",
+    }
+    return Request(image_id=str(number), row_id=number, image_index=0, **(asked | options))
+
+
+def drain(engine):
+    outcomes = []
+    while engine.busy:
+        outcomes += engine.tick()
+    return outcomes
+
+
+def test_an_empty_engine_has_nothing_to_do(new_engine):
+    engine = new_engine()
+    assert not engine.busy
+    assert engine.room == 18
+    assert engine.tick() == []
+    assert engine.stats.ticks == engine.stats.busy_ns == 0
+
+
+def test_room_shrinks_by_what_is_admitted_and_grows_by_what_returns(new_engine):
+    engine = new_engine()
+    engine.admit([ask(n) for n in range(5)])
+    assert engine.busy
+    assert engine.room == 13
+    assert engine.stats.active + engine.stats.waiting == 5
+    engine.tick()
+    assert (engine.stats.active, engine.stats.waiting) == (3, 2)
+    assert engine.room == 13
+    assert len(drain(engine)) == 5
+    assert engine.room == 18
+    assert not engine.busy
+
+
+def test_admitting_more_than_there_is_room_for_loses_nothing(new_engine):
+    engine = new_engine()
+    engine.admit([ask(n, steps=1) for n in range(30)])
+    assert engine.room == 0
+    assert {outcome.request.row_id for outcome in drain(engine)} == set(range(30))
+
+
+REQUESTS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "sampler": st.sampled_from(SAMPLERS),
+            "steps": st.sampled_from([1, 2, 5]),
+            "guidance_scale": st.sampled_from([0.0, 1.0, 4.0]),
+            "width": st.sampled_from([SIZE, 2 * SIZE]),
+            "prompt": st.sampled_from(["a fox", "a dog", "🦊"]),
+        }
+    ),
+    max_size=10,
+)
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@given(options=REQUESTS, later=REQUESTS)
+def test_each_request_returns_exactly_once_with_its_share(new_engine, options, later):
+    engine = new_engine()
+    requests = [ask(n, **option) for n, option in enumerate([*options, *later])]
+    engine.admit(requests[: len(options)])
+    outcomes = engine.tick()
+    engine.admit(requests[len(options) :])
+    outcomes += drain(engine)
+    returned = [outcome.request for outcome in outcomes]
+    assert sorted(returned, key=lambda r: r.row_id) == requests
+    assert sum(outcome.device_ns for outcome in outcomes) == engine.stats.busy_ns
+    for outcome in outcomes:
+        assert isinstance(outcome, ImageResult), outcome
+        assert outcome.pixels.dtype == np.uint8
+        assert outcome.pixels.shape == (outcome.request.height, outcome.request.width, 3)
+        assert 0 < outcome.started_at_ns <= outcome.finished_at_ns
+    assert engine.stats.occupied <= engine.stats.offered == engine.stats.ticks * 3
+
+
+def test_a_picture_is_the_same_alone_and_in_company(new_engine):
+    row = ask(7, steps=4, sampler="euler_ancestral")
+    (alone,) = run(new_engine(), [row])
+    mixed = run(new_engine(), [*(ask(n, steps=n, sampler="unipc") for n in range(1, 6)), row])
+    (again,) = [outcome for outcome in mixed if outcome.request == row]
+    assert np.abs(alone.pixels.astype(int) - again.pixels.astype(int)).max() <= 1
+    assert alone.pixels.std() > 0
+
+
+def run(engine, requests):
+    engine.admit(requests)
+    return drain(engine)
+
+
+def test_pictures_depend_on_prompt_and_seed(new_engine):
+    rows = [ask(0), ask(1, prompt="a fox 0", seed=1), ask(2, prompt="other", seed=0)]
+    made = run(new_engine(), rows)
+    pixels = {outcome.pixels.tobytes() for outcome in made}
+    assert len(pixels) == 3
+
+
+def test_discarded_requests_do_not_return(new_engine):
+    engine = new_engine()
+    engine.admit([ask(n) for n in range(6)])
+    engine.tick()
+    engine.admit([ask(6), ask(7)])
+    assert engine.discard(lambda request: request.row_id in {0, 5, 7, 99}) == 3
+    assert engine.stats.active + engine.stats.waiting == 5
+    assert {outcome.request.row_id for outcome in drain(engine)} == {1, 2, 3, 4, 6}
+    engine.admit([ask(8)])
+    assert engine.discard(lambda request: True) == 1
+    assert not engine.busy
+
+
+def test_engines_say_whether_they_simulate(model):
+    simulated = load_engine(CONFIG, MODEL).info
+    assert (simulated.simulated, simulated.name) == (True, "simulated")
+    assert (simulated.model, simulated.model_revision) == ("simulated:tiny", "simulated")
+    real = load_engine(dataclasses.replace(CONFIG, name="stepwise"), model).info
+    assert (real.simulated, real.name, real.model) == (False, "stepwise", "tiny")
+    assert real.max_batch == simulated.max_batch == 3
+
+
+def test_the_stepwise_engine_needs_a_model():
+    with pytest.raises(ModelUnusable, match="nowhere"):
+        load_engine(dataclasses.replace(CONFIG, name="stepwise"), MODEL)
+
+
+def test_the_simulated_engine_needs_times_unless_it_does_not_wait():
+    empty = dataclasses.replace(CONFIG, simulated_seconds={})
+    with pytest.raises(ConfigError, match="simulated_seconds is empty"):
+        load_engine(empty, MODEL)
+    engine = load_engine(dataclasses.replace(empty, simulated_speed=0.0), MODEL)
+    assert len(run(engine, [ask(0, steps=1000)])) == 1
+
+
+def test_the_simulated_engine_waits_as_long_as_its_table_says():
+    from operators.engines.simulated import step_seconds
+
+    measured = {2: 1.0, 4: 3.0}
+    assert [step_seconds(measured, n) for n in (1, 2, 3, 4, 8)] == [1.0, 1.0, 2.0, 3.0, 6.0]
+    slow = dataclasses.replace(CONFIG, simulated_seconds={1: 0.004})
+    engine = load_engine(slow, MODEL)
+    run(engine, [ask(0, steps=5, guidance_scale=1.0, width=64, height=64)])
+    assert engine.stats.busy_ns >= 5 * 4_000_000
+
+
+def test_failures_are_not_results(new_engine):
+    outcomes = run(new_engine(), [ask(0)])
+    assert not any(isinstance(outcome, ImageFailure) for outcome in outcomes)
+
+
+def test_choosing_and_simulating_needs_no_torch():
+    script = (
+        "import sys; from operators.engines import load_engine; "
+        "import operators.engines.simulated, operators.model_files, operators.request; "
+        "sys.exit('torch' in sys.modules or 'diffusers' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

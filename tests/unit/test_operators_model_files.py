@@ -1,0 +1,127 @@
+"""Model folders: found whole, or refused with what is missing and what to do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import conf
+from conf.errors import ModelUnusable
+from operators.model_files import describe_model, resolve_model_path
+
+INDEX = {
+    "_class_name": "StableDiffusionPipeline",
+    "safety_checker": [None, None],
+    "scheduler": ["diffusers", "DDIMScheduler"],
+    "text_encoder": ["transformers", "CLIPTextModel"],
+    "tokenizer": ["transformers", "CLIPTokenizer"],
+    "unet": ["diffusers", "UNet2DConditionModel"],
+    "vae": ["diffusers", "AutoencoderKL"],
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    model = tmp_path / "model"
+    for part in ("text_encoder", "unet", "vae"):
+        (model / part).mkdir(parents=True)
+        (model / part / "config.json").write_text("{}")
+        (model / part / "model.safetensors").write_bytes(part.encode())
+    for part in ("scheduler", "tokenizer"):
+        (model / part).mkdir()
+        (model / part / "config.json").write_text("{}")
+    (model / "model_index.json").write_text(json.dumps(INDEX))
+    return model
+
+
+def test_a_whole_folder_is_described(folder):
+    found = describe_model(str(folder))
+    assert found.path == folder
+    assert found.pipeline_class == "StableDiffusionPipeline"
+    assert found.bytes == sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    assert len(found.revision) == 16
+    assert int(found.revision, 16) >= 0
+
+
+def test_the_revision_follows_contents_and_names_but_not_hidden_files(folder):
+    first = describe_model(str(folder)).revision
+    (folder / ".cache").mkdir()
+    (folder / ".cache" / "x").write_text("y")
+    (folder / ".DS_Store").write_text("z")
+    assert describe_model(str(folder)).revision == first
+    (folder / "unet" / "model.safetensors").write_bytes(b"tenu")
+    changed = describe_model(str(folder)).revision
+    assert changed != first
+    (folder / "unet" / "model.safetensors").rename(folder / "unet" / "other.safetensors")
+    assert describe_model(str(folder)).revision not in {first, changed}
+
+
+def test_package_paths_lie_beside_the_conf_package():
+    expected = Path(conf.__file__).resolve().parent.parent / "models" / "x"
+    assert resolve_model_path("package:models/x") == expected
+
+
+def test_home_is_expanded(monkeypatch):
+    monkeypatch.setenv("HOME", "/somewhere")
+    assert resolve_model_path("~/m") == Path("/somewhere/m")
+
+
+def refusal(path):
+    with pytest.raises(ModelUnusable) as caught:
+        describe_model(str(path))
+    return str(caught.value)
+
+
+def test_an_absent_folder_is_named(tmp_path):
+    message = refusal(tmp_path / "nowhere")
+    assert str(tmp_path / "nowhere") in message
+    assert "found nothing" in message
+    assert "Set model.path" in message
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "sd.safetensors").write_bytes(b"x")
+    assert "found a file" in refusal(tmp_path / "sd.safetensors")
+
+
+def test_a_folder_without_index_says_what_it_holds(folder):
+    (folder / "model_index.json").unlink()
+    message = refusal(folder)
+    assert "no model_index.json" in message
+    assert "unet" in message
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "\xff"])
+def test_a_broken_index_is_refused(folder, content):
+    (folder / "model_index.json").write_text(content, encoding="latin-1")
+    assert "Download the model again" in refusal(folder)
+
+
+@pytest.mark.parametrize("name", ["StableDiffusionXLPipeline", None])
+def test_other_pipelines_are_refused_with_the_supported_ones(folder, name):
+    (folder / "model_index.json").write_text(json.dumps({**INDEX, "_class_name": name}))
+    message = refusal(folder)
+    assert str(name) in message
+    assert "supports StableDiffusionPipeline" in message
+
+
+@pytest.mark.parametrize("entry", [None, [None, None], ["diffusers"], "unet"])
+def test_an_index_without_a_needed_component_is_refused(folder, entry):
+    (folder / "model_index.json").write_text(json.dumps({**INDEX, "unet": entry}))
+    assert "names no usable 'unet'" in refusal(folder)
+
+
+@pytest.mark.parametrize("part", ["scheduler", "text_encoder", "tokenizer", "unet", "vae"])
+def test_a_missing_component_is_named(folder, part):
+    (folder / part).rename(folder / "elsewhere")
+    assert f"no files in '{part}'" in refusal(folder)
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "unet", "vae"])
+def test_a_component_without_weights_is_named(folder, part):
+    (folder / part / "model.safetensors").unlink()
+    message = refusal(folder)
+    assert f"{folder / part} has no weights" in message
+    assert "found config.json" in message

@@ -1,0 +1,415 @@
+"""The stepwise engine against the unmodified StableDiffusionPipeline, and when things go wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+
+from conf.errors import ModelUnusable
+from conf.schema import EngineConfig, ModelConfig
+from operators.engine import ImageFailure, ImageResult
+from operators.engines import load_engine
+from operators.engines.stepwise import StepwiseEngine
+from operators.request import SAMPLERS, Request
+from operators.samplers import make_scheduler
+from tests.tiny_model import MAX_TOKENS, SIZE, build_tiny_stable_diffusion
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    """A tiny model on a shared machine waits for its threads, not for its arithmetic."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module", params=["epsilon", "v_prediction"])
+def any_model_path(request, tmp_path_factory):
+    path = tmp_path_factory.mktemp(request.param)
+    return build_tiny_stable_diffusion(path, prediction_type=request.param)
+
+
+@pytest.fixture(scope="module")
+def model_path(tmp_path_factory):
+    return build_tiny_stable_diffusion(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def family(model_path):
+    """The loaded components; engines are cheap, loading is not."""
+    return load(model_path)._family
+
+
+@pytest.fixture
+def engine(family):
+    return new_engine(family)
+
+
+def load(path, *, precision="fp32", max_batch=4):
+    return load_engine(
+        EngineConfig(
+            name="stepwise",
+            precision=precision,
+            max_batch=max_batch,
+            max_pixels=4_194_304,
+            simulated_seconds={},
+            simulated_speed=1.0,
+        ),
+        ModelConfig(
+            name="tiny",
+            path=str(path),
+            width=SIZE,
+            height=SIZE,
+            steps=5,
+            guidance_scale=4.0,
+            sampler="ddim",
+        ),
+    )
+
+
+def new_engine(family, *, max_batch=4):
+    info = dataclasses.replace(load_info(), max_batch=max_batch)
+    return StepwiseEngine(family, info)
+
+
+def load_info():
+    from operators.engine import EngineInfo
+
+    return EngineInfo(
+        name="stepwise",
+        model="tiny",
+        model_revision="0",
+        device="cpu",
+        precision="fp32",
+        max_batch=4,
+        simulated=False,
+    )
+
+
+def ask(number, **options):
+    asked = {
+        "prompt": f"a red fox {number % 3}",
+        "negative_prompt": "",
+        "seed": number,
+        "width": SIZE,
+        "height": SIZE,
+        "steps": 4,
+        "guidance_scale": 4.0,
+        "sampler": "ddim",
+    }
+    return Request(image_id=str(number), row_id=number, image_index=0, **(asked | options))
+
+
+def run(engine, requests):
+    """Outcome of each request by row id; each comes back exactly once."""
+    engine.admit(requests)
+    return drain(engine)
+
+
+def drain(engine):
+    outcomes = []
+    while engine.busy:
+        outcomes += engine.tick()
+    found = {outcome.request.row_id: outcome for outcome in outcomes}
+    assert len(found) == len(outcomes)
+    return found
+
+
+def reference(path, requests):
+    """The pictures that diffusers makes of each request alone."""
+    pipeline = StableDiffusionPipeline.from_pretrained(
+        path, safety_checker=None, requires_safety_checker=False, dtype=torch.float32
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    config = dict(pipeline.scheduler.config)
+    pictures = {}
+    for request in requests:
+        with warnings.catch_warnings():
+            # some schedulers call numpy in a way that numpy announces to change
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pipeline.scheduler = make_scheduler(config, request.sampler)
+            made = pipeline(
+                request.prompt,
+                negative_prompt=request.negative_prompt,
+                height=request.height,
+                width=request.width,
+                num_inference_steps=request.steps,
+                guidance_scale=request.guidance_scale,
+                generator=torch.Generator("cpu").manual_seed(request.seed),
+            )
+        pictures[request.row_id] = np.array(made.images[0])
+    return pictures
+
+
+def difference(left, right):
+    return int(np.abs(left.astype(int) - right.astype(int)).max())
+
+
+def mixed_requests():
+    """All samplers, with different steps, guidance, prompts, seeds and sizes."""
+    return [
+        ask(
+            number,
+            sampler=sampler,
+            steps=2 + number % 6,
+            guidance_scale=(4.0, 0.0, 1.0, 7.5)[number % 4],
+            negative_prompt=("", "ugly", "ugly and far too long to be seen whole")[number % 3],
+            prompt=("a fox", "un renard 🦊", "a very long text about a fox " * 4)[number % 3],
+            width=SIZE * (1 + (number % 5 == 0)),
+            seed=2**63 - 1 - number,
+        )
+        for number, sampler in enumerate(SAMPLERS * 2)
+    ]
+
+
+def test_pictures_are_those_of_diffusers_however_rows_are_mixed(any_model_path):
+    requests = mixed_requests()
+    expected = reference(any_model_path, requests)
+    engine = load(any_model_path)
+    together = run(engine, requests)
+    for request in requests:
+        made = together[request.row_id]
+        assert isinstance(made, ImageResult), made
+        assert made.pixels.dtype == np.uint8
+        assert made.pixels.shape == (request.height, request.width, 3)
+        assert difference(made.pixels, expected[request.row_id]) <= 1, request
+        assert made.pixels.std() > 20
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_row_alone_is_the_row_in_company(family, sampler):
+    row = ask(50, sampler=sampler, steps=5)
+    company = [ask(n, sampler=SAMPLERS[n], steps=3 + n) for n in range(6)]
+    alone = run(new_engine(family), [row])[50]
+    mixed = run(new_engine(family), [*company, row])[50]
+    assert difference(alone.pixels, mixed.pixels) <= 1
+
+
+def test_different_rows_make_different_pictures(engine):
+    base = ask(0, prompt="a fox", negative_prompt="a")
+    others = [
+        {"seed": 9},
+        {"prompt": "a dog"},
+        {"negative_prompt": "b"},
+        {"steps": 7},
+        {"guidance_scale": 1.0},
+        {"sampler": "lcm"},
+    ]
+    requests = [base, *(dataclasses.replace(base, row_id=n + 1, **o) for n, o in enumerate(others))]
+    made = run(engine, requests)
+    assert all(difference(made[0].pixels, made[n + 1].pixels) > 3 for n in range(len(others)))
+
+
+def test_truncated_tokens_are_counted(engine):
+    made = run(engine, [ask(0, prompt="abc"), ask(1, prompt="x" * (MAX_TOKENS + 3))])
+    assert made[0].truncated_tokens == 0
+    # the text, and its start and end
+    assert made[1].truncated_tokens == 5
+
+
+def test_equal_texts_are_encoded_once(engine, monkeypatch):
+    encoded = []
+    original = engine._family.embed
+    monkeypatch.setattr(engine._family, "embed", lambda ts: encoded.append(ts) or original(ts))
+    run(engine, [ask(n, prompt="same", negative_prompt="bad") for n in range(9)])
+    assert sorted(text for texts in encoded for text in texts) == ["bad", "same"]
+
+
+def test_texts_of_waiting_rows_share_the_encoding_of_entering_ones(engine, monkeypatch):
+    batches = []
+    original = engine._family.embed
+    monkeypatch.setattr(engine._family, "embed", lambda ts: batches.append(len(ts)) or original(ts))
+    run(engine, [ask(n, prompt=f"text {n}", guidance_scale=0.0) for n in range(8)])
+    assert batches == [4, 4]
+
+
+def test_rows_without_guidance_add_no_second_pass(engine, monkeypatch):
+    sizes = []
+    original = engine._family.predict
+
+    def predict(latents, timesteps, embeddings):
+        sizes.append(len(latents))
+        assert len(timesteps) == len(embeddings) == len(latents)
+        return original(latents, timesteps, embeddings)
+
+    monkeypatch.setattr(engine._family, "predict", predict)
+    run(engine, [ask(n, steps=1, guidance_scale=g) for n, g in enumerate((0.0, 1.0, 4.0, 1.5))])
+    assert sizes == [6]
+
+
+def test_device_time_is_shared_to_the_nanosecond(engine):
+    requests = [*mixed_requests(), ask(90, sampler="lcm", steps=999)]
+    outcomes = run(engine, requests).values()
+    assert len(outcomes) == len(requests)
+    assert sum(outcome.device_ns for outcome in outcomes) == engine.stats.busy_ns
+    assert all(outcome.device_ns > 0 for outcome in outcomes)
+    assert all(o.started_at_ns <= o.finished_at_ns for o in outcomes if isinstance(o, ImageResult))
+
+
+def test_fill_counts_occupied_slots(engine):
+    run(engine, [ask(n, steps=3) for n in range(6)])
+    stats = engine.stats
+    assert (stats.ticks, stats.occupied, stats.offered) == (6, 18, 24)
+    assert (stats.active, stats.waiting) == (0, 0)
+
+
+def failing_once(function, error, *, when):
+    calls = []
+
+    def wrapped(*arguments):
+        calls.append(len(arguments[0]))
+        if when(len(arguments[0]), calls):
+            raise error
+        return function(*arguments)
+
+    return wrapped, calls
+
+
+@pytest.mark.parametrize("stage", ["predict", "decode", "embed"])
+def test_out_of_memory_loses_nothing(family, monkeypatch, stage):
+    requests = [ask(n, sampler=("euler_ancestral", "unipc", "lcm", "pndm")[n]) for n in range(4)]
+    requests = [dataclasses.replace(r, prompt=f"text {r.row_id}") for r in requests]
+    expected = run(new_engine(family), requests)
+    wrapped, calls = failing_once(
+        getattr(family, stage),
+        torch.OutOfMemoryError("CUDA out of memory"),
+        when=lambda size, calls: len(calls) == 1,
+    )
+    monkeypatch.setattr(family, stage, wrapped)
+    engine = new_engine(family)
+    made = run(engine, requests)
+    assert calls[0] > calls[1] == calls[0] // 2 if calls[0] > 1 else True
+    for row_id, outcome in made.items():
+        assert difference(outcome.pixels, expected[row_id].pixels) <= 1
+    assert sum(o.device_ns for o in made.values()) == engine.stats.busy_ns
+
+
+def test_out_of_memory_lowers_the_cap_of_this_shape_for_good(family, monkeypatch):
+    wrapped, calls = failing_once(
+        family.predict,
+        torch.OutOfMemoryError("CUDA out of memory"),
+        when=lambda size, calls: size > 3,
+    )
+    monkeypatch.setattr(family, "predict", wrapped)
+    made = run(new_engine(family), [ask(n, steps=3) for n in range(4)])
+    assert all(isinstance(outcome, ImageResult) for outcome in made.values())
+    assert calls[:3] == [8, 4, 2]
+    assert set(calls[3:]) == {2}
+
+
+def test_out_of_memory_with_one_row_fails_that_row_only(family, monkeypatch):
+    original = family.predict
+
+    def predict(latents, timesteps, embeddings):
+        if latents.shape[-1] > SIZE // 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return original(latents, timesteps, embeddings)
+
+    monkeypatch.setattr(family, "predict", predict)
+    engine = new_engine(family)
+    made = run(engine, [ask(0), ask(1, width=2 * SIZE), ask(2)])
+    assert isinstance(made[1], ImageFailure)
+    assert (made[1].stage, made[1].reason) == ("denoise", "out_of_memory")
+    assert "smaller size" in made[1].message
+    assert isinstance(made[0], ImageResult)
+    assert isinstance(made[2], ImageResult)
+    assert sum(o.device_ns for o in made.values()) == engine.stats.busy_ns
+
+
+def test_a_broken_device_is_not_blamed_on_rows(family, monkeypatch):
+    def predict(latents, timesteps, embeddings):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(family, "predict", predict)
+    engine = new_engine(family)
+    engine.admit([ask(0)])
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        engine.tick()
+
+
+def test_a_row_of_nan_spares_its_neighbours_and_the_next_row_in_its_slot(family):
+    plain = [ask(n, sampler=("dpmpp_2m", "unipc")[n % 2], steps=6) for n in range(1, 5)]
+    expected = run(new_engine(family, max_batch=2), plain)
+    engine = new_engine(family, max_batch=2)
+    made = run(engine, [ask(0, guidance_scale=1e38, steps=9), *plain])
+    assert isinstance(made[0], ImageFailure)
+    assert (made[0].stage, made[0].reason) == ("check", "nan_image")
+    for row_id, outcome in expected.items():
+        assert difference(made[row_id].pixels, outcome.pixels) <= 1
+
+
+def test_a_decoded_image_of_nan_is_refused_and_a_black_one_is_not(family, monkeypatch):
+    def decode(latents):
+        images = torch.full((len(latents), 3, SIZE, SIZE), -1.0)
+        if len(latents) > 1:
+            images[0, 0, 0, 0] = torch.nan
+        return images
+
+    monkeypatch.setattr(family, "decode", decode)
+    made = run(new_engine(family), [ask(0), ask(1)])
+    assert (made[0].stage, made[0].reason) == ("check", "nan_image")
+    assert not made[1].pixels.any()
+
+
+def test_a_sampler_that_cannot_do_the_steps_fails_its_row_only(engine):
+    made = run(engine, [ask(0, sampler="lcm", steps=999), ask(1)])
+    assert (made[0].stage, made[0].reason) == ("denoise", "sampler_failed")
+    assert isinstance(made[1], ImageResult)
+
+
+def test_a_text_that_cannot_be_tokenised_fails_its_row_only(engine):
+    made = run(engine, [ask(0, prompt="half \ud83e pair"), ask(1), ask(2)])
+    assert (made[0].stage, made[0].reason) == ("condition", "condition_failed")
+    assert isinstance(made[1], ImageResult)
+    assert isinstance(made[2], ImageResult)
+
+
+def test_discarded_rows_free_their_slots_and_never_come_back(engine):
+    requests = [ask(n, steps=5, sampler="dpmpp_2m") for n in range(10)]
+    engine.admit(requests[:8])
+    assert engine.tick() == []
+    engine.admit(requests[8:])
+    assert engine.discard(lambda request: request.row_id % 2 == 0) == 5
+    made = drain(engine)
+    assert sorted(made) == [1, 3, 5, 7, 9]
+    assert sum(o.device_ns for o in made.values()) < engine.stats.busy_ns
+    alone = run(new_engine(engine._family), [requests[9]])
+    assert difference(made[9].pixels, alone[9].pixels) <= 1
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_lower_precisions_stay_near(model_path, family, precision):
+    engine = load(model_path, precision=precision)
+    assert engine.info.precision == precision
+    made = run(engine, [ask(0, steps=3), ask(1, steps=4, sampler="euler")])
+    exact = run(new_engine(family), [ask(0, steps=3), ask(1, steps=4, sampler="euler")])
+    for row_id, outcome in made.items():
+        gap = np.abs(outcome.pixels.astype(int) - exact[row_id].pixels.astype(int))
+        assert gap.mean() < 10
+
+
+def test_the_engine_says_what_it_is(model_path):
+    info = load(model_path, max_batch=None).info
+    assert (info.name, info.model, info.precision, info.simulated) == (
+        "stepwise",
+        "tiny",
+        "fp32",
+        False,
+    )
+    assert info.max_batch == (16 if torch.cuda.is_available() else 8)
+    assert len(info.model_revision) == 16
+
+
+def test_weights_that_cannot_be_loaded_name_the_folder(tmp_path):
+    path = build_tiny_stable_diffusion(tmp_path / "model")
+    weights = next((path / "unet").glob("*.safetensors"))
+    weights.write_bytes(b"not weights")
+    with pytest.raises(ModelUnusable, match="diffusers cannot load the model") as caught:
+        load(path)
+    assert str(path) in str(caught.value)

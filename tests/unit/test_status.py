@@ -1,0 +1,104 @@
+"""Status tells from the store alone how far a job is and what to do next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cluster import layout
+from cluster.job_log import ask_cancel, open_retry
+from cluster.store import Store
+from conf.errors import OutputMissing
+from jobs.status import Status, status, status_lines
+from tests.small_jobs import SmallJob, prepare_small_job, run_small_job
+
+ROWS = [{"prompt": text} for text in ("a", "b", "", "d", "e", "f")]
+TINY = {"sampling.width": 16, "sampling.height": 16, "sampling.steps": 2}
+
+
+def line(found: Status, name: str) -> str:
+    (text,) = [t for t in status_lines(found) if t.startswith(f"{name} ")]
+    return text[11:]
+
+
+def finish(small: SmallJob, generation: int = 0) -> None:
+    small.store.put_if_absent(layout.manifest(generation), b"{}")
+
+
+def test_a_finished_job_with_quarantined_rows_points_to_retry(tmp_path: Path) -> None:
+    small = run_small_job(tmp_path, ROWS, **TINY)
+    finish(small)
+    found = status(small.store)
+    assert (found.rows, found.committed, found.quarantined, found.pending) == (6, 5, 1, 0)
+    assert (found.images, found.shards, found.sealed, found.attempts) == (5, 2, 2, 1)
+    assert found.finished
+    assert sum(found.bill.amount.values()) == found.bill.total_amount
+    assert line(found, "job") == "small, finished"
+    assert line(found, "rows") == "6: 5 committed, 1 quarantined, 0 pending"
+    assert line(found, "images").startswith("5 (")
+    assert line(found, "shards") == "2 of 2 sealed"
+    assert " USD so far (used " in line(found, "cost")
+    assert line(found, "last run").startswith("number 1, started 2")
+    assert line(found, "next").startswith(f"imagemill retry {small.store.url} ")
+
+
+def test_a_finished_job_without_quarantined_rows_has_nothing_left_to_do(tmp_path: Path) -> None:
+    small = run_small_job(tmp_path, [{"prompt": "a"}], **TINY)
+    finish(small)
+    assert line(status(small.store), "next").startswith("nothing is left to do; imagemill verify")
+
+
+def test_a_job_that_was_stopped_points_to_resume(tmp_path: Path) -> None:
+    small = run_small_job(tmp_path, ROWS, shards=[1], **TINY)
+    found = status(small.store)
+    assert (found.committed, found.pending, found.sealed) == (2, 4, 1)
+    assert line(found, "job") == "small, not finished"
+    assert line(found, "next").startswith(f"imagemill resume {small.store.url} ")
+
+
+def test_a_job_that_has_not_run_yet(tmp_path: Path) -> None:
+    found = status(prepare_small_job(tmp_path, ROWS, **TINY).store)
+    assert found.last_run is None
+    assert found.bill.total_amount == 0
+    assert line(found, "last run") == "none yet"
+    assert line(found, "rows") == "6: 0 committed, 0 quarantined, 6 pending"
+
+
+def test_a_job_that_was_stopped_before_its_plan_was_written(tmp_path: Path) -> None:
+    small = prepare_small_job(tmp_path, ROWS, **TINY)
+    small.store.delete(layout.PLAN_SHARDS)
+    found = status(small.store)
+    assert not found.planned
+    assert not any(text.startswith("rows") for text in status_lines(found))
+    assert line(found, "next").startswith("imagemill resume ")
+
+
+def test_a_cancel_that_was_asked_for_is_told(tmp_path: Path) -> None:
+    small = run_small_job(tmp_path, ROWS, shards=[1], **TINY)
+    ask_cancel(small.store, 1)
+    assert status(small.store).cancel_asked
+    assert line(status(small.store), "last run").endswith("with 1 worker, asked to stop")
+
+
+def test_a_retry_reopens_the_job(tmp_path: Path) -> None:
+    small = run_small_job(tmp_path, ROWS, **TINY)
+    finish(small)
+    open_retry(small.store, (0,))
+    found = status(small.store)
+    assert (found.generation, found.finished) == (1, False)
+    assert line(found, "job") == "small, not finished, 1 retry"
+
+
+def test_broken_input_files_are_told_with_their_problem(tmp_path: Path) -> None:
+    (tmp_path / "input").mkdir()
+    (tmp_path / "input" / "broken.parquet").write_bytes(b"no parquet")
+    found = status(prepare_small_job(tmp_path, ROWS, **TINY).store)
+    (told,) = found.broken_files
+    assert told.startswith(str(tmp_path / "input" / "broken.parquet"))
+    assert line(found, "left out") == told
+
+
+def test_a_folder_without_a_job_is_said_to_be_one(tmp_path: Path) -> None:
+    with pytest.raises(OutputMissing, match=r"has no job\.json; expected the output\.path of a job"):
+        status(Store(str(tmp_path)))

@@ -1,0 +1,176 @@
+"""The summary's lines, and how amounts, times and shares are written for people."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from cluster.records import Stamp
+from jobs.figures import (
+    ReportFacts,
+    active_seconds,
+    duration,
+    format_money,
+    money,
+    number,
+    share,
+    size,
+    without_secrets,
+)
+from jobs.finish import Finish
+from jobs.summary import summary_lines
+from tests.small_jobs import SmallJob, prepare_small_job, run_small_job
+
+
+def ended(small: SmallJob, facts: ReportFacts | None = None) -> Finish:
+    totals = small.totals()
+    return Finish(
+        finished=totals.sealed == totals.shards,
+        totals=totals,
+        bill=small.bill(),
+        broken_files=(),
+        facts=facts or ReportFacts(wall_s=2.0),
+        written=("report.html",),
+    )
+
+
+@pytest.mark.parametrize(
+    ("amount", "expected"),
+    [
+        ("0", "0 USD"),
+        ("0.000123", "0.000123 USD"),
+        ("0.000000001", "0.000000001 USD"),
+        ("0.00000000000123456", "0.00000000000123 USD"),
+        ("0.1", "0.10 USD"),
+        ("0.0456789", "0.0457 USD"),
+        ("0.9999", "1.00 USD"),
+        ("1.005", "1.01 USD"),
+        ("1234567.891", "1,234,567.89 USD"),
+    ],
+)
+def test_money_is_never_zero_unless_it_is(amount: str, expected: str) -> None:
+    assert money(Decimal(amount), "USD") == expected
+
+
+def test_format_money_takes_billionths() -> None:
+    assert format_money(123_000, "EUR") == "0.000123 EUR"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        (0, "0 s"),
+        (4.8e-5, "48 µs"),
+        (0.0123, "12.3 ms"),
+        (0.9999, "1 s"),
+        (1.25, "1.25 s"),
+        (12.3, "12 s"),
+        (59.7, "1 min 00 s"),
+        (3599.9, "1 h 00 min"),
+        (7260, "2 h 01 min"),
+        (200_000, "2 d 07 h"),
+    ],
+)
+def test_durations(seconds: float, expected: str) -> None:
+    assert duration(seconds) == expected
+
+
+def test_numbers_sizes_shares_and_urls() -> None:
+    assert [number(0.01234), number(71.8), number(1234.5), number(3.0)] == [
+        "0.0123",
+        "71.8",
+        "1,234",
+        "3",
+    ]
+    assert [size(0), size(999), size(42_600), size(2 * 10**12)] == [
+        "0 bytes",
+        "999 bytes",
+        "42.6 kB",
+        "2 TB",
+    ]
+    assert [share(0), share(0.0001), share(0.5), share(0.99999), share(1)] == [
+        "0 %",
+        "under 0.1 %",
+        "50 %",
+        "over 99.9 %",
+        "100 %",
+    ]
+    assert without_secrets("s3://key:pass@host/x") == "s3://…@host/x"
+    assert without_secrets("/home/me@work/out") == "/home/me@work/out"
+
+
+def test_the_time_of_workers_that_overlap_counts_once() -> None:
+    stamp = Stamp(
+        worker="w",
+        seq=0,
+        run=1,
+        node="n",
+        gpus="",
+        started_at="2026-01-01T00:00:00.000000+00:00",
+        lifetime_ns=10 * 10**9,
+        busy_ns=0,
+        overhead_ns=0,
+        ticks=0,
+        occupied=0,
+        offered=0,
+        closed=True,
+    )
+    beside = replace(stamp, started_at="2026-01-01T00:00:05.000000+00:00")
+    inside = replace(beside, lifetime_ns=10**9)
+    later = replace(stamp, started_at="2026-01-02T00:00:00.000000+00:00")
+    assert active_seconds([]) == 0
+    assert active_seconds([later, stamp, beside, inside]) == pytest.approx(25)
+
+
+def test_a_finished_job_in_a_few_lines(tmp_path: Path) -> None:
+    small = run_small_job(tmp_path, [{"prompt": f"picture {i}"} for i in range(6)])
+    lines = summary_lines(small.job, ended(small), 0)
+    text = "\n".join(lines)
+    assert len(lines) <= 15
+    assert "6: 6 committed, 0 quarantined, 0 pending" in text
+    assert "SIMULATED" in text
+    assert "images/s" in text
+    assert "USD an image" in text
+    assert small.config.output.path in text
+    assert "imagemill" not in text, "nothing is left to do"
+
+
+def test_an_unfinished_job_names_the_command_that_goes_on(tmp_path: Path) -> None:
+    rows = [{"prompt": f"picture {i}"} for i in range(12)]
+    small = run_small_job(tmp_path, rows, shards=[0])
+    facts = ReportFacts(
+        wall_s=3.0, restarts=2, reason="cancelled", broken_files=("a: x", "b: y", "c: z", "d: q")
+    )
+    lines = summary_lines(small.job, ended(small, facts), 3)
+    text = "\n".join(lines)
+    assert len(lines) <= 15
+    assert "8 pending" in text
+    assert "2 workers replaced" in text
+    assert "2 more input files" in text
+    assert "stopped    cancelled" in text
+    assert lines[-1].strip() == f"next       imagemill resume {small.config.output.path}"
+
+
+def test_too_many_quarantined_rows_are_explained(tmp_path: Path) -> None:
+    small = run_small_job(tmp_path, [{"prompt": ""}, {"prompt": "fine"}])
+    lines = summary_lines(small.job, ended(small), 1)
+    assert "50 % of the rows are quarantined; job.max_quarantined=0.01 allows 1 %" in "\n".join(
+        lines
+    )
+    assert lines[-1].startswith("next       imagemill retry ")
+
+
+def test_a_job_that_never_began_has_a_summary(tmp_path: Path) -> None:
+    small = prepare_small_job(tmp_path, [{"prompt": "x"}])
+    lines = summary_lines(small.job, ended(small, ReportFacts()), 3)
+    assert "cost       0 USD" in lines
+    assert lines[-1].startswith("next       imagemill resume ")
+
+
+def test_a_message_of_many_lines_stays_one_line(tmp_path: Path) -> None:
+    small = prepare_small_job(tmp_path, [{"prompt": "x"}])
+    lines = summary_lines(small.job, ended(small, ReportFacts(reason="a\nb" + "c" * 999)), 3)
+    assert all("\n" not in line and len(line) <= 300 for line in lines)
