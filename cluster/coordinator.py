@@ -120,10 +120,15 @@ class Coordinator:
         self._draining = False
 
     def acquire(self, worker: str) -> Grant | Wait | Dismiss:
-        """Ask for one more shard."""
+        """Ask for one more shard. A worker that lost shards must hear of it in a beat first, or it
+        could not tell the lost hold from the new one."""
         with self._lock:
-            self._route(self._board.handle(Clock(now_s=self._clock())))
-            (answer,) = self._board.handle(Asked(worker=worker, now_s=self._clock()))
+            now_s = self._clock()
+            self._board.handle(Beat(worker=worker, now_s=now_s))
+            self._route(self._board.handle(Clock(now_s=now_s)))
+            if self._revoked.get(worker):
+                return Wait(worker=worker)
+            (answer,) = self._board.handle(Asked(worker=worker, now_s=now_s))
         assert isinstance(answer, Grant | Wait | Dismiss)
         return answer
 

@@ -127,3 +127,19 @@ def _gave_up(deaths: int) -> RowRejected:
         message=f"the worker died {deaths} times while it held this row's shard; the rows that "
         "were not committed by then are set aside (job.max_attempts)",
     )
+
+
+def counts_of(state: ShardState) -> Counts:
+    """What a shard's counted commits hold."""
+    return sum(
+        (
+            Counts(
+                rows=count_of(counted.commit.rows),
+                quarantined=count_of(counted.commit.quarantined) if counted.quarantine else 0,
+                images=counted.commit.images,
+                amount_nano=counted.commit.amount_nano,
+            )
+            for counted in state.commits
+        ),
+        Counts(),
+    )

@@ -141,7 +141,7 @@ class Store:
         """All objects below ``prefix``, a folder at a time."""
         yield from self.listing(prefix)
         for name in self.folders(prefix):
-            yield from self.walk(f"{prefix.rstrip('/')}/{name}/")
+            yield from self.walk(f"{prefix.rstrip('/')}/{name}/".lstrip("/"))
 
     def delete(self, key: str) -> None:
         """Remove an object; a missing one is no error."""

@@ -15,20 +15,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
-from cluster import layout
 from cluster.commit_writer import CommitWriter
 from cluster.coordinator import CoordinatorLink, Counts, WorkerProgress
-from cluster.held_shard import HeldShard, open_shard
+from cluster.held_shard import HeldShard, counts_of, open_shard
+from cluster.image_upload import ImageUploader
 from cluster.leases import Dismiss, Grant, Wait
 from cluster.lifetime import Lifetime, persist, utc_now
 from cluster.money import price_of
 from cluster.records import Shard
 from cluster.shard_log import ShardState
-from cluster.shard_work import FinishedImage
 from cluster.store import Store
 from conf.errors import CommitUnknown, ImageMillError, LeaseLost, RowRejected
 from conf.schema import RunConfig
-from operators.encode import encode_image
 from operators.engine import Engine, ImageFailure, ImageResult
 from operators.request import Request
 from operators.row_defaults import row_defaults
@@ -94,6 +92,7 @@ class Worker:
         )
         self._changed = threading.Condition()
         self._engine: Engine | None = None
+        self._uploader: ImageUploader | None = None
         self._held: dict[int, HeldShard] = {}
         self._queue: deque[Request] = deque()
         self._owners: dict[str, HeldShard] = {}
@@ -117,6 +116,7 @@ class Worker:
             self._phase = "loading"
             with self._lifetime.overhead():
                 self._engine = self._make_engine()
+            self._uploader = ImageUploader(self._store, self._config.output, self._engine.info)
             self._phase = "running"
             committer = self._thread(self._commit_loop)
             with ThreadPoolExecutor(self._config.cluster.io_threads, "io") as pool:
@@ -214,10 +214,10 @@ class Worker:
 
     def _drive(self, engine: Engine, pool: ThreadPoolExecutor) -> None:
         while True:
+            self._forget_revoked(engine)
             with self._changed:
                 if self._draining:
                     return
-                self._forget_revoked(engine)
                 if self._uploading >= self._upload_limit(engine):
                     self._changed.wait(_IDLE_S)
                     continue
@@ -249,17 +249,24 @@ class Worker:
             return False
 
     def _forget_revoked(self, engine: Engine) -> None:
-        if not self._revoked:
-            return
-        gone = [h for s in self._revoked if (h := self._held.pop(s, None)) is not None]
+        """Drop what is no longer ours and say so: the board may have granted it to us again."""
+        with self._changed:
+            revoked = set(self._revoked)
+            if not revoked:
+                return
+            gone = [h for s in revoked if (h := self._held.pop(s, None)) is not None]
+            for held in gone:
+                held.lost = True
+            for image_id in [i for i, held in self._owners.items() if held in gone]:
+                del self._owners[image_id]
+            self._queue = deque(r for r in self._queue if r.image_id in self._owners)
+            engine.discard(lambda request: request.image_id not in self._owners)
+            self._changed.notify_all()
         for held in gone:
-            held.lost = True
-        for image_id in [i for i, held in self._owners.items() if held in gone]:
-            del self._owners[image_id]
-        self._queue = deque(r for r in self._queue if r.image_id in self._owners)
-        engine.discard(lambda request: request.image_id not in self._owners)
-        self._revoked.clear()
-        self._changed.notify_all()
+            self._link.returned(self._me.worker, held.work.shard.shard_id, False)
+        with self._changed:
+            self._revoked -= revoked
+            self._changed.notify_all()
 
     def _route(self, result: ImageResult | ImageFailure, pool: ThreadPoolExecutor) -> None:
         with self._changed:
@@ -281,7 +288,8 @@ class Worker:
 
     def _upload(self, result: ImageResult, held: HeldShard) -> None:
         try:
-            image = self._encode_and_put(result, held)
+            assert self._uploader is not None
+            image = self._uploader.upload(result, held)
             with self._changed:
                 held.work.finish(image)
         except RowRejected as error:
@@ -293,52 +301,6 @@ class Worker:
             with self._changed:
                 self._uploading -= 1
                 self._changed.notify_all()
-
-    def _encode_and_put(self, result: ImageResult, held: HeldShard) -> FinishedImage:
-        request, output = result.request, self._config.output
-        try:
-            encoded = encode_image(
-                result.pixels,
-                image_format=output.image,
-                quality=output.quality,
-                parameters=self._parameters(request) if output.embed_prompt else None,
-            )
-        except (ValueError, OSError) as error:
-            raise RowRejected(stage="encode", reason="encode_failed", message=str(error)) from error
-        stem = held.name_of(request)
-        name = f"{stem}.{encoded.extension}"
-        key = layout.image(held.work.shard.shard_id, held.log.epoch, stem, encoded.extension)
-        apart = output.format == "files"
-        if apart:
-            self._store.put_if_absent(key, encoded.data)
-        return FinishedImage(
-            request=request,
-            name=name,
-            key=key,
-            data=None if apart else encoded.data,
-            bytes=len(encoded.data),
-            sha256=encoded.sha256,
-            device_ns=result.device_ns,
-            truncated_tokens=result.truncated_tokens,
-            started_at_ns=result.started_at_ns,
-            finished_at_ns=result.finished_at_ns,
-        )
-
-    def _parameters(self, request: Request) -> dict[str, str | int | float]:
-        assert self._engine is not None
-        info = self._engine.info
-        return {
-            "prompt": request.prompt,
-            "negative_prompt": request.negative_prompt,
-            "seed": request.seed,
-            "width": request.width,
-            "height": request.height,
-            "steps": request.steps,
-            "guidance_scale": request.guidance_scale,
-            "sampler": request.sampler,
-            "model": info.model,
-            "model_revision": info.model_revision,
-        }
 
     # --- commit and seal ------------------------------------------------------------------------
 
@@ -403,7 +365,9 @@ class Worker:
             self._revoked.add(shard_id)
             self._changed.notify_all()
             self._changed.wait_for(lambda: held.lost or self._draining)
-            self._held.pop(shard_id, None)
+            if held.lost:
+                return
+            del self._held[shard_id]
         self._link.returned(self._me.worker, shard_id, False)
 
     # --- reporting and leaving ------------------------------------------------------------------
@@ -466,21 +430,3 @@ class Worker:
             error=type(error).__name__ if error else None,
             message=str(error) if error else "",
         )
-
-
-def counts_of(state: ShardState) -> Counts:
-    """What a shard's counted commits hold."""
-    return sum(
-        (
-            Counts(
-                rows=sum(end - start for start, end in counted.commit.rows),
-                quarantined=sum(end - start for start, end in counted.commit.quarantined)
-                if counted.quarantine
-                else 0,
-                images=counted.commit.images,
-                amount_nano=counted.commit.amount_nano,
-            )
-            for counted in state.commits
-        ),
-        Counts(),
-    )

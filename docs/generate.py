@@ -76,13 +76,13 @@ def commands() -> str:
     lines = [
         "# Commands",
         "",
-        "This page is written by `python -m docs.generate` from `--help`. The same verbs are Python",
-        "functions in `jobs`.",
+        "This page is written by `python -m docs.generate` from `--help`. The same verbs are",
+        "Python functions in `jobs`.",
         "",
-        "Exit status of all commands: 0 success (of a job: all rows committed, or quarantined within",
-        "`job.max_quarantined`); 1 finished with too many quarantined rows or a left-out file, or",
-        "`verify` found problems; 2 wrong usage, configuration or input, nothing started; 3 stopped",
-        "before the end, resumable.",
+        "Exit status: 0 success (of a job: all rows committed, or quarantined within",
+        "`job.max_quarantined`); 1 finished with too many quarantined rows or a left-out file,",
+        "or `verify` found problems; 2 wrong usage, configuration or input, nothing started;",
+        "3 stopped before the end, resumable.",
     ]
     actions = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
     for name, one in actions[0].choices.items():

@@ -14,11 +14,15 @@ class SignalControl:
     Handlers are installed only in the main thread of a process; elsewhere signals stay as they are.
     """
 
-    def __init__(self, cancelled: Callable[[], bool], notify: Callable[[str], None]) -> None:
-        self._cancelled = cancelled
+    def __init__(self, notify: Callable[[str], None]) -> None:
+        self._cancelled: Callable[[], bool] = bool
         self._notify = notify
         self._count = 0
         self._before: dict[signal.Signals, Any] = {}
+
+    def watch(self, cancelled: Callable[[], bool]) -> None:
+        """Ask ``cancelled`` from now on whether the run was cancelled through the store."""
+        self._cancelled = cancelled
 
     def __enter__(self) -> SignalControl:
         try:

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from cluster.input_files import InputFiles
-from cluster.plan_file import PlanReader
-from cluster.store import Store
-from cluster.tables import read_parquet
-from cluster.totals import counted, states
 from conf.schema import RunConfig
-from jobs import rates
+from jobs.measured import rate_key
 from jobs.plan import PlannedJob, make_plan
 from jobs.preview import Preview, make_preview
 from jobs.run import model_revision, prepare
 from jobs.unique_ids import check_unique_ids
 from operators.row_defaults import row_defaults
-
-_MEASURED_COMMITS = 64
-_COLUMNS = ["width", "height", "steps", "guidance_scale", "sampler", "gpu_seconds"]
 
 
 def dry_run_lines(overrides: Sequence[str]) -> list[str]:
@@ -84,39 +75,3 @@ def _time_line(config: RunConfig, revision: str, preview: Preview) -> str:
         f"time      about {seconds:.0f} s of one worker's denoising by the rate measured here "
         f"before, plus starting up; {workers} worker{'' if workers == 1 else 's'} asked for"
     )
-
-
-def rate_key(config: RunConfig, revision: str) -> rates.RateKey:
-    """Under what this machine's rate for a configuration is remembered."""
-    device = "cuda" if Path("/dev/nvidia0").exists() else f"cpu{os.cpu_count()}"
-    return rates.RateKey(
-        engine=f"{config.engine.name}-{config.engine.precision}",
-        model=config.model.name,
-        revision=revision,
-        device=device,
-        max_batch=config.engine.max_batch or 0,
-    )
-
-
-def remember_rate(store: Store, config: RunConfig, revision: str) -> None:
-    """Remember the rate that the first commits of a local job show, for later estimates."""
-    pixel_steps = seconds = 0.0
-    seen = 0
-    for state in states(store, PlanReader(store)):
-        for commit, _ in counted(state):
-            data = store.get(commit.metadata.key) if commit.metadata else None
-            if data is None:
-                continue
-            for row in read_parquet(data, _COLUMNS).to_pylist():
-                weight = rates.weighted_steps(
-                    sampler=row["sampler"],
-                    steps=row["steps"],
-                    guidance_scale=row["guidance_scale"],
-                )
-                pixel_steps += weight * row["width"] * row["height"]
-                seconds += row["gpu_seconds"]
-            seen += 1
-        if seen >= _MEASURED_COMMITS:
-            break
-    if seconds > 0:
-        rates.remember(rate_key(config, revision), pixel_steps=pixel_steps, seconds=seconds)

@@ -29,13 +29,14 @@ from cluster.lifetime import utc_now
 from cluster.money import price_of
 from cluster.plan_file import PlanReader, write_plan
 from cluster.store import Store
-from cluster.supervisor import Assignment, RunEnd, Supervisor, ray_session, resources
+from cluster.supervisor import Assignment, Supervisor, ray_session, resources
 from cluster.totals import states
 from conf.errors import ConfigError, OutputTaken
 from conf.schema import RunConfig, check_together
 from jobs.configure import absolute, compose
 from jobs.control import SignalControl
 from jobs.finish import Finish, finish
+from jobs.measured import remember_rate
 from jobs.plan import check_inputs_unchanged, make_plan
 from jobs.progress import ProgressDisplay
 from jobs.unique_ids import check_unique_ids
@@ -232,45 +233,44 @@ def _execute(job: JobRecord, store: Store, console: Console) -> JobResult:
     number = generation(store)
     shards = read_retry(store, number).shards if number else None
     started_s = time.monotonic()
-    with ray_session(job.config):
+    with SignalControl(_say) as control, ray_session(job.config):
         size = resources(job.config)
-        record = open_run(store, generation=number, workers=size.workers, version=job.version)
-        log.info(
-            "job '%s': %d rows in %d shards, %d worker%s%s",
-            job.config.job.name,
-            plan.rows,
-            plan.shards,
-            size.workers,
-            "" if size.workers == 1 else "s",
-            ", SIMULATED engine" if job.config.engine.name == "simulated" else "",
-            extra={"event": "run_started"},
-        )
+        record = open_run(store, generation=number, workers=size.workers, version=version())
+        control.watch(lambda: cancel_asked(store, record.run))
+        _announce(job, plan, size.workers)
         assignment = Assignment(run=record.run, generation=number, total=plan.shards, shards=shards)
         supervisor = Supervisor(job.config, assignment, size)
-        end = _supervise(job, store, plan, assignment, supervisor, console)
-    return _result(job, finish(store, job, plan, end=end, wall_s=time.monotonic() - started_s))
+        with _display(job, plan, console) as display:
+            end = supervisor.run(control, display.show)
+    ended = finish(store, job, plan, end=end, wall_s=time.monotonic() - started_s)
+    remember_rate(store, job, plan)
+    return _result(job, ended)
 
 
-def _supervise(
-    job: JobRecord,
-    store: Store,
-    plan: PlanReader,
-    assignment: Assignment,
-    supervisor: Supervisor,
-    console: Console,
-) -> RunEnd:
-    display = ProgressDisplay(
+def _say(text: str) -> None:
+    log.warning("%s", text, extra={"event": "signal"})
+
+
+def _announce(job: JobRecord, plan: PlanReader, workers: int) -> None:
+    log.info(
+        "job '%s': %d rows in %d shards, %d worker%s%s",
+        job.config.job.name,
+        plan.rows,
+        plan.shards,
+        workers,
+        "" if workers == 1 else "s",
+        ", SIMULATED engine" if job.config.engine.name == "simulated" else "",
+        extra={"event": "run_started"},
+    )
+
+
+def _display(job: JobRecord, plan: PlanReader, console: Console) -> ProgressDisplay:
+    return ProgressDisplay(
         console,
         rows=plan.rows,
         currency=job.config.pricing.currency,
         simulated=job.config.engine.name == "simulated",
     )
-    control = SignalControl(
-        lambda: cancel_asked(store, assignment.run),
-        lambda text: log.warning("%s", text, extra={"event": "signal"}),
-    )
-    with control, display:
-        return supervisor.run(control, display.show)
 
 
 def _result(job: JobRecord, finished: Finish) -> JobResult:

@@ -16,6 +16,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from models.shapes.draw import CANVASES, Scene, draw, layout, prompt_of, sample_scene
+from models.shapes.pace import Pace
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +79,9 @@ def reconstruction_loss(vae: Any, pictures: Tensor) -> Tensor:
     return loss
 
 
-def train_autoencoder(vae: Any, *, minutes: float, steps: int | None, seed: int) -> None:
+def train_autoencoder(
+    vae: Any, pace: Pace, *, minutes: float, steps: int | None, seed: int
+) -> None:
     """Train in place for ``minutes``, or for ``steps`` where given; the rate falls to nothing."""
     torch.manual_seed(seed)
     rng = Random(f"autoencoder {seed}")
@@ -86,22 +89,29 @@ def train_autoencoder(vae: Any, *, minutes: float, steps: int | None, seed: int)
     optimiser = torch.optim.AdamW(vae.parameters(), lr=PEAK_RATE, weight_decay=1e-4)
     started, step, done = time.monotonic(), 0, 0.0
     while done < 1.0:
-        pictures = _picture_batch(rng, CANVASES[0] if step % 4 else rng.choice(CANVASES))
+        canvas = CANVASES[0] if step % 4 else rng.choice(CANVASES)
         rate = PEAK_RATE * min(1.0, (step + 1) / 50) * max(0.02, 1 - done)
         optimiser.param_groups[0]["lr"] = rate
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss = reconstruction_loss(vae, pictures)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        optimiser.step()
+        pictures = _picture_batch(rng, canvas)
+        pace.apply()
+        loss = _update(vae, optimiser, pictures)
         step += 1
         elapsed = (time.monotonic() - started) / 60
         done = step / steps if steps else elapsed / minutes
         if step % 100 == 0:
-            log.info("autoencoder step %d, %.1f min, loss %.4f", step, elapsed, loss.item())
-    log.info("autoencoder ended at step %d with loss %.4f", step, loss.item())
+            log.info("autoencoder step %d, %.1f min, loss %.4f", step, elapsed, loss)
+    log.info("autoencoder ended at step %d with loss %.4f", step, loss)
     vae.eval()
+
+
+def _update(vae: Any, optimiser: torch.optim.Optimizer, pictures: Tensor) -> float:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = reconstruction_loss(vae, pictures)
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+    optimiser.step()
+    return loss.item()
 
 
 def _picture_batch(rng: Random, canvas: tuple[int, int]) -> Tensor:
@@ -110,7 +120,7 @@ def _picture_batch(rng: Random, canvas: tuple[int, int]) -> Tensor:
 
 
 @torch.no_grad()
-def cache_latents(vae: Any, *, pictures: int, seed: int) -> Cache:
+def cache_latents(vae: Any, pace: Pace, *, pictures: int, seed: int) -> Cache:
     """Encode freshly drawn training pictures, 60 % square canvases, 20 % of each other one.
 
     Sets ``vae.config.scaling_factor`` to one over the latents' standard deviation, measured here.
@@ -124,6 +134,7 @@ def cache_latents(vae: Any, *, pictures: int, seed: int) -> Cache:
             scenes = [random_scene(rng, canvas) for _ in range(64)]
             prompts.extend(prompt_of(scene, rng) for scene in scenes)
             batch = to_model_space([draw(scene, layout(scene, rng)) for scene in scenes])
+            pace.apply()
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 moments = vae.encode(batch)
             rows.append(moments.latent_dist.mean.half())

@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from models.shapes.autoencoder import Cache
+from models.shapes.pace import Pace
 from models.shapes.tokenizer import MAX_TOKENS
 
 log = logging.getLogger(__name__)
@@ -208,7 +209,11 @@ def _token_ids(tokenizer: CLIPTokenizer, prompts: list[str]) -> Tensor:
 
 
 def train_denoiser(
-    denoiser: Denoiser, batches: Batches, budget: Budget, save: Callable[[Denoiser], None]
+    denoiser: Denoiser,
+    batches: Batches,
+    budget: Budget,
+    pace: Pace,
+    save: Callable[[Denoiser], None],
 ) -> list[float]:
     """Train until the budget is spent, calling ``save`` now and then; returns the losses."""
     rng = Random(f"denoiser {denoiser.step}")
@@ -217,6 +222,7 @@ def train_denoiser(
     done = 0.0
     while done < 1.0:
         latents, ids = batches.draw(rng)
+        pace.apply()
         losses.append(denoiser.update(latents, ids, done))
         now = time.monotonic()
         denoiser.elapsed_s += now - clock

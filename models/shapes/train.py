@@ -23,6 +23,7 @@ from models.shapes.autoencoder import (
 from models.shapes.denoiser import Batches, Budget, Denoiser, train_denoiser
 from models.shapes.draw import CANVASES, every_word
 from models.shapes.export import export
+from models.shapes.pace import Pace
 from models.shapes.tokenizer import build_tokenizer
 
 log = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ class Recipe:
     minutes: float = 85.0
     steps: int | None = None
     steps_vae: int | None = None
-    pictures: int = 40_000
+    pictures: int = 30_000
     batch: int = 64
     save_every_s: float = 240.0
     seed: int = 0
@@ -48,17 +49,17 @@ class Recipe:
 
 def run(recipe: Recipe) -> list[float]:
     """Train all stages and leave a diffusers folder at ``recipe.out``; returns the losses."""
-    torch.set_num_threads(recipe.threads)
     torch.manual_seed(recipe.seed)
     recipe.work.mkdir(parents=True, exist_ok=True)
     tokenizer = build_tokenizer(every_word())
-    vae = _autoencoder(recipe)
+    pace = Pace(recipe.threads)
+    vae = _autoencoder(recipe, pace)
     denoiser = Denoiser(tokenizer, recipe.seed)
     state = recipe.work / "denoiser.pt"
     if recipe.resume and state.exists():
         denoiser.load(state)
         log.info("went on from step %d", denoiser.step)
-    cache = _latents(recipe, vae)
+    cache = _latents(recipe, vae, pace)
 
     def save(current: Denoiser) -> None:
         current.save(state)
@@ -69,10 +70,10 @@ def run(recipe: Recipe) -> list[float]:
     save(denoiser)
     batches = Batches(cache, tokenizer, scale=vae.config.scaling_factor, size=recipe.batch)
     budget = Budget(minutes=recipe.minutes, steps=recipe.steps, save_every_s=recipe.save_every_s)
-    return train_denoiser(denoiser, batches, budget, save)
+    return train_denoiser(denoiser, batches, budget, pace, save)
 
 
-def _autoencoder(recipe: Recipe) -> Any:
+def _autoencoder(recipe: Recipe, pace: Pace) -> Any:
     """A new one, or with ``resume`` the last one; either is trained for the minutes given."""
     folder = recipe.work / "vae"
     going_on = recipe.resume and folder.exists()
@@ -80,12 +81,12 @@ def _autoencoder(recipe: Recipe) -> Any:
     if recipe.minutes_vae > 0:
         (recipe.work / "latents.pt").unlink(missing_ok=True)
         seed = recipe.seed + int(going_on)
-        train_autoencoder(vae, minutes=recipe.minutes_vae, steps=recipe.steps_vae, seed=seed)
+        train_autoencoder(vae, pace, minutes=recipe.minutes_vae, steps=recipe.steps_vae, seed=seed)
         vae.save_pretrained(folder)
     return vae.eval()
 
 
-def _latents(recipe: Recipe, vae: Any) -> Cache:
+def _latents(recipe: Recipe, vae: Any, pace: Pace) -> Cache:
     """Latents of freshly drawn pictures, or those this very autoencoder left earlier."""
     file = recipe.work / "latents.pt"
     if recipe.resume and file.exists():
@@ -93,7 +94,7 @@ def _latents(recipe: Recipe, vae: Any) -> Cache:
         vae.register_to_config(scaling_factor=saved["scaling_factor"])
         parts = zip(CANVASES, saved["latents"], saved["prompts"], strict=True)
         return {canvas: Captioned(latents=rows, prompts=texts) for canvas, rows, texts in parts}
-    cache = cache_latents(vae, pictures=recipe.pictures, seed=recipe.seed)
+    cache = cache_latents(vae, pace, pictures=recipe.pictures, seed=recipe.seed)
     saved = {
         "scaling_factor": vae.config.scaling_factor,
         "latents": [part.latents for part in cache.values()],

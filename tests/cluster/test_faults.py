@@ -21,7 +21,7 @@ from tests.cluster.job_process import (
 ROWS = 96
 SIMULATED = (
     "engine=simulated",
-    "engine.simulated_speed=1",
+    "engine.simulated_speed=4",
     "input.shard_rows=16",
     "job.commit_images=4",
     "job.commit_seconds=0.2",
@@ -117,7 +117,7 @@ def test_ctrl_c_twice_stops_at_once_and_the_job_is_resumable(prompts: Path, tmp_
 
 def test_a_cancelled_job_stops_with_status_3_and_resumes(prompts: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
-    job = start(prompts, output, "engine.simulated_speed=0.5")
+    job = start(prompts, output, "engine.simulated_speed=2")
     wait_for_commits(job, output)
     status, text = imagemill("cancel", str(output))
     assert status == 0, text

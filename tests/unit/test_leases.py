@@ -129,9 +129,7 @@ def test_a_suspect_is_granted_only_to_a_worker_that_holds_nothing(boards: Boards
 def test_a_shard_that_failed_max_attempts_times_is_granted_to_be_given_up(boards: Boards) -> None:
     board = boards(1, max_attempts=2)
     for attempt in (1, 2):
-        assert granted(board) == Grant(
-            worker="ada", shard_id=0, attempt=attempt, give_up=False
-        )
+        assert granted(board) == Grant(worker="ada", shard_id=0, attempt=attempt, give_up=False)
         board.handle(Gone(worker="ada", crashed=True))
     assert granted(board) == Grant(worker="ada", shard_id=0, attempt=3, give_up=True)
     assert board.handle(Sealed(worker="ada", shard_id=0)) == [Finished()]

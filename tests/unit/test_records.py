@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from typing import Any
@@ -30,7 +31,7 @@ from cluster.records import (
 )
 from conf.errors import CorruptOutput
 
-texts = st.sampled_from(["", "w-1", "shards/00000001-000001.tar", "Ünïcode \u2028 \"quoted\""])
+texts = st.sampled_from(["", "w-1", "shards/00000001-000001.tar", 'Ünïcode \u2028 "quoted"'])
 counts = st.integers(0, 2**53)
 offsets = st.sets(st.integers(0, 30), max_size=8)
 refs = st.builds(ObjectRef, key=texts, bytes=counts, sha256=texts)
@@ -161,7 +162,7 @@ def test_ranges_hold_exactly_their_offsets_in_the_fewest_ranges(found: set[int])
     assert offsets_of(ranges) == found
     assert count_of(ranges) == len(found)
     assert all(start < end for start, end in ranges)
-    assert all(left[1] < right[0] for left, right in zip(ranges, ranges[1:], strict=False))
+    assert all(left[1] < right[0] for left, right in itertools.pairwise(ranges))
 
 
 def test_json_is_canonical_one_line() -> None:

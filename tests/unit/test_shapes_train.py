@@ -10,6 +10,7 @@ from diffusers import StableDiffusionPipeline
 from transformers import CLIPTokenizer
 
 from models.shapes.draw import every_word
+from models.shapes.pace import Pace, others_running
 from models.shapes.tokenizer import END, MAX_TOKENS, START, build_tokenizer, learn_merges
 from models.shapes.train import Recipe, run
 
@@ -101,3 +102,16 @@ def test_emoji_become_bytes_that_read_back() -> None:
     tokenizer = build_tokenizer(every_word())
     ids = tokenizer("a small 🐈 star")["input_ids"]
     assert "🐈" in tokenizer.decode(ids)
+
+
+def test_a_busy_machine_takes_threads_away_and_a_quiet_one_gives_them_back() -> None:
+    pace = Pace(2)
+    assert pace.choose(others=0) == 2
+    assert [pace.choose(others=2) for _ in range(3)] == [1, 1, 1]
+    assert [pace.choose(others=0) for _ in range(12)][-1] == 2
+
+
+def test_a_system_without_statistics_counts_as_quiet(tmp_path: Path) -> None:
+    assert others_running(tmp_path / "stat") == 0
+    (tmp_path / "stat").write_text("cpu 1 2\nprocs_running 3\n", encoding="ascii")
+    assert others_running(tmp_path / "stat") == 2

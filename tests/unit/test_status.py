@@ -100,5 +100,7 @@ def test_broken_input_files_are_told_with_their_problem(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_job_is_said_to_be_one(tmp_path: Path) -> None:
-    with pytest.raises(OutputMissing, match=r"has no job\.json; expected the output\.path of a job"):
+    with pytest.raises(
+        OutputMissing, match=r"has no job\.json; expected the output\.path of a job"
+    ):
         status(Store(str(tmp_path)))

@@ -101,7 +101,9 @@ def test_a_finished_output_is_whole_in_every_format(tmp_path: Path, output_forma
     assert (found.images, found.shards, found.sealed) == (8, 2, 2)
     assert found.objects >= 8
     assert seen == [(1, 2), (2, 2)]
-    assert report_lines(found)[-1] == "result     everything is there, once, and as it was committed"
+    assert (
+        report_lines(found)[-1] == "result     everything is there, once, and as it was committed"
+    )
 
 
 def test_an_unfinished_output_is_whole_and_says_how_many_rows_are_pending(tmp_path: Path) -> None:
@@ -183,7 +185,9 @@ def test_a_damaged_table_is_named(tmp_path: Path, folder: str, damage: str) -> N
     assert f"{key} " in problems(small)
 
 
-@pytest.mark.parametrize(("output_format", "folder"), [("webdataset", "shards"), ("parquet", "data")])
+@pytest.mark.parametrize(
+    ("output_format", "folder"), [("webdataset", "shards"), ("parquet", "data")]
+)
 @pytest.mark.parametrize("damage", ["delete", "overwrite"])
 def test_a_container_that_is_gone_or_another_file_is_named(
     tmp_path: Path, output_format: str, folder: str, damage: str
@@ -273,7 +277,9 @@ def test_a_quarantine_table_with_another_row(tmp_path: Path) -> None:
     assert commit.quarantine is not None
     empty = read_parquet(place(small, commit.quarantine.key).read_bytes()).slice(0, 0)
     place(small, commit.quarantine.key).write_bytes(to_parquet(empty))
-    assert f"{commit.quarantine.key} lists 0 rows; its commit {key} quarantined 1" in problems(small)
+    assert f"{commit.quarantine.key} lists 0 rows; its commit {key} quarantined 1" in problems(
+        small
+    )
 
 
 def test_a_commit_that_counts_rows_twice(tmp_path: Path) -> None:

@@ -1,0 +1,63 @@
+"""Commit records without objects, for tests of the protocol alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from cluster.records import Commit, Stamp, ranges_of
+from cluster.shard_log import ShardLog, ShardState
+from cluster.store import Store
+
+STAMP = Stamp(
+    worker="w",
+    seq=0,
+    run=1,
+    node="here",
+    gpus="",
+    started_at="2026-01-01T00:00:00+00:00",
+    lifetime_ns=0,
+    busy_ns=0,
+    overhead_ns=0,
+    ticks=0,
+    occupied=0,
+    offered=0,
+    closed=False,
+)
+
+
+def now() -> str:
+    return "2026-01-01T00:00:00+00:00"
+
+
+def commit_of(log: ShardLog, rows: Iterable[int], quarantined: Iterable[int] = ()) -> Commit:
+    """The commit of these rows that ``log`` would write next."""
+    return Commit(
+        shard_id=log.shard_id,
+        epoch=log.epoch,
+        seq=log.next_seq,
+        attempt=log.epoch,
+        rows=ranges_of(rows),
+        quarantined=ranges_of(quarantined),
+        images=0,
+        image_bytes=0,
+        device_ns=0,
+        amount_nano=0,
+        metadata=None,
+        quarantine=None,
+        ledger=None,
+        objects=(),
+        stamp=STAMP,
+        written_at=now(),
+    )
+
+
+def try_open(
+    store: Store, shard_id: int = 0, *, worker: str = "w", generation: int = 0
+) -> ShardLog | ShardState:
+    return ShardLog.open(store, shard_id, worker=worker, generation=generation, now=now)
+
+
+def opened(store: Store, shard_id: int = 0, *, worker: str = "w", generation: int = 0) -> ShardLog:
+    log = try_open(store, shard_id, worker=worker, generation=generation)
+    assert isinstance(log, ShardLog), f"shard {shard_id} is sealed"
+    return log

@@ -1,0 +1,398 @@
+"""One worker in this process: what it commits, quarantines, gives back and says at its end."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from shard_records import commit_of, opened, try_open
+
+from cluster.coordinator import BeatReply, Coordinator, Counts, WorkerProgress
+from cluster.leases import Dismiss, Grant, Wait
+from cluster.shard_log import ShardState
+from cluster.store import Store
+from cluster.tables import read_parquet
+from cluster.worker import Identity, Worker, WorkerOutcome
+from conf.errors import StoreFull
+from jobs.verify import verify
+from operators.engine import EngineInfo, EngineStats, ImageFailure, ImageResult
+from operators.engines import load_engine
+from operators.request import Request
+from tests.small_jobs import SmallJob, prepare_small_job, run_small_job, work_on
+
+TINY = {"sampling.width": 16, "sampling.height": 16, "sampling.steps": 2}
+ROWS = [{"prompt": f"picture {n}"} for n in range(6)]
+PATIENCE_S = 20.0
+
+
+class Hooked:
+    """The simulated engine with a word before each tick and a hand on what comes out."""
+
+    def __init__(
+        self,
+        small: SmallJob,
+        *,
+        before_tick: Callable[[], None] = lambda: None,
+        change: Callable[[ImageResult | ImageFailure], ImageResult | ImageFailure] = lambda r: r,
+    ) -> None:
+        self._engine = load_engine(small.config.engine, small.config.model)
+        self._before_tick = before_tick
+        self._change = change
+        self.admitted: list[str] = []
+        self.discarded = 0
+
+    @property
+    def info(self) -> EngineInfo:
+        return self._engine.info
+
+    @property
+    def stats(self) -> EngineStats:
+        return self._engine.stats
+
+    @property
+    def room(self) -> int:
+        return self._engine.room
+
+    @property
+    def busy(self) -> bool:
+        return self._engine.busy
+
+    def admit(self, requests: Sequence[Request]) -> None:
+        self.admitted += [request.image_id for request in requests]
+        self._engine.admit(requests)
+
+    def tick(self) -> list[ImageResult | ImageFailure]:
+        self._before_tick()
+        return [self._change(result) for result in self._engine.tick()]
+
+    def discard(self, unwanted: Callable[[Request], bool]) -> int:
+        dropped = self._engine.discard(unwanted)
+        self.discarded += dropped
+        return dropped
+
+
+class Link:
+    """The coordinator itself, with a record of what the worker said."""
+
+    def __init__(self, coordinator: Coordinator) -> None:
+        self.coordinator = coordinator
+        self.returns: list[tuple[int, bool]] = []
+        self.seals: list[int] = []
+        self.grants: list[Grant] = []
+        self.told = threading.Event()
+        """The worker beats again after a beat that told it to drop a shard or to drain."""
+        self._telling = False
+
+    def acquire(self, worker: str) -> Grant | Wait | Dismiss:
+        answer = self.coordinator.acquire(worker)
+        if isinstance(answer, Grant):
+            self.grants.append(answer)
+        return answer
+
+    def sealed(self, worker: str, shard_id: int, counts: Counts) -> None:
+        self.seals.append(shard_id)
+        self.coordinator.sealed(worker, shard_id, counts)
+
+    def returned(self, worker: str, shard_id: int, failed: bool) -> None:
+        self.returns.append((shard_id, failed))
+        self.coordinator.returned(worker, shard_id, failed)
+
+    def beat(self, worker: str, progress: WorkerProgress) -> BeatReply:
+        if self._telling:
+            self.told.set()
+        reply = self.coordinator.beat(worker, progress)
+        self._telling = self._telling or reply.drain or bool(reply.revoked)
+        return reply
+
+
+class Clock:
+    """Time that passes only when told to."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+class Stage:
+    """A planned job, a coordinator with its own clock, and workers on request."""
+
+    def __init__(
+        self, tmp_path: Path, rows: Sequence[dict[str, Any]] = ROWS, **changes: Any
+    ) -> None:
+        self.small = prepare_small_job(tmp_path, rows, **{**TINY, **changes})
+        self.clock = Clock()
+        self.link = Link(
+            Coordinator(
+                iter(range(self.small.plan.shards)),
+                total=self.small.plan.shards,
+                lease_s=60.0,
+                max_attempts=self.small.config.job.max_attempts,
+                clock=self.clock,
+            )
+        )
+
+    def worker(self, engine: Any, *, name: str = "w1", store: Store | None = None) -> Worker:
+        return Worker(
+            self.small.config,
+            Identity(worker=name, run=1, generation=0, node="here", gpus=""),
+            store=store or self.small.store,
+            shards=self.small.plan,
+            link=self.link,
+            make_engine=lambda: engine,
+        )
+
+    def run(self, engine: Any = None, **how: Any) -> WorkerOutcome:
+        return self.worker(engine or Hooked(self.small), **how).run()
+
+    def whole(self) -> tuple[int, int, int]:
+        """(committed, quarantined, pending) of an output that verifies."""
+        found = verify(self.small.store, threads=2)
+        assert found.problems == ()
+        return found.committed, found.quarantined, found.pending
+
+
+def quarantine(store: Store) -> list[dict[str, Any]]:
+    return sorted(
+        (
+            row
+            for entry in store.listing("quarantine/")
+            for row in read_parquet(store.get(entry.key) or b"").to_pylist()
+        ),
+        key=lambda row: row["row_id"],
+    )
+
+
+def test_a_worker_finishes_everything_and_says_so(tmp_path: Path) -> None:
+    stage = Stage(tmp_path)
+    assert stage.run() == WorkerOutcome(worker="w1", error=None, message="")
+    assert stage.whole() == (6, 0, 0)
+    assert sorted(stage.link.seals) == [0, 1]
+    assert stage.link.returns == []
+    snapshot = stage.link.coordinator.snapshot()
+    assert snapshot.finished
+    assert snapshot.counts.rows == snapshot.made == 6
+
+
+def test_failed_images_and_bad_rows_are_quarantined_with_their_reason(tmp_path: Path) -> None:
+    rows = [{**row, "width": 16} for row in ROWS]
+    rows += [{"prompt": "", "width": 16}, {"prompt": "x", "width": 17}]
+    stage = Stage(tmp_path, rows)
+
+    def nan(result: ImageResult | ImageFailure) -> ImageResult | ImageFailure:
+        if result.request.row_id != 2:
+            return result
+        return ImageFailure(
+            request=result.request,
+            stage="decode",
+            reason="nan_image",
+            message="the image is not finite",
+            device_ns=result.device_ns,
+        )
+
+    assert stage.run(Hooked(stage.small, change=nan)).error is None
+    assert stage.whole() == (5, 3, 0)
+    found = quarantine(stage.small.store)
+    assert [(r["row_id"], r["stage"], r["reason"]) for r in found] == [
+        (2, "decode", "nan_image"),
+        (6, "read", "empty_prompt"),
+        (7, "read", "bad_size"),
+    ]
+
+
+def test_pixels_that_cannot_be_encoded_cost_one_row(tmp_path: Path) -> None:
+    stage = Stage(tmp_path)
+
+    def grey(result: ImageResult | ImageFailure) -> ImageResult | ImageFailure:
+        if isinstance(result, ImageFailure) or result.request.row_id != 4:
+            return result
+        return replace(result, pixels=result.pixels[:, :, 0])
+
+    assert stage.run(Hooked(stage.small, change=grey)).error is None
+    assert stage.whole() == (5, 1, 0)
+    assert quarantine(stage.small.store)[0]["reason"] == "encode_failed"
+
+
+def test_a_row_of_many_images_is_committed_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
+    rows = [{"prompt": "three", "num_images": 3}, {"prompt": "four", "num_images": 4}]
+    stage = Stage(tmp_path, rows, **{"engine.max_batch": 2, "job.commit_images": 1})
+
+    def third_fails(result: ImageResult | ImageFailure) -> ImageResult | ImageFailure:
+        if result.request.image_id != "000000000-2":
+            return result
+        return ImageFailure(
+            request=result.request, stage="check", reason="black", message="black", device_ns=1
+        )
+
+    assert stage.run(Hooked(stage.small, change=third_fails)).error is None
+    assert stage.whole() == (1, 1, 0)
+    ids = [
+        image_id
+        for entry in stage.small.store.listing("metadata/")
+        for image_id in read_parquet(stage.small.store.get(entry.key) or b"")[
+            "image_id"
+        ].to_pylist()
+    ]
+    assert ids == [f"000000001-{n}" for n in range(4)]
+
+
+def test_a_shard_that_killed_too_many_workers_has_its_rest_quarantined(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, **{"job.max_attempts": 2})
+    for name in ("a", "b"):
+        grant = stage.link.acquire(name)
+        assert isinstance(grant, Grant)
+        assert grant.shard_id == 0
+        stage.link.coordinator.gone(name, crashed=True)
+        if name == "a":
+            other = stage.link.acquire("x")
+            assert isinstance(other, Grant)
+            assert other.shard_id == 0
+            stage.link.coordinator.gone("x", crashed=False)
+    assert stage.run().error is None
+    assert stage.whole() == (2, 4, 0)
+    assert {row["reason"] for row in quarantine(stage.small.store)} == {"worker_died"}
+    assert {row["row_id"] for row in quarantine(stage.small.store)} == {0, 1, 2, 3}
+
+
+def test_drain_commits_what_is_finished_and_returns_the_leases(tmp_path: Path) -> None:
+    rows = [{"prompt": "quick", "steps": 1}] + [{"prompt": "slow", "steps": 1000}] * 3
+    stage = Stage(tmp_path, rows, **{"job.commit_seconds": 1e6})
+    ticks = iter(range(10**9))
+
+    def drain_at_the_third() -> None:
+        if next(ticks) == 2:
+            stage.link.coordinator.drain()
+            assert stage.link.told.wait(PATIENCE_S)
+
+    engine = Hooked(stage.small, before_tick=drain_at_the_third)
+    assert stage.run(engine).error is None
+    assert stage.whole() == (1, 0, 3)
+    assert stage.link.returns == [(0, False)]
+    assert stage.link.seals == []
+
+
+def test_what_a_drained_worker_left_is_finished_by_the_next_one(tmp_path: Path) -> None:
+    small = run_small_job(tmp_path, ROWS, shards=[0], **TINY)
+    assert verify(small.store).pending == 2
+    small = work_on(small)
+    assert small.outcomes[-1].error is None
+    assert verify(small.store).pending == 0
+
+
+def test_a_lost_device_returns_the_leases_as_failed_and_is_raised(tmp_path: Path) -> None:
+    stage = Stage(tmp_path)
+
+    def lose() -> None:
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    with pytest.raises(RuntimeError, match="device-side assert"):
+        stage.run(Hooked(stage.small, before_tick=lose))
+    assert stage.link.returns
+    assert all(failed for _, failed in stage.link.returns)
+    assert stage.whole() == (0, 0, 6)
+    assert stage.run(name="w2").error is None
+    assert stage.whole() == (6, 0, 0)
+
+
+def test_an_engine_that_cannot_be_loaded_is_raised(tmp_path: Path) -> None:
+    stage = Stage(tmp_path)
+    worker = stage.worker(None)
+
+    def broken() -> Any:
+        raise RuntimeError("no such device")
+
+    worker._make_engine = broken
+    with pytest.raises(RuntimeError, match="no such device"):
+        worker.run()
+    assert stage.whole() == (0, 0, 6)
+
+
+@pytest.mark.parametrize("nth", range(1, 16, 2))
+def test_a_store_that_fills_up_ends_the_worker_and_loses_nothing(tmp_path: Path, nth: int) -> None:
+    stage = Stage(tmp_path)
+    config = stage.small.config
+    puts = iter(range(1, 10**9))
+
+    class Filling(Store):
+        def put_if_absent(self, key: str, data: bytes) -> None:
+            if not key.startswith("workers/") and next(puts) >= nth:
+                raise StoreFull(f"cannot write {key}: No space left on device")
+            super().put_if_absent(key, data)
+
+    outcome = stage.run(store=Filling(config.output.path, attempts=1))
+    assert outcome.error == "StoreFull"
+    assert "No space left on device" in outcome.message
+    assert sum(stage.whole()) == 6
+    assert not any(failed for _, failed in stage.link.returns)
+    stage.link.coordinator.gone("w1", crashed=False)  # as the supervisor says
+    assert stage.run(name="w2").error is None
+    assert stage.whole() == (6, 0, 0)
+
+
+def test_a_lease_lost_at_a_commit_is_given_back_and_nothing_is_doubled(tmp_path: Path) -> None:
+    """Somebody opens the shard's next epoch just before this worker's seal."""
+    stage = Stage(tmp_path, ROWS[:4], **{"job.commit_seconds": 1e6})
+    stolen = threading.Event()
+
+    class Contested(Store):
+        def put_if_absent(self, key: str, data: bytes) -> None:
+            if key == "leases/00000000/000002.json" and not stolen.is_set():
+                stolen.set()
+                heir = try_open(stage.small.store, 0, worker="heir")
+                assert not isinstance(heir, ShardState)
+                assert heir.state.done()[0] == {0, 1, 2, 3}
+            super().put_if_absent(key, data)
+
+    outcome = stage.run(store=Contested(stage.small.config.output.path, attempts=1))
+    assert outcome.error is None
+    assert stolen.is_set()
+    assert (0, False) in stage.link.returns
+    assert stage.whole() == (4, 0, 0)
+
+
+def test_a_revoked_shard_is_forgotten_and_its_requests_are_discarded(tmp_path: Path) -> None:
+    """The worker is silent for too long, another takes the shard over and finishes it."""
+    stage = Stage(tmp_path, [{"prompt": "slow", "steps": 300}] * 4, **{"job.commit_seconds": 1e6})
+    first_tick, once = threading.Event(), threading.Lock()
+
+    def steal() -> None:
+        with once:
+            if first_tick.is_set():
+                return
+            first_tick.set()
+            stage.clock.now_s = 1000.0
+            answer = stage.link.coordinator.acquire("thief")
+            if isinstance(answer, Grant):
+                heir = opened(stage.small.store, 0, worker="thief")
+                heir.commit(commit_of(heir, []))
+                stage.link.coordinator.gone("thief", crashed=False)
+            assert stage.link.told.wait(PATIENCE_S)
+
+    engine = Hooked(stage.small, before_tick=steal)
+    outcome = stage.run(engine)
+    assert outcome.error is None
+    assert engine.discarded == 4
+    assert len(engine.admitted) == 8
+    assert stage.whole() == (4, 0, 0)
+
+
+def test_a_silent_worker_that_is_granted_its_own_shard_again_does_not_hang(tmp_path: Path) -> None:
+    """Its lease ran out unnoticed: it asks before it beats, and gets back what it lost."""
+    stage = Stage(tmp_path, ROWS[:4])
+    coordinator = stage.link.coordinator
+    assert isinstance(coordinator.acquire("w1"), Grant)
+    stage.clock.now_s = 1000.0
+    assert isinstance(coordinator.acquire("other"), Grant)
+    coordinator.gone("other", crashed=False)
+    answer = coordinator.acquire("w1")
+    assert answer == Wait(worker="w1"), "first it must hear what it lost"
+    idle = WorkerProgress(
+        phase="running", holding=Counts(), made=0, occupied=0, offered=0, lifetime_ns=0
+    )
+    assert coordinator.beat("w1", idle).revoked == (0,)
+    assert isinstance(coordinator.acquire("w1"), Grant)
