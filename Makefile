@@ -22,7 +22,7 @@ run: $(VENV)/.ready
 	@echo "open $(OUT)/report.html in a browser, or check it all: $(BIN)/imagemill verify $(OUT)"
 
 test: $(VENV)/.ready
-	$(BIN)/pytest
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest
 
 check: $(VENV)/.ready
 	$(BIN)/ruff format --check .

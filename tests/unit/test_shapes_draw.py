@@ -5,7 +5,7 @@ from random import Random
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.shapes.autoencoder import random_scene
@@ -65,6 +65,7 @@ def test_held_out_prompts_are_the_same_every_time_and_evenly_mixed() -> None:
     assert {(scene.height, scene.width) for _, scene in asked} == set(CANVASES)
 
 
+@settings(deadline=None)
 @given(seed=seeds)
 def test_a_pair_is_held_out_in_both_orders_or_in_none(seed: int) -> None:
     scene = sample_scene(Random(seed), items=2, held_out=seed % 2 == 0)
@@ -76,6 +77,7 @@ def test_a_pair_is_held_out_in_both_orders_or_in_none(seed: int) -> None:
     assert is_held_out(mirrored) == is_held_out(scene)
 
 
+@settings(deadline=None)
 @given(seed=seeds, items=counts)
 def test_shapes_stay_on_the_canvas_and_apart(seed: int, items: int) -> None:
     rng = Random(seed)
@@ -88,6 +90,7 @@ def test_shapes_stay_on_the_canvas_and_apart(seed: int, items: int) -> None:
     assert not any(_overlap(one, other) for one, other in combinations(placed, 2))
 
 
+@settings(deadline=None)
 @given(seed=seeds, items=counts)
 def test_a_picture_has_the_size_of_its_canvas_and_its_background_in_the_corner(
     seed: int, items: int
@@ -99,6 +102,7 @@ def test_a_picture_has_the_size_of_its_canvas_and_its_background_in_the_corner(
     assert tuple(pixels[0, 0]) == PALETTE[scene.background]
 
 
+@settings(deadline=None)
 @given(seed=seeds, items=counts)
 def test_every_word_of_a_prompt_is_in_the_vocabulary(seed: int, items: int) -> None:
     rng = Random(seed)
