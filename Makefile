@@ -5,7 +5,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-OUT ?= out/example-$(shell date +%Y%m%d-%H%M%S)
+ifndef OUT
+OUT := out/example-$(shell date +%Y%m%d-%H%M%S)
+endif
 
 .PHONY: run test check bench clean
 

@@ -69,7 +69,7 @@ def _time_line(config: RunConfig, revision: str, preview: Preview) -> str:
     seconds = preview.seconds(rate_key(config, revision), workers=1)
     if seconds is None:
         return (
-            "time      not known: no run of this model was measured here yet; run a small job first"
+            "time      not known: no run of this model was measured here yet; try a few rows first"
         )
     return (
         f"time      about {seconds:.0f} s of one worker's denoising by the rate measured here "
