@@ -8,12 +8,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
+from ray.exceptions import GetTimeoutError, RayActorError
 
 from cluster.coordinator import BeatReply, Coordinator, Counts, Snapshot, WorkerProgress
 from cluster.leases import Dismiss, Grant, Wait
 from cluster.plan_file import PlanReader
 from cluster.store import Store
 from cluster.worker import Identity, Worker, WorkerOutcome
+from conf.errors import CoordinatorLost
 from conf.schema import parse_config
 from operators.engines import load_engine
 
@@ -53,28 +55,41 @@ class CoordinatorActor:
         return self._coordinator.snapshot()
 
 
+def answer_of(reference: Any) -> Any:
+    """What the coordinator answers to a call.
+
+    Raises:
+        CoordinatorLost: it died or does not answer; the call may have reached it or not.
+    """
+    try:
+        return ray.get(reference, timeout=_ANSWER_S)
+    except GetTimeoutError as error:
+        raise CoordinatorLost(
+            f"the run's coordinator did not answer within {_ANSWER_S:g} s"
+        ) from error
+    except RayActorError as error:
+        raise CoordinatorLost("the run's coordinator died") from error
+
+
 class RayLink:
-    """A worker's link to a coordinator actor."""
+    """A worker's link to a coordinator actor. Every call may raise ``CoordinatorLost``."""
 
     def __init__(self, coordinator: Any) -> None:
         self._coordinator = coordinator
 
     def acquire(self, worker: str) -> Grant | Wait | Dismiss:
-        answer: Grant | Wait | Dismiss = self._ask(self._coordinator.acquire.remote(worker))
+        answer: Grant | Wait | Dismiss = answer_of(self._coordinator.acquire.remote(worker))
         return answer
 
     def sealed(self, worker: str, shard_id: int, counts: Counts) -> None:
-        self._ask(self._coordinator.sealed.remote(worker, shard_id, counts))
+        answer_of(self._coordinator.sealed.remote(worker, shard_id, counts))
 
     def returned(self, worker: str, shard_id: int, failed: bool) -> None:
-        self._ask(self._coordinator.returned.remote(worker, shard_id, failed))
+        answer_of(self._coordinator.returned.remote(worker, shard_id, failed))
 
     def beat(self, worker: str, progress: WorkerProgress) -> BeatReply:
-        reply: BeatReply = self._ask(self._coordinator.beat.remote(worker, progress))
+        reply: BeatReply = answer_of(self._coordinator.beat.remote(worker, progress))
         return reply
-
-    def _ask(self, reference: Any) -> Any:
-        return ray.get(reference, timeout=_ANSWER_S)
 
 
 class WorkerActor:

@@ -34,6 +34,11 @@ class HeldShard:
     committed_at_s: float = field(default_factory=time.monotonic)
     lost: bool = False
 
+    @property
+    def shard_id(self) -> int:
+        """The shard that is held."""
+        return self.work.shard.shard_id
+
     def read(
         self,
         config: RunConfig,

@@ -14,7 +14,8 @@
     │   └── DuplicateIds       input.unique_ids=true and two rows share an id
     ├── RowRejected            record the row as quarantined and go on
     ├── Retryable              give the work back and retry
-    │   └── StoreUnavailable   the store did not answer
+    │   ├── StoreUnavailable   the store did not answer
+    │   └── CoordinatorLost    the run's coordinator died or does not answer; resume the job
     ├── StoreFull              the target cannot take more bytes; stop, keep what is committed
     ├── LeaseLost              somebody else owns the shard now; stop and discard
     ├── CommitConflict         the write surely did not land: the key exists with other content
@@ -94,6 +95,10 @@ class Retryable(ImageMillError):
 
 class StoreUnavailable(Retryable):
     """The store did not answer within its attempts."""
+
+
+class CoordinatorLost(Retryable):
+    """The run's coordinator died or does not answer."""
 
 
 class StoreFull(ImageMillError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -31,10 +32,11 @@ from cluster.plan_file import PlanReader, write_plan
 from cluster.store import Store
 from cluster.supervisor import Assignment, Supervisor, ray_session, resources
 from cluster.totals import states
-from conf.errors import ConfigError, OutputTaken
+from conf.errors import ConfigError, CoordinatorLost, OutputTaken
 from conf.schema import RunConfig, check_together
 from jobs.configure import absolute, compose
 from jobs.control import SignalControl
+from jobs.figures import without_secrets
 from jobs.finish import Finish, finish
 from jobs.measured import remember_rate
 from jobs.plan import check_inputs_unchanged, make_plan
@@ -98,6 +100,7 @@ def run(overrides: Sequence[str], console: Console | None = None) -> JobResult:
 
     Raises:
         ConfigError, InputError: nothing was started.
+        CoordinatorLost: the run ended before the job did; it can be resumed.
     """
     config = prepare(overrides)
     revision = model_revision(config)
@@ -240,8 +243,14 @@ def _execute(job: JobRecord, store: Store, console: Console) -> JobResult:
         _announce(job, plan, size.workers)
         assignment = Assignment(run=record.run, generation=number, total=plan.shards, shards=shards)
         supervisor = Supervisor(job.config, assignment, size)
-        with _display(job, plan, console) as display:
-            end = supervisor.run(control, display.show)
+        try:
+            with _display(job, plan, console) as display:
+                end = supervisor.run(control, display.show)
+        except CoordinatorLost as error:
+            where = shlex.quote(without_secrets(job.config.output.path))
+            raise CoordinatorLost(
+                f"{error}; what is committed counts; go on with: imagemill resume {where}"
+            ) from error
     ended = finish(store, job, plan, end=end, wall_s=time.monotonic() - started_s)
     remember_rate(store, job, plan)
     return _result(job, ended)

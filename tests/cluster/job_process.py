@@ -51,11 +51,19 @@ class JobProcess:
 
     def workers(self) -> list[psutil.Process]:
         """The worker actors of this job that have begun their work."""
+        return self._titled("ray::WorkerActor.run")
+
+    def coordinator(self) -> psutil.Process:
+        """The coordinator actor of this job."""
+        (found,) = self._titled("ray::CoordinatorActor")
+        return found
+
+    def _titled(self, start: str) -> list[psutil.Process]:
         try:
             children = psutil.Process(self._process.pid).children(recursive=True)
         except psutil.NoSuchProcess:
             return []
-        return [child for child in children if _title(child).startswith("ray::WorkerActor.run")]
+        return [child for child in children if _title(child).startswith(start)]
 
     def send(self, number: signal.Signals) -> None:
         """Signal the driver alone."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from pathlib import Path
 
@@ -86,6 +87,26 @@ def test_a_killed_driver_leaves_a_job_that_resumes_with_another_number_of_worker
     assert status == 0, text
     assert_whole(output)
     assert images_by_id(output) == images_by_id(undisturbed)
+
+
+def test_a_killed_coordinator_ends_the_run_in_words_and_the_job_resumes(
+    prompts: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    job = start(prompts, output, "cluster.workers=2")
+    wait_for_commits(job, output)
+    job.coordinator().kill()
+    assert job.finish() == 3, job.output
+    assert "coordinator died" in job.output
+    assert f"imagemill resume {output}" in job.output
+    assert "Traceback" not in job.output
+    stamps = [max(folder.glob("*.json")) for folder in (output / "workers").iterdir()]
+    assert all(json.loads(stamp.read_text())["closed"] for stamp in stamps), "workers left in order"
+    status, text = imagemill("verify", str(output))
+    assert status == 0, text
+    status, text = imagemill("resume", str(output))
+    assert status == 0, text
+    assert_whole(output)
 
 
 def test_ctrl_c_commits_what_is_finished_and_says_how_to_resume(

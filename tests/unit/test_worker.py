@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 from shard_records import commit_of, opened, try_open
 
+from cluster import feeder
 from cluster.coordinator import BeatReply, Coordinator, Counts, WorkerProgress
 from cluster.leases import Dismiss, Grant, Wait
 from cluster.shard_log import ShardState
 from cluster.store import Store
 from cluster.tables import read_parquet
 from cluster.worker import Identity, Worker, WorkerOutcome
-from conf.errors import StoreFull
+from conf.errors import CoordinatorLost, StoreFull, StoreUnavailable
 from jobs.verify import verify
 from operators.engine import EngineInfo, EngineStats, ImageFailure, ImageResult
 from operators.engines import load_engine
@@ -396,3 +397,64 @@ def test_a_silent_worker_that_is_granted_its_own_shard_again_does_not_hang(tmp_p
     )
     assert coordinator.beat("w1", idle).revoked == (0,)
     assert isinstance(coordinator.acquire("w1"), Grant)
+
+
+@pytest.mark.parametrize("failed", [False, True])
+def test_a_shard_that_cannot_be_opened_is_given_back_before_the_worker_fails(
+    tmp_path: Path, failed: bool
+) -> None:
+    stage = Stage(tmp_path, ROWS[:4])
+
+    class Unopenable(Store):
+        def put_if_absent(self, key: str, data: bytes) -> None:
+            if key.startswith("leases/"):
+                raise ValueError("odd") if failed else StoreUnavailable("no answer")
+            super().put_if_absent(key, data)
+
+    store = Unopenable(stage.small.config.output.path, attempts=1)
+    if failed:
+        with pytest.raises(ValueError, match="odd"):
+            stage.run(store=store)
+    else:
+        assert stage.run(store=store).error == "StoreUnavailable"
+    assert stage.link.returns == [(0, failed)]
+
+
+def test_a_shard_that_cannot_be_read_is_given_back_before_the_worker_fails(
+    tmp_path: Path,
+) -> None:
+    stage = Stage(tmp_path, ROWS[:4])
+    (tmp_path / "input" / "rows.parquet").unlink()
+    assert stage.run().error == "InputChanged"
+    assert stage.link.returns == [(0, False)]
+
+
+def test_a_job_ends_by_events_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker's own seal makes it ask again: it never waits for a poll's time to pass."""
+    monkeypatch.setattr(feeder, "_ASK_AGAIN_S", 1e6)
+    stage = Stage(tmp_path, **{"job.commit_seconds": 1e6})
+    assert stage.run().error is None
+    assert stage.whole() == (6, 0, 0)
+
+
+def test_a_worker_that_loses_its_coordinator_commits_what_is_finished_and_leaves(
+    tmp_path: Path,
+) -> None:
+    shard = [{"prompt": "quick", "steps": 1}] + [{"prompt": "slow", "steps": 1000}] * 3
+    stage = Stage(tmp_path, shard, **{"job.commit_seconds": 1e6})
+    died = threading.Event()
+    ticks = iter(range(10**9))
+
+    def lost(*_: Any) -> Any:
+        died.set()
+        raise CoordinatorLost("the run's coordinator died")
+
+    def lose_it() -> None:
+        if next(ticks) == 2:
+            for name in ("acquire", "sealed", "returned", "beat"):
+                setattr(stage.link, name, lost)
+            assert died.wait(PATIENCE_S)
+
+    outcome = stage.run(Hooked(stage.small, before_tick=lose_it))
+    assert (outcome.error, outcome.message) == ("CoordinatorLost", "the run's coordinator died")
+    assert stage.whole() == (1, 0, 3)

@@ -1,0 +1,83 @@
+"""The engine loop: requests from the queue through the engine to the uploads."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+from cluster.coordinator import CoordinatorLink
+from cluster.held_shard import HeldShard
+from cluster.image_upload import ImageUploader
+from cluster.worker_state import WorkerState
+from conf.errors import RowRejected
+from operators.engine import Engine, ImageFailure, ImageResult
+
+
+class EngineLoop:
+    """Drives an engine in the caller's thread and uploads in ``pool`` beside it.
+
+    ``run`` returns when nothing is left to do or the worker drains, and raises what the engine
+    raises: then the device is lost. At most ``_most_uploads`` finished images wait in memory.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        uploader: ImageUploader,
+        pool: ThreadPoolExecutor,
+        state: WorkerState,
+        *,
+        link: CoordinatorLink,
+        worker: str,
+        io_threads: int,
+    ) -> None:
+        self._engine = engine
+        self._uploader = uploader
+        self._pool = pool
+        self._state = state
+        self._link = link
+        self._worker = worker
+        self._most_uploads = 4 * engine.info.max_batch + 2 * io_threads
+
+    def run(self) -> None:
+        """Tick until the work is over."""
+        engine = self._engine
+        while True:
+            self._forget_revoked()
+            requests = self._state.next_requests(
+                room=engine.room, busy=engine.busy, most_uploads=self._most_uploads
+            )
+            if requests is None:
+                return
+            engine.admit(requests)
+            for result in engine.tick() if engine.busy else ():
+                self._route(result)
+
+    def _forget_revoked(self) -> None:
+        """Drop what is no longer ours and say so: the board may have granted it to us again."""
+        gone = self._state.forget_revoked()
+        if gone:
+            self._engine.discard(lambda request: not self._state.owned(request))
+        for held in gone:
+            self._link.returned(self._worker, held.shard_id, False)
+            self._state.release(held.shard_id)
+
+    def _route(self, result: ImageResult | ImageFailure) -> None:
+        held = self._state.leave_engine(result.request)
+        if held is None:
+            return
+        if isinstance(result, ImageFailure):
+            error = RowRejected(stage=result.stage, reason=result.reason, message=result.message)
+            self._state.reject(held, result.request, error)
+            return
+        self._state.begin_upload()
+        self._pool.submit(self._upload, result, held)
+
+    def _upload(self, result: ImageResult, held: HeldShard) -> None:
+        try:
+            self._state.finish(held, self._uploader.upload(result, held))
+        except RowRejected as error:
+            self._state.reject(held, result.request, error)
+        except BaseException as error:  # noqa: BLE001 - a thread's boundary: it becomes the outcome
+            self._state.fail(error)
+        finally:
+            self._state.end_upload()

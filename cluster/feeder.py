@@ -1,0 +1,98 @@
+"""The feeder: leases shards, opens and reads them, and keeps the engine's queue filled."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from cluster.coordinator import CoordinatorLink
+from cluster.held_shard import HeldShard, counts_of, open_shard
+from cluster.leases import Dismiss, Grant, Wait
+from cluster.records import Shard
+from cluster.shard_log import ShardState
+from cluster.store import Store
+from cluster.worker_state import WorkerState
+from conf.errors import LeaseLost
+from conf.schema import RunConfig
+from operators.row_defaults import row_defaults
+
+_ASK_AGAIN_S = 0.2
+"""Other workers' seals and returns can only be learnt by asking."""
+
+
+class Shards(Protocol):
+    """Where shards' descriptions come from."""
+
+    def shard(self, shard_id: int) -> Shard: ...
+
+
+class Feeder:
+    """One thread's work: ``run`` returns when there is nothing left to lease or the worker drains.
+
+    A lease that it was granted is in the state before anything can go wrong with its shard, so that
+    whoever ends the worker gives it back.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        state: WorkerState,
+        *,
+        store: Store,
+        shards: Shards,
+        link: CoordinatorLink,
+        worker: str,
+        generation: int,
+    ) -> None:
+        self._config = config
+        self._state = state
+        self._store = store
+        self._shards = shards
+        self._link = link
+        self._worker = worker
+        self._generation = generation
+        self._defaults = row_defaults(config)
+
+    def run(self) -> None:
+        """Lease and read while the engine has room."""
+        while self._state.await_room():
+            words = self._state.words
+            answer = self._link.acquire(self._worker)
+            match answer:
+                case Dismiss():
+                    self._state.dismiss()
+                    return
+                case Wait():
+                    self._state.await_word(words, timeout_s=_ASK_AGAIN_S)
+                case Grant() if self._state.lease(answer.shard_id):
+                    held = self._open(answer.shard_id)
+                    if held is not None:
+                        self._read(held, give_up=answer.give_up)
+                case Grant():
+                    self._link.returned(self._worker, answer.shard_id, False)
+
+    def _open(self, shard_id: int) -> HeldShard | None:
+        """Open the leased shard; None when it is sealed or another's, and the lease is over."""
+        shard = self._shards.shard(shard_id)
+        try:
+            opened = open_shard(
+                self._store, shard, worker=self._worker, generation=self._generation
+            )
+        except LeaseLost:
+            self._link.returned(self._worker, shard_id, False)
+            self._state.release(shard_id)
+            return None
+        if isinstance(opened, ShardState):
+            self._link.sealed(self._worker, shard_id, counts_of(opened))
+            self._state.release(shard_id)
+            return None
+        opened.counts = counts_of(opened.log.state)
+        self._state.hold(opened)
+        return opened
+
+    def _read(self, held: HeldShard, *, give_up: bool) -> None:
+        """Read the shard's rows as the queue takes them; stop when the shard is no longer ours."""
+        rows = held.read(self._config, self._defaults, self._state.changed, give_up=give_up)
+        for requests in rows:
+            if not self._state.enqueue(held, requests):
+                return
+        self._state.rows_read()

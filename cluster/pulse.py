@@ -1,0 +1,94 @@
+"""The pulse: a worker's signs of life, to the coordinator and as stamps in the store."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from cluster.coordinator import CoordinatorLink, WorkerProgress
+from cluster.lifetime import Lifetime, persist
+from cluster.records import Stamp
+from cluster.store import Store
+from cluster.worker_state import WorkerState
+from conf.errors import CoordinatorLost
+from operators.engine import EngineStats
+
+_STAMP_EVERY_S = 10.0
+
+
+class Pulse:
+    """One thread's work: ``run`` returns after ``stop``.
+
+    It stamps until it is stopped, whatever else failed: the worker is paid for until then. It beats
+    until the coordinator is lost.
+
+    Args:
+        stats: the engine's totals now; None while there is no engine.
+    """
+
+    def __init__(
+        self,
+        state: WorkerState,
+        lifetime: Lifetime,
+        *,
+        store: Store,
+        link: CoordinatorLink,
+        worker: str,
+        heartbeat_s: float,
+        stats: Callable[[], EngineStats | None],
+    ) -> None:
+        self._state = state
+        self._lifetime = lifetime
+        self._store = store
+        self._link = link
+        self._worker = worker
+        self._heartbeat_s = heartbeat_s
+        self._stats = stats
+        self._stopped = threading.Event()
+
+    def run(self) -> None:
+        """Beat and stamp at their intervals."""
+        stamped_at_s = time.monotonic()
+        while not self._stopped.wait(self._heartbeat_s):
+            self.beat()
+            if time.monotonic() - stamped_at_s >= _STAMP_EVERY_S:
+                stamped_at_s = time.monotonic()
+                self.persist()
+
+    def stop(self) -> None:
+        """End ``run`` soon."""
+        self._stopped.set()
+
+    def beat(self) -> None:
+        """Report to the coordinator and take its orders; losing it fails the worker."""
+        if self._state.coordinator_lost:
+            return
+        try:
+            reply = self._link.beat(self._worker, self._progress())
+        except CoordinatorLost as error:
+            self._state.fail(error)
+            return
+        self._state.revoke(reply.revoked)
+        if reply.drain:
+            self._state.drain()
+
+    def stamp(self, *, closed: bool = False) -> Stamp:
+        """The evidence of the worker's lifetime now."""
+        stats = self._stats()
+        return self._lifetime.stamp(stats, closed=closed)
+
+    def persist(self, *, closed: bool = False) -> None:
+        """Write a stamp where the ledger finds it."""
+        persist(self._store, self.stamp(closed=closed))
+
+    def _progress(self) -> WorkerProgress:
+        stats = self._stats()
+        return WorkerProgress(
+            phase=self._state.phase,
+            holding=self._state.holding(),
+            made=self._state.made,
+            occupied=stats.occupied if stats else 0,
+            offered=stats.offered if stats else 0,
+            lifetime_ns=self._lifetime.elapsed_ns,
+        )
