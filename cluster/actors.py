@@ -15,8 +15,9 @@ from cluster.leases import Dismiss, Grant, Wait
 from cluster.plan_file import PlanReader
 from cluster.store import Store
 from cluster.worker import Identity, Worker, WorkerOutcome
-from conf.errors import CoordinatorLost
+from conf.errors import CoordinatorLost, ModelUnusable
 from conf.schema import parse_config
+from operators.engine import Engine
 from operators.engines import load_engine
 
 _ANSWER_S = 60.0
@@ -102,9 +103,11 @@ class WorkerActor:
         worker: str,
         run: int,
         generation: int,
+        model_revision: str,
         coordinator: Any,
     ) -> None:
         self._config = parse_config(config)
+        self._model_revision = model_revision
         self._identity = Identity(
             worker=worker,
             run=run,
@@ -130,6 +133,18 @@ class WorkerActor:
             store=store,
             shards=PlanReader(store),
             link=self._link,
-            make_engine=lambda: load_engine(config.engine, config.model),
+            make_engine=self._engine,
         )
         return worker.run()
+
+    def _engine(self) -> Engine:
+        """The engine, with the very model that the job began with."""
+        engine = load_engine(self._config.engine, self._config.model)
+        found = engine.info.model_revision
+        if found != self._model_revision:
+            raise ModelUnusable(
+                f"the model at {self._config.model.path} on node {self._identity.node} has "
+                f"revision {found}; this job began with {self._model_revision}; put the same "
+                "model on every node"
+            )
+        return engine

@@ -16,7 +16,8 @@ from conf.schema import RunConfig
 from operators.row_defaults import row_defaults
 
 _ASK_AGAIN_S = 0.2
-"""Other workers' seals and returns can only be learnt by asking."""
+"""Other workers' seals and returns can only be learnt by asking, less and less often."""
+_LONGEST_PAUSE_S = 2.0
 
 
 class Shards(Protocol):
@@ -54,6 +55,7 @@ class Feeder:
 
     def run(self) -> None:
         """Lease and read while the engine has room."""
+        pause_s = _ASK_AGAIN_S
         while self._state.await_room():
             words = self._state.words
             answer = self._link.acquire(self._worker)
@@ -62,13 +64,16 @@ class Feeder:
                     self._state.dismiss()
                     return
                 case Wait():
-                    self._state.await_word(words, timeout_s=_ASK_AGAIN_S)
+                    self._state.await_word(words, timeout_s=pause_s)
+                    pause_s = min(_LONGEST_PAUSE_S, 2 * pause_s)
+                    continue
                 case Grant() if self._state.lease(answer.shard_id):
                     held = self._open(answer.shard_id)
                     if held is not None:
                         self._read(held, give_up=answer.give_up)
                 case Grant():
                     self._link.returned(self._worker, answer.shard_id, False)
+            pause_s = _ASK_AGAIN_S
 
     def _open(self, shard_id: int) -> HeldShard | None:
         """Open the leased shard; None when it is sealed or another's, and the lease is over."""

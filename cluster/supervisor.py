@@ -60,6 +60,7 @@ class Assignment:
 
     run: int
     generation: int
+    model_revision: str
     total: int
     shards: tuple[int, ...] | None
 
@@ -247,6 +248,7 @@ class Supervisor:
                 worker=name,
                 run=self._assignment.run,
                 generation=self._assignment.generation,
+                model_revision=self._assignment.model_revision,
                 coordinator=self._coordinator,
             )
         )

@@ -101,11 +101,11 @@ class Worker:
         Raises:
             Exception: what is no error of our tree, such as a lost device.
         """
-        self._pulse.persist()
         feeder = self._thread("feeder", self._feeder.run)
         pulse = self._thread("pulse", self._pulse.run)
         committer: threading.Thread | None = None
         try:
+            self._pulse.persist()
             engine = self._load()
             committer = self._thread("committer", self._committer(engine.info).run)
             self._drive(engine)

@@ -241,7 +241,13 @@ def _execute(job: JobRecord, store: Store, console: Console) -> JobResult:
         record = open_run(store, generation=number, workers=size.workers, version=version())
         control.watch(lambda: cancel_asked(store, record.run))
         _announce(job, plan, size.workers)
-        assignment = Assignment(run=record.run, generation=number, total=plan.shards, shards=shards)
+        assignment = Assignment(
+            run=record.run,
+            generation=number,
+            model_revision=job.model_revision,
+            total=plan.shards,
+            shards=shards,
+        )
         supervisor = Supervisor(job.config, assignment, size)
         try:
             with _display(job, plan, console) as display:

@@ -25,11 +25,16 @@ from models.shapes.tokenizer import MAX_TOKENS
 log = logging.getLogger(__name__)
 
 WIDTH = 64
-BATCH = 64
+BATCH = 32
 PEAK_RATE = 1e-3
 WARMUP_STEPS = 100
 EMA_DECAY = 0.999
 PROMPT_DROPOUT = 0.1
+TIMESTEPS = 1000
+CLEAR = 300
+"""Below this timestep the scene is decided and only its edges are open."""
+CLEAR_SHARE = 0.4
+"""How often such a timestep is drawn, relative to the others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +49,7 @@ class Budget:
 def new_scheduler() -> Any:
     """Stable Diffusion's noise schedule with v-prediction; starts at the last timestep."""
     return DDIMScheduler(
+        num_train_timesteps=TIMESTEPS,
         beta_start=0.00085,
         beta_end=0.012,
         beta_schedule="scaled_linear",
@@ -146,10 +152,8 @@ class Denoiser:
         return loss.item()
 
     def _loss(self, latents: Tensor, prompt_ids: Tensor) -> Tensor:
-        """Mean squared error of the velocity; timesteps are stratified over the batch."""
-        count, total = len(latents), self.scheduler.config.num_train_timesteps
-        strata = (torch.arange(count) + torch.rand(count)) / count
-        timesteps = (strata * total).long().clamp(max=total - 1)
+        """Mean squared error of the velocity."""
+        timesteps = random_timesteps(len(latents))
         noise = torch.randn_like(latents)
         noisy = self.scheduler.add_noise(latents, noise, timesteps)
         target = self.scheduler.get_velocity(latents, noise, timesteps)
@@ -166,6 +170,15 @@ class Denoiser:
                 self.average[key].lerp_(value, 1 - decay)
             else:
                 self.average[key].copy_(value)
+
+
+def random_timesteps(count: int) -> Tensor:
+    """Stratified over the batch; fewer where so little noise is left that the scene is decided."""
+    share = CLEAR_SHARE * CLEAR / (CLEAR_SHARE * CLEAR + TIMESTEPS - CLEAR)
+    strata = (torch.arange(count) + torch.rand(count)) / count
+    clear = strata / share * CLEAR
+    noisy = CLEAR + (strata - share) / (1 - share) * (TIMESTEPS - CLEAR)
+    return torch.where(strata < share, clear, noisy).long().clamp(max=TIMESTEPS - 1)
 
 
 def _cosine(done: float) -> float:
@@ -235,6 +248,6 @@ def train_denoiser(
             log.info("denoiser step %d, %.1f min, loss %.4f", denoiser.step, minutes, recent)
         if now - saved > budget.save_every_s:
             save(denoiser)
-            saved = now
+            saved = time.monotonic()
     save(denoiser)
     return losses

@@ -40,7 +40,7 @@ class Recipe:
     steps: int | None = None
     steps_vae: int | None = None
     pictures: int = 30_000
-    batch: int = 64
+    batch: int = 32
     save_every_s: float = 240.0
     seed: int = 0
     threads: int = 2
