@@ -112,11 +112,10 @@ def pictures(output: Path) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.
 
 
 def fill(output: Path) -> float:
-    """Occupied slots of all offered ones, from the workers' last stamps."""
+    """Occupied slots of all offered ones, from the workers' stamps."""
     import json
 
-    stamps = [max(folder.glob("*.json")) for folder in (output / "workers").iterdir()]
-    read = [json.loads(path.read_text()) for path in stamps]
+    read = [json.loads(path.read_text()) for path in (output / "workers").glob("*.json")]
     return sum(s["occupied"] for s in read) / sum(s["offered"] for s in read)
 
 

@@ -10,11 +10,18 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError
 
-from cluster.coordinator import BeatReply, Coordinator, Counts, Snapshot, WorkerProgress
+from cluster.coordinator import (
+    BeatReply,
+    Coordinator,
+    CoordinatorLink,
+    Counts,
+    Snapshot,
+    WorkerProgress,
+)
 from cluster.leases import Dismiss, Grant, Wait
 from cluster.plan_file import PlanReader
 from cluster.store import Store
-from cluster.worker import Identity, Worker, WorkerOutcome
+from cluster.worker import Identity, Worker, WorkerOutcome, begin_lifetime
 from conf.errors import CoordinatorLost, ModelUnusable
 from conf.schema import parse_config
 from operators.engine import Engine
@@ -94,7 +101,8 @@ class RayLink:
 
 
 class WorkerActor:
-    """See ``cluster.worker.Worker``. ``hello`` answers once the process is up."""
+    """See ``cluster.worker.Worker``. ``hello`` answers once the process is up; the worker's life,
+    for which somebody pays, begins before that, with the actor."""
 
     def __init__(
         self,
@@ -115,7 +123,8 @@ class WorkerActor:
             node=platform.node(),
             gpus=",".join(str(gpu) for gpu in ray.get_gpu_ids()),
         )
-        self._link = RayLink(coordinator)
+        self._lifetime = begin_lifetime(self._identity)
+        self._link: CoordinatorLink = RayLink(coordinator)
 
     def hello(self) -> tuple[int, str]:
         """The process id and the GPUs that this worker is pinned to."""
@@ -134,6 +143,7 @@ class WorkerActor:
             shards=PlanReader(store),
             link=self._link,
             make_engine=self._engine,
+            lifetime=self._lifetime,
         )
         return worker.run()
 

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from cluster import layout
+from cluster.carried_values import json_rows, without_maps
 from cluster.lifetime import utc_now
 from cluster.money import Price
 from cluster.reader import ShardRows
@@ -61,7 +62,7 @@ class CommitWriter:
             engine=self._engine,
             price=self._price,
             worker=self._worker,
-            attempt=log.epoch,
+            attempt=log.attempt,
             image_format=self._output.image,
         )
         objects, metadata = self._put_images(log, work, rows, batch, made)
@@ -70,7 +71,7 @@ class CommitWriter:
             shard_id=work.shard.shard_id,
             epoch=log.epoch,
             seq=log.next_seq,
-            attempt=log.epoch,
+            attempt=log.attempt,
             rows=ranges_of(batch.rows),
             quarantined=ranges_of(row.offset for row in batch.rejected),
             images=len(batch.images),
@@ -115,7 +116,8 @@ class CommitWriter:
         else:
             key = self._key(log, "data", "parquet")
             metadata = table(names, [key] * count)
-            container = self._put(key, to_parquet(with_images(metadata, batch.images)))
+            carried = with_images(without_maps(metadata), batch.images)
+            container = self._put(key, to_parquet(carried))
         return (container,), self._put_table(log, "metadata", metadata)
 
     def _put_quarantine(self, log: ShardLog, work: ShardWork, batch: Batch) -> ObjectRef | None:
@@ -129,7 +131,7 @@ class CommitWriter:
             first_row=shard.first_row,
             first_row_id=shard.first_row_id,
             worker=self._worker,
-            attempt=log.epoch,
+            attempt=log.attempt,
             at_ns=time.time_ns(),
         )
         return self._put_table(log, "quarantine", table)
@@ -149,9 +151,9 @@ def _tar(images: Sequence[FinishedImage], metadata: pa.Table) -> bytes:
     """A WebDataset shard: for each image the picture, its prompt and its metadata, adjacent."""
     sink = io.BytesIO()
     with tarfile.open(fileobj=sink, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for image, row in zip(images, metadata.to_pylist(), strict=True):
+        for image, row in zip(images, json_rows(metadata), strict=True):
             stem = image.name.rsplit(".", 1)[0]
-            described = json.dumps(row, default=str, sort_keys=True).encode()
+            described = json.dumps(row, allow_nan=False, sort_keys=True).encode()
             assert image.data is not None, "images of a tar are kept until their commit"
             _add(tar, image.name, image.data)
             _add(tar, f"{stem}.json", described)

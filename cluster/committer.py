@@ -22,7 +22,8 @@ class Committer:
     """One thread's work: ``run`` returns when the worker is leaving and nothing is left to commit.
 
     Due shards are served in the order of their last commit, so none waits for more than one commit
-    of each other. A shard whose lease was lost is revoked and not touched again; a coordinator that
+    of each other. When none is due but the engine waits for memory, the shard that holds most of it
+    is served. A shard whose lease was lost is revoked and not touched again; a coordinator that
     is lost ends the worker, but not before what is finished is committed.
 
     Args:
@@ -49,16 +50,22 @@ class Committer:
     def run(self) -> None:
         """Commit what is due until the worker leaves."""
         while (held := self._await_due()) is not None:
-            with self._state.changed:
-                batch, last = held.work.take(), held.work.all_done
-                held.committed_at_s = time.monotonic()
-            try:
-                self._commit(held, batch, last=last)
-            except (LeaseLost, CommitUnknown):
-                self._state.revoke([held.shard_id])
-                continue
-            if last:
-                self._sealed(held)
+            self._serve(held)
+
+    def _serve(self, held: HeldShard) -> None:
+        with self._state.changed:
+            batch, last = held.work.take(), held.work.all_done
+            held.committed_at_s = time.monotonic()
+            self._state.begin_commit(len(batch.images))
+        try:
+            self._commit(held, batch, last=last)
+        except (LeaseLost, CommitUnknown):
+            self._state.revoke([held.shard_id])
+            return
+        finally:
+            self._state.end_commit(len(batch.images))
+        if last:
+            self._sealed(held)
 
     def _await_due(self) -> HeldShard | None:
         """The shard to serve next; None when leaving and none is left."""
@@ -74,6 +81,8 @@ class Committer:
                 due = [held for wait_s, held in waits if wait_s <= 0]
                 if due:
                     return min(due, key=lambda held: held.committed_at_s)
+                if state.crowded and any(held.work.ready_images for _, held in waits):
+                    return max(waits, key=lambda wait: wait[1].work.ready_images)[1]
                 if state.leaving:
                     return None
                 soonest_s = min((wait_s for wait_s, _ in waits), default=_LONGEST_WAIT_S)

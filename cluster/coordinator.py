@@ -72,7 +72,8 @@ class BeatReply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """The run at a glance."""
+    """The run at a glance. ``silent`` workers gave no sign of life for longer than a lease lasts;
+    their shards are no longer their own."""
 
     shards: int
     sealed: int
@@ -83,6 +84,7 @@ class Snapshot:
     offered: int
     lifetime_ns: int
     phases: tuple[str, ...]
+    silent: tuple[str, ...]
     finished: bool
 
 
@@ -115,6 +117,7 @@ class Coordinator:
         self._lock = threading.Lock()
         self._revoked: dict[str, list[int]] = {}
         self._progress: dict[str, WorkerProgress] = {}
+        self._gone: set[str] = set()
         self._past = (0, 0, 0, 0)
         self._sealed_counts = Counts()
         self._draining = False
@@ -123,6 +126,8 @@ class Coordinator:
         """Ask for one more shard. A worker that lost shards must hear of it in a beat first, or it
         could not tell the lost hold from the new one."""
         with self._lock:
+            if worker in self._gone:
+                return Dismiss(worker=worker)
             now_s = self._clock()
             self._board.handle(Beat(worker=worker, now_s=now_s))
             self._route(self._board.handle(Clock(now_s=now_s)))
@@ -148,14 +153,18 @@ class Coordinator:
     def beat(self, worker: str, progress: WorkerProgress) -> BeatReply:
         """A sign of life with progress."""
         with self._lock:
+            if worker in self._gone:
+                return BeatReply(revoked=(), drain=True)
             self._progress[worker] = progress
             self._board.handle(Beat(worker=worker, now_s=self._clock()))
             self._route(self._board.handle(Clock(now_s=self._clock())))
             return BeatReply(revoked=tuple(self._revoked.pop(worker, ())), drain=self._draining)
 
     def gone(self, worker: str, crashed: bool) -> None:
-        """A worker's process ended; called by the supervisor."""
+        """A worker's process ended; called by the supervisor. What it said before and arrives later
+        is not heard any more."""
         with self._lock:
+            self._gone.add(worker)
             self._board.handle(Gone(worker=worker, crashed=crashed))
             self._revoked.pop(worker, None)
             last = self._progress.pop(worker, None)
@@ -175,8 +184,11 @@ class Coordinator:
             self._board.handle(Drain())
 
     def snapshot(self) -> Snapshot:
-        """Totals for the progress display."""
+        """Totals for the progress display, and who is silent. Time passes here too: when the only
+        worker is silent, nobody else asks or beats."""
         with self._lock:
+            now_s = self._clock()
+            self._route(self._board.handle(Clock(now_s=now_s)))
             alive = list(self._progress.values())
             made, occupied, offered, lifetime_ns = self._past
             return Snapshot(
@@ -189,6 +201,7 @@ class Coordinator:
                 offered=offered + sum(p.offered for p in alive),
                 lifetime_ns=lifetime_ns + sum(p.lifetime_ns for p in alive),
                 phases=tuple(p.phase for p in alive),
+                silent=self._board.silent(now_s),
                 finished=self._board.finished,
             )
 

@@ -16,7 +16,8 @@ class EngineLoop:
     """Drives an engine in the caller's thread and uploads in ``pool`` beside it.
 
     ``run`` returns when nothing is left to do or the worker drains, and raises what the engine
-    raises: then the device is lost. At most ``_most_uploads`` finished images wait in memory.
+    raises: then the device is lost. How many finished images may be in memory is the state's to
+    say: see ``WorkerState.bound``.
     """
 
     def __init__(
@@ -28,7 +29,6 @@ class EngineLoop:
         *,
         link: CoordinatorLink,
         worker: str,
-        io_threads: int,
     ) -> None:
         self._engine = engine
         self._uploader = uploader
@@ -36,16 +36,13 @@ class EngineLoop:
         self._state = state
         self._link = link
         self._worker = worker
-        self._most_uploads = 4 * engine.info.max_batch + 2 * io_threads
 
     def run(self) -> None:
         """Tick until the work is over."""
         engine = self._engine
         while True:
             self._forget_revoked()
-            requests = self._state.next_requests(
-                room=engine.room, busy=engine.busy, most_uploads=self._most_uploads
-            )
+            requests = self._state.next_requests(room=engine.room, busy=engine.busy)
             if requests is None:
                 return
             engine.admit(requests)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import shlex
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -60,10 +61,11 @@ def write_job(store: Store, job: JobRecord) -> None:
 def output_taken(store: Store, digest: str) -> OutputTaken:
     """The error for a run into an output that holds a job, which may be this very one."""
     there = read_job(store)
+    where = shlex.quote(store.url)
     if there.digest == digest:
         return OutputTaken(
             f"{store.url} already holds this job (started {there.created_at}); continue it with "
-            f"'imagemill resume {store.url}' or look at it with 'imagemill status {store.url}'"
+            f"'imagemill resume {where}' or look at it with 'imagemill status {where}'"
         )
     return OutputTaken(
         f"{store.url} holds another job ('{there.config.job.name}', started {there.created_at}); "
@@ -141,6 +143,17 @@ def open_run(store: Store, *, generation: int, workers: int, version: str) -> Ru
         return record
 
 
+def write_run_end(store: Store, run: int, reason: str) -> None:
+    """Record that run number ``run`` is over. A run that was killed has no such record."""
+    ended = {"ended_at": utc_now(), "reason": reason}
+    store.put(layout.run_end(run), (json.dumps(ended) + "\n").encode())
+
+
+def run_ended(store: Store, run: int) -> bool:
+    """Whether run number ``run`` said that it is over."""
+    return store.exists(layout.run_end(run))
+
+
 def ask_cancel(store: Store, run: int) -> None:
     """Ask run number ``run`` to stop."""
     store.put(layout.cancel(run), (json.dumps({"asked_at": utc_now()}) + "\n").encode())
@@ -164,7 +177,7 @@ def open_retry(store: Store, shards: tuple[int, ...]) -> RetryRecord:
     except CommitConflict as error:
         raise OutputTaken(
             f"another retry of {store.url} was asked for at this moment; look at it with "
-            f"'imagemill status {store.url}'"
+            f"'imagemill status {shlex.quote(store.url)}'"
         ) from error
     return record
 

@@ -16,6 +16,8 @@ PLAN_STAGED = "plan/staged"
 MANIFEST = "manifest.json"
 WORKER_LEDGER = "ledger/workers.parquet"
 """The lines of the workers' lifetimes: derived from their stamps, rebuilt at will."""
+WORKERS = "workers/"
+"""Folder of the workers' newest stamps."""
 REPORT = "report.html"
 CONTACT_SHEET = "contact_sheet.png"
 README = "README.md"
@@ -71,19 +73,19 @@ def attempt_of(key: str) -> tuple[int, int] | None:
     return (int(found[1]), int(found[2])) if found else None
 
 
-def stamps(worker: str) -> str:
-    """Folder of a worker's stamps."""
-    return f"workers/{worker}/"
-
-
-def stamp(worker: str, seq: int) -> str:
-    """Key of a worker's stamp."""
-    return f"{stamps(worker)}{seq:08d}.json"
+def stamp(worker: str) -> str:
+    """Key of a worker's newest stamp; only the worker itself replaces it."""
+    return f"{WORKERS}{worker}.json"
 
 
 def run(number: int) -> str:
     """Key of a run record."""
     return f"runs/{number:06d}.json"
+
+
+def run_end(number: int) -> str:
+    """Key of the record that run ``number`` ended."""
+    return f"ends/{number:06d}.json"
 
 
 def cancel(number: int) -> str:

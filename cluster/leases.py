@@ -151,6 +151,11 @@ class LeaseBoard:
         """How many shards are leased now."""
         return sum(len(hold.shards) for hold in self._holds.values())
 
+    def silent(self, now_s: float) -> tuple[str, ...]:
+        """The known workers that showed no sign of life for longer than ``lease_s``, with shards or
+        without. They stay so until they show one or are said to be gone."""
+        return tuple(name for name, hold in self._holds.items() if now_s > hold.deadline_s)
+
     def handle(self, event: Event) -> list[Instruction]:
         """Take one event in; returns what the shell must do. Unknown workers' words are ignored."""
         match event:

@@ -16,6 +16,7 @@ from typing import Any
 from conf.errors import CorruptOutput
 
 SCHEMA = 1
+_NEXT = "'imagemill verify OUTPUT' tells what else is damaged"
 Ranges = tuple[tuple[int, int], ...]
 """Sorted, disjoint, half-open [start, end) ranges of row offsets inside a shard."""
 
@@ -57,12 +58,14 @@ class Opening:
     """The opening record of a lease epoch: the one point of decision about a shard.
 
     Whatever an older epoch commits after this record is on no list and does not count. A ``sealed``
-    opening starts no work: its list is the shard's final content. ``nonce`` makes every writer's
-    record unique, so that re-reading tells whose write landed.
+    opening starts no work: its list is the shard's final content. ``attempt`` counts the openings
+    that start work, this one included. ``nonce`` makes every writer's record unique, so that
+    re-reading tells whose write landed.
     """
 
     shard_id: int
     epoch: int
+    attempt: int
     worker: str
     nonce: str
     opened_at: str
@@ -153,9 +156,11 @@ def _checked(data: bytes, kind: str, key: str) -> dict[str, Any]:
     try:
         plain = json.loads(data)
     except ValueError as error:
-        raise CorruptOutput(f"{key} is not JSON ({error}); expected a {kind} record") from error
+        raise CorruptOutput(f"{key} is damaged: it is not JSON ({error}); {_NEXT}") from error
     if not isinstance(plain, dict) or plain.get("kind") != kind or plain.get("schema") != SCHEMA:
-        raise CorruptOutput(f"{key} is not a {kind} record of schema {SCHEMA}")
+        raise CorruptOutput(
+            f"{key} is damaged: it holds no record of kind {kind}, schema {SCHEMA}; {_NEXT}"
+        )
     del plain["kind"], plain["schema"]
     return plain
 
@@ -174,7 +179,9 @@ def _fields_of(kind: str, key: str) -> Iterator[None]:
     try:
         yield
     except (TypeError, KeyError, ValueError, AttributeError) as error:
-        raise CorruptOutput(f"{key} is a {kind} record with wrong fields: {error}") from error
+        raise CorruptOutput(
+            f"{key} is damaged: a record of kind {kind} with wrong fields ({error}); {_NEXT}"
+        ) from error
 
 
 def opening_from_json(data: bytes, key: str) -> Opening:

@@ -36,10 +36,12 @@ class CountedCommit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardState:
-    """What counts of a shard. ``epoch`` 0: nobody ever opened it."""
+    """What counts of a shard. ``epoch`` 0: nobody ever opened it. ``attempt``: how many openings
+    started work on it; seals are openings that do not."""
 
     shard_id: int
     epoch: int
+    attempt: int
     sealed: bool
     generation: int
     commits: tuple[CountedCommit, ...]
@@ -66,7 +68,9 @@ def read_shard_state(store: Store, shard_id: int) -> ShardState:
     """Fold a shard's records into what counts. One listing of openings and one of commits."""
     openings = store.listing(layout.openings(shard_id))
     if not openings:
-        return ShardState(shard_id=shard_id, epoch=0, sealed=False, generation=0, commits=())
+        return ShardState(
+            shard_id=shard_id, epoch=0, attempt=0, sealed=False, generation=0, commits=()
+        )
     newest = _read_opening(store, openings[-1].key)
     accepted = list(newest.accepted)
     if not newest.sealed:
@@ -78,6 +82,7 @@ def read_shard_state(store: Store, shard_id: int) -> ShardState:
     return ShardState(
         shard_id=shard_id,
         epoch=newest.epoch,
+        attempt=newest.attempt,
         sealed=newest.sealed,
         generation=newest.generation,
         commits=tuple(
@@ -139,6 +144,7 @@ class ShardLog:
         opening = Opening(
             shard_id=shard_id,
             epoch=state.epoch + 1,
+            attempt=state.attempt + 1,
             worker=worker,
             nonce=secrets.token_hex(8),
             opened_at=now(),
@@ -150,6 +156,7 @@ class ShardLog:
         fresh = ShardState(
             shard_id=shard_id,
             epoch=opening.epoch,
+            attempt=opening.attempt,
             sealed=False,
             generation=generation,
             commits=commits,
@@ -160,6 +167,11 @@ class ShardLog:
     def epoch(self) -> int:
         """The epoch that this log writes under."""
         return self._opening.epoch
+
+    @property
+    def attempt(self) -> int:
+        """The number of this attempt at the shard, from 1."""
+        return self._opening.attempt
 
     @property
     def shard_id(self) -> int:
@@ -198,6 +210,7 @@ class ShardLog:
             Opening(
                 shard_id=self._opening.shard_id,
                 epoch=self.epoch + 1,
+                attempt=self._opening.attempt,
                 worker=self._opening.worker,
                 nonce=secrets.token_hex(8),
                 opened_at=now(),

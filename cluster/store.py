@@ -31,6 +31,7 @@ from conf.errors import (
 
 T = TypeVar("T")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM)
 _EXISTS = (errno.EEXIST, errno.EINVAL)
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
@@ -78,17 +79,17 @@ class Store:
         Raises:
             CommitConflict: the key holds other content; nothing was changed.
             CommitUnknown: the write may have landed, and re-reading did not answer either.
-            StoreFull, StoreUnavailable: it surely did not land.
+            StoreFull, StoreRefused: it did not land.
+            StoreUnavailable: it was not seen to land within the attempts. On a remote store it may
+                land still: whoever named rows in it must treat it as unknown.
         """
-        if self._local:
-            self._guarded(key, lambda: self._link_new(key, data))
-            return
-        self._retrying(key, lambda: self._create(key, data))
+        create = self._link_new if self._local else self._create
+        self._retrying(key, lambda: create(key, data))
 
     def put(self, key: str, data: bytes) -> None:
         """Write or replace an object that is derived from others (reports, indexes)."""
         if self._local:
-            self._guarded(key, lambda: self._replace(key, data))
+            self._retrying(key, lambda: self._replace(key, data))
             return
         self._retrying(key, lambda: self._fs.pipe_file(self.path(key), data))
 
@@ -189,12 +190,6 @@ class Store:
         relative = name[len(self._root) :] if name.startswith(self._root) else name
         return Entry(key=relative.lstrip("/"), bytes=int(item["size"] or 0))
 
-    def _guarded(self, key: str, operation: Callable[[], T]) -> T:
-        try:
-            return operation()
-        except OSError as error:
-            raise _mapped(error, self.path(key)) from error
-
     def _retrying(self, key: str, operation: Callable[[], T]) -> T:
         """Run with exponential pauses and full jitter; only what may pass is tried again."""
         for attempt in range(1, self._attempts + 1):
@@ -218,13 +213,20 @@ class Store:
                 raise CommitConflict(f"{target} exists with other content") from None
         finally:
             temporary.unlink(missing_ok=True)
+        _sync_folder(target.parent)
 
     def _replace(self, key: str, data: bytes) -> None:
         target = Path(self.path(key))
-        os.replace(self._write_temporary(target, data), target)
+        temporary = self._write_temporary(target, data)
+        try:
+            os.replace(temporary, target)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+        _sync_folder(target.parent)
 
     def _write_temporary(self, target: Path, data: bytes) -> Path:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(target.parent)
         scratch = Path(self._root) / ".tmp"
         scratch.mkdir(exist_ok=True)
         temporary = scratch / f"{os.getpid()}-{secrets.token_hex(8)}"
@@ -258,6 +260,32 @@ class Store:
             raise CommitUnknown(f"{path}: the write may have landed ({error})") from error
         if found != data:
             raise CommitConflict(f"{path} exists with other content") from error
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder that outlives a power cut, with those above it."""
+    if folder.is_dir():
+        return
+    if folder.parent != folder:
+        _make_folder(folder.parent)
+    try:
+        folder.mkdir(exist_ok=True)
+    except FileExistsError as error:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from error
+    _sync_folder(folder.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make new names in the folder outlive a power cut, where the file system knows how."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
 
 
 def _mapped(error: OSError, path: str) -> Exception:

@@ -1,7 +1,7 @@
-"""Starts Ray and the actors, replaces workers that die, and ends the run.
+"""Starts the actors, replaces workers that die or hang, and ends the run.
 
 The supervisor lives in the driver. It decides nothing about shards: it tells the coordinator who is
-gone, and stops when the workers have left.
+gone, and stops when the workers have left. The connection to Ray is ``ray_session``'s.
 """
 
 from __future__ import annotations
@@ -9,18 +9,18 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import RayActorError, RayTaskError
 
 from cluster.actors import CoordinatorActor, WorkerActor, answer_of
 from cluster.coordinator import Snapshot
+from cluster.ray_session import Resources
 from cluster.worker import WorkerOutcome
-from conf.errors import ConfigError, CoordinatorLost
+from conf.errors import CoordinatorLost, NoWorkers
 from conf.schema import RunConfig
 
 log = logging.getLogger("imagemill")
@@ -76,70 +76,10 @@ class RunEnd:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Resources:
-    """What the cluster gives and a worker takes."""
-
-    workers: int
-    gpus_per_worker: float
-    threads: int
-
-
-@dataclass(slots=True)
-class _Crew:
-    names: dict[Any, str] = field(default_factory=dict)
-    actors: dict[str, Any] = field(default_factory=dict)
-    hellos: list[Any] = field(default_factory=list)
-    started: int = 0
-
-
-@contextmanager
-def ray_session(config: RunConfig) -> Iterator[None]:
-    """Connect to the configured cluster, or start Ray here; left as found.
-
-    Raises:
-        ConfigError: the cluster cannot be reached.
-    """
-    cluster = config.cluster
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if ray.is_initialized():
-        yield
-        return
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    try:
-        if cluster.address == "local":
-            cores = max(os.cpu_count() or 1, (cluster.workers or 1))
-            ray.init(
-                "local",
-                num_cpus=cores,
-                include_dashboard=False,
-                object_store_memory=100 * 1024 * 1024,
-                **quiet,
-            )
-        else:
-            ray.init(cluster.address, **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise ConfigError(
-            f"cannot reach the Ray cluster at cluster.address={cluster.address}: {error}"
-        ) from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def resources(config: RunConfig) -> Resources:
-    """Size the crew by the connected cluster."""
-    total = ray.cluster_resources()
-    gpus, cores = float(total.get("GPU", 0)), int(total.get("CPU", 1))
-    wanted = config.cluster.gpus_per_worker
-    per_worker = (1.0 if gpus else 0.0) if wanted is None else wanted
-    if per_worker > gpus:
-        raise ConfigError(
-            f"cluster.gpus_per_worker is {per_worker:g}; the cluster has {gpus:g} GPUs"
-        )
-    fitting = int(gpus / per_worker) if per_worker else 1
-    workers = config.cluster.workers or max(1, fitting)
-    return Resources(workers=workers, gpus_per_worker=per_worker, threads=max(1, cores // workers))
+class _Member:
+    name: str
+    actor: Any
+    hello: Any
 
 
 class Supervisor:
@@ -149,7 +89,8 @@ class Supervisor:
         self._config = config
         self._assignment = assignment
         self._size = size
-        self._crew = _Crew()
+        self._crew: dict[Any, _Member] = {}
+        self._hired = 0
         self._crashes = 0
         self._restarts = 0
         self._done_at_crash = -1
@@ -172,7 +113,7 @@ class Supervisor:
         """Work until every worker has left.
 
         Raises:
-            ConfigError: no worker could start.
+            NoWorkers: none could start in time.
             CoordinatorLost: the coordinator is gone; workers have committed what they finished.
         """
         try:
@@ -187,22 +128,26 @@ class Supervisor:
         )
 
     def _work(self, control: Control, on_progress: Callable[[Snapshot], None]) -> None:
-        if self._total:
+        if control.drain:
+            self._drain(control.drain)
+        elif self._total:
             for _ in range(min(self._size.workers, self._total)):
                 self._hire()
             self._await_first(control)
         cancel_due_s = time.monotonic() + _CANCEL_EVERY_S
-        while self._crew.names and not control.abort:
+        while self._crew and not control.abort:
             if time.monotonic() >= cancel_due_s:
                 cancel_due_s = time.monotonic() + _CANCEL_EVERY_S
                 if control.cancelled():
                     self._drain("cancelled")
             if control.drain:
                 self._drain(control.drain)
-            ready, _ = ray.wait(list(self._crew.names), num_returns=1, timeout=_POLL_S)
+            ready, _ = ray.wait(list(self._crew), num_returns=1, timeout=_POLL_S)
             for reference in ready:
                 self._left(reference)
-            on_progress(self.snapshot())
+            snapshot = self.snapshot()
+            self._replace(snapshot.silent)
+            on_progress(snapshot)
 
     def _let_leave(self, control: Control) -> None:
         """Wait for the workers to notice that the coordinator is gone and to leave.
@@ -214,7 +159,7 @@ class Supervisor:
             extra={"event": "coordinator_lost"},
         )
         ray.kill(self._coordinator)
-        running = list(self._crew.names)
+        running = list(self._crew)
         deadline_s = time.monotonic() + _LEAVE_S
         while running and time.monotonic() < deadline_s and not control.abort:
             _, running = ray.wait(running, num_returns=len(running), timeout=_POLL_S)
@@ -230,9 +175,8 @@ class Supervisor:
 
     def _hire(self) -> None:
         """Start one worker under a name that no other ever had."""
-        number = self._crew.started
-        self._crew.started += 1
-        name = f"r{self._assignment.run:04d}-w{number:04d}"
+        name = f"r{self._assignment.run:04d}-w{self._hired:04d}"
+        self._hired += 1
         environment = {"OMP_NUM_THREADS": str(self._size.threads)}
         if not self._size.gpus_per_worker:
             environment |= _CPU_WORKER
@@ -252,57 +196,89 @@ class Supervisor:
                 coordinator=self._coordinator,
             )
         )
-        self._crew.actors[name] = actor
-        self._crew.hellos.append(actor.hello.remote())
-        self._crew.names[actor.run.remote()] = name
+        hello, end = actor.hello.remote(), actor.run.remote()
+        self._crew[end] = _Member(name=name, actor=actor, hello=hello)
 
     def _await_first(self, control: Control) -> None:
         deadline_s = time.monotonic() + self._config.cluster.start_timeout_s
-        while time.monotonic() < deadline_s and not control.abort:
-            ready, _ = ray.wait(self._crew.hellos, num_returns=1, timeout=_POLL_S)
-            if ready:
-                self._crew.hellos.clear()
+        hellos = [member.hello for member in self._crew.values()]
+        while time.monotonic() < deadline_s:
+            ready, _ = ray.wait(hellos, num_returns=1, timeout=_POLL_S)
+            if ready or control.drain or control.abort:
                 return
-        if not control.abort:
-            raise ConfigError(
-                f"no worker could start within cluster.start_timeout_s="
-                f"{self._config.cluster.start_timeout_s:g}: each needs 1 CPU and "
-                f"{self._size.gpus_per_worker:g} GPUs; free in the cluster: "
-                f"{_described(ray.available_resources())}"
-            )
+        raise NoWorkers(
+            f"no worker could start within cluster.start_timeout_s="
+            f"{self._config.cluster.start_timeout_s:g}: each needs 1 CPU and "
+            f"{self._size.gpus_per_worker:g} GPUs; free in the cluster: "
+            f"{_described(ray.available_resources())}; free some, or change cluster.*"
+        )
 
     def _left(self, reference: Any) -> None:
-        """A worker's run ended: well, with an error that stops the job, or by dying."""
-        name = self._crew.names.pop(reference)
-        del self._crew.actors[name]
+        """A worker's run ended: well, with an error that stops the job or only it, or by dying."""
+        member = self._crew.pop(reference)
         try:
             outcome: WorkerOutcome = ray.get(reference)
         except (RayActorError, RayTaskError) as error:
-            self._crashed(name, error)
+            answer_of(self._coordinator.gone.remote(member.name, True))
+            self._lost(member.name, f"died: {_last_line(error)}")
             return
-        answer_of(self._coordinator.gone.remote(name, False))
-        if outcome.error is not None:
+        answer_of(self._coordinator.gone.remote(member.name, False))
+        if outcome.error is None:
+            return
+        if outcome.retryable:
+            self._lost(member.name, f"stopped: {outcome.message}")
+        else:
             self._drain(outcome.message)
 
-    def _crashed(self, name: str, error: RayError) -> None:
-        answer_of(self._coordinator.gone.remote(name, True))
-        reason = _last_line(error)
-        log.warning("worker %s died: %s", name, reason, extra={"event": "worker_died"})
-        counts = self.snapshot().counts
-        done = counts.rows + counts.quarantined
+    def _replace(self, silent: Sequence[str]) -> None:
+        """Kill workers that hang. Their shards' attempts were counted when the leases ran out, so
+        that they are gone without a crash."""
+        for end, member in list(self._crew.items()):
+            if member.name in silent and end in self._crew:
+                self._discard(end)
+                self._lost(member.name, f"was silent for {self._config.cluster.lease_s:g} s")
+
+    def _discard(self, end: Any) -> None:
+        """Kill a worker whose end nobody waits for, and say that it is gone."""
+        member = self._crew.pop(end)
+        ray.kill(member.actor)
+        answer_of(self._coordinator.gone.remote(member.name, False))
+
+    def _lost(self, name: str, how: str) -> None:
+        """Hire another in a worker's place, unless nothing gets done any more."""
+        snapshot = self.snapshot()
+        done = snapshot.counts.rows + snapshot.counts.quarantined
         self._crashes = 1 if done > self._done_at_crash else self._crashes + 1
         self._done_at_crash = max(done, self._done_at_crash)
-        if self._crashes > max(_FEWEST_CRASHES, 4 * self._config.job.max_attempts):
-            self._drain(f"{self._crashes} workers died in a row without finishing a row: {reason}")
-        elif not self._draining:
+        hopeless = self._crashes > max(_FEWEST_CRASHES, 4 * self._config.job.max_attempts)
+        replaced = not (hopeless or self._draining or snapshot.finished)
+        log.warning(
+            "worker %s %s%s",
+            name,
+            how,
+            ": replaced" if replaced else "",
+            extra={"event": "worker_lost"},
+        )
+        if replaced:
             self._restarts += 1
             self._hire()
+        elif hopeless:
+            self._drain(
+                f"{self._crashes} workers in a row were lost without finishing a row; the last "
+                f"one, {name}, {how}"
+            )
 
     def _drain(self, reason: str) -> None:
-        if not self._draining:
-            self._draining = True
-            self._reason = reason
-            answer_of(self._coordinator.drain.remote())
+        """Let the workers finish; those that have not even started are not waited for."""
+        if self._draining:
+            return
+        self._draining = True
+        self._reason = reason
+        answer_of(self._coordinator.drain.remote())
+        for end, member in list(self._crew.items()):
+            started, _ = ray.wait([member.hello], timeout=0)
+            if not started:
+                self._discard(end)
 
 
 def _last_line(error: BaseException) -> str:

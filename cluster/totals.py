@@ -94,7 +94,7 @@ def fold(store: Store, plan: PlanReader) -> Totals:
     totals = Totals(rows=plan.rows, shards=plan.shards)
     for state in states(store, plan):
         totals.sealed += state.sealed
-        totals.attempts = max(totals.attempts, state.epoch - state.sealed)
+        totals.attempts = max(totals.attempts, state.attempt)
         for commit, quarantine in counted(state):
             totals.add_commit(commit, quarantine=quarantine)
     add_stamps(store, totals)
@@ -103,11 +103,11 @@ def fold(store: Store, plan: PlanReader) -> Totals:
 
 def add_stamps(store: Store, totals: Totals) -> None:
     """Let the workers' own stamps extend what their commits told of their lifetimes."""
-    for worker in store.folders("workers/"):
-        keys = [entry.key for entry in store.listing(layout.stamps(worker))]
-        data = store.get(keys[-1]) if keys else None
+    for entry in store.listing(layout.WORKERS):
+        data = store.get(entry.key)
         if data is not None:
-            totals.workers.setdefault(worker, WorkerUse()).see(stamp_from_json(data, keys[-1]))
+            stamp = stamp_from_json(data, entry.key)
+            totals.workers.setdefault(stamp.worker, WorkerUse()).see(stamp)
 
 
 def worker_lines(totals: Totals, price: Price) -> list[LedgerLine]:

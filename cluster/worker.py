@@ -23,9 +23,19 @@ from cluster.money import price_of
 from cluster.pulse import Pulse
 from cluster.store import Store
 from cluster.worker_state import WorkerState
-from conf.errors import CoordinatorLost, ImageMillError
+from conf.errors import (
+    CommitConflict,
+    CommitUnknown,
+    CoordinatorLost,
+    ImageMillError,
+    LeaseLost,
+    Retryable,
+)
 from conf.schema import RunConfig
 from operators.engine import Engine, EngineInfo, EngineStats
+
+_MAY_PASS = (Retryable, CommitUnknown, CommitConflict, LeaseLost)
+"""What ends a worker, but not the job: the next epoch of the shard starts from what landed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,11 +51,22 @@ class Identity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerOutcome:
-    """How a worker ended. ``error`` names the class of our tree that stopped it, if any."""
+    """How a worker ended. ``error`` names the class of our tree that stopped it, if any.
+
+    ``retryable``: the error may pass, so that another worker can go on in its place.
+    """
 
     worker: str
-    error: str | None
-    message: str
+    error: str | None = None
+    message: str = ""
+    retryable: bool = False
+
+
+def begin_lifetime(identity: Identity) -> Lifetime:
+    """The life of this worker, from now on."""
+    return Lifetime(
+        worker=identity.worker, run=identity.run, node=identity.node, gpus=identity.gpus
+    )
 
 
 class Worker:
@@ -54,6 +75,9 @@ class Worker:
     Invariant: when ``run`` ends, everything that was finished is committed or its shard was lost,
     every lease is sealed or given back as far as the coordinator could be told, and the closing
     stamp is in the store if the store takes it.
+
+    Args:
+        lifetime: begun when the worker's process began to be paid for; None: it begins now.
     """
 
     def __init__(
@@ -65,6 +89,7 @@ class Worker:
         shards: Shards,
         link: CoordinatorLink,
         make_engine: Callable[[], Engine],
+        lifetime: Lifetime | None = None,
     ) -> None:
         self._config = config
         self._me = identity
@@ -73,9 +98,7 @@ class Worker:
         self._make_engine = make_engine
         self._engine: Engine | None = None
         self._state = WorkerState()
-        self._lifetime = Lifetime(
-            worker=identity.worker, run=identity.run, node=identity.node, gpus=identity.gpus
-        )
+        self._lifetime = lifetime or begin_lifetime(identity)
         self._feeder = Feeder(
             config,
             self._state,
@@ -140,6 +163,8 @@ class Worker:
     def _drive(self, engine: Engine) -> None:
         uploader = ImageUploader(self._store, self._config.output, engine.info)
         threads = self._config.cluster.io_threads
+        uploads = 4 * engine.info.max_batch + 2 * threads
+        self._state.bound(uploads=uploads, images=2 * self._config.job.commit_images + uploads)
         with ThreadPoolExecutor(threads, "io") as pool:
             EngineLoop(
                 engine,
@@ -148,7 +173,6 @@ class Worker:
                 self._state,
                 link=self._link,
                 worker=self._me.worker,
-                io_threads=threads,
             ).run()
 
     def _committer(self, engine: EngineInfo) -> Committer:
@@ -197,8 +221,11 @@ class Worker:
             error = error or late
         if error is not None and not isinstance(error, ImageMillError):
             raise error
+        if error is None:
+            return WorkerOutcome(worker=self._me.worker)
         return WorkerOutcome(
             worker=self._me.worker,
-            error=type(error).__name__ if error else None,
-            message=str(error) if error else "",
+            error=type(error).__name__,
+            message=str(error),
+            retryable=isinstance(error, _MAY_PASS) and not isinstance(error, CoordinatorLost),
         )

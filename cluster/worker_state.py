@@ -18,10 +18,18 @@ from operators.request import Request
 
 _QUEUE = 256
 """Requests that wait before the engine; reading goes on when fewer do."""
+_MOST_SHARDS = 8
+"""Shards that are held at a time."""
+_FEW_ROWS = 64
+"""Shards of so few rows that they could not fill a batch may be more, up to so many rows."""
 
 
 class WorkerState:
     """Safe to use from several threads; every change is made under ``changed`` and wakes all.
+
+    Memory is bounded whatever the store does: another shard is wanted only while few are held, and
+    the engine goes on only while few images wait for their upload or commit. Images of a row that
+    lacks some do not count: only the engine can make it ready to be committed.
 
     Invariants: a request is in the queue, in the engine, in an upload, or its image is in its
     shard's work; the owners know the requests of the first two. A leased shard is being opened,
@@ -39,6 +47,9 @@ class WorkerState:
         self._queue: deque[Request] = deque()
         self._owners: dict[str, HeldShard] = {}
         self._uploads = 0
+        self._most_uploads = 1
+        self._committing = 0
+        self._most_waiting = 1
         self._words = 0
         self._dismissed = False
         self._draining = False
@@ -86,8 +97,14 @@ class WorkerState:
     def await_room(self) -> bool:
         """Wait until another shard is wanted; false when draining."""
         with self.changed:
-            self.changed.wait_for(lambda: self._draining or (not self._revoked and not self._queue))
+            self.changed.wait_for(lambda: self._draining or self._wants_shard())
             return not self._draining
+
+    def _wants_shard(self) -> bool:
+        if self._revoked or self._queue:
+            return False
+        rows = sum(held.work.shard.rows for held in self._held.values())
+        return len(self._held) < _MOST_SHARDS or rows < _FEW_ROWS
 
     @property
     def words(self) -> int:
@@ -189,8 +206,34 @@ class WorkerState:
             self.changed.notify_all()
             return True
 
-    def next_requests(self, *, room: int, busy: bool, most_uploads: int) -> list[Request] | None:
-        """Up to ``room`` requests for the engine, waiting while neither it nor we can do anything.
+    def bound(self, *, uploads: int, images: int) -> None:
+        """How many images may be in upload, and with them how many may wait for a commit, before
+        the engine has to wait; a batch more may come out of its last tick."""
+        with self.changed:
+            self._most_uploads, self._most_waiting = uploads, images
+            self.changed.notify_all()
+
+    @property
+    def crowded(self) -> bool:
+        """Whether the engine waits for commits."""
+        with self.changed:
+            ready = sum(held.work.ready_images for held in self.holds())
+            return ready + self._committing + self._uploads >= self._most_waiting
+
+    def begin_commit(self, images: int) -> None:
+        """So many images are being committed; they are still in memory."""
+        with self.changed:
+            self._committing += images
+
+    def end_commit(self, images: int) -> None:
+        """They are not any more, committed or lost."""
+        with self.changed:
+            self._committing -= images
+            self.changed.notify_all()
+
+    def next_requests(self, *, room: int, busy: bool) -> list[Request] | None:
+        """Up to ``room`` requests for the engine, waiting while neither it nor we can do anything,
+        or too much of what it made is in memory still.
 
         None: nothing is left to do, or the worker drains. Requests of rows that were rejected
         through another of their images are left out.
@@ -203,7 +246,8 @@ class WorkerState:
         def ready() -> bool:
             useful = busy or bool(self._queue)
             revoked = not self._revoked.isdisjoint(self._held)
-            return over() or revoked or (useful and self._uploads < most_uploads)
+            flows = self._uploads < self._most_uploads and not self.crowded
+            return over() or revoked or (useful and flows)
 
         with self.changed:
             self.changed.wait_for(ready)

@@ -15,6 +15,7 @@
     ├── RowRejected            record the row as quarantined and go on
     ├── Retryable              give the work back and retry
     │   ├── StoreUnavailable   the store did not answer
+    │   ├── NoWorkers          no worker could start; free resources, resume the job
     │   └── CoordinatorLost    the run's coordinator died or does not answer; resume the job
     ├── StoreFull              the target cannot take more bytes; stop, keep what is committed
     ├── LeaseLost              somebody else owns the shard now; stop and discard
@@ -95,6 +96,10 @@ class Retryable(ImageMillError):
 
 class StoreUnavailable(Retryable):
     """The store did not answer within its attempts."""
+
+
+class NoWorkers(Retryable):
+    """No worker could start in time."""
 
 
 class CoordinatorLost(Retryable):

@@ -19,6 +19,15 @@ from typing import Any
 
 from conf.errors import ConfigError, UnknownKey
 
+_HOW_FAST = (
+    "engine.max_batch",
+    "engine.simulated_seconds",
+    "engine.simulated_speed",
+    "job.commit_images",
+    "job.commit_seconds",
+    "job.max_attempts",
+    "job.max_quarantined",
+)
 MISSING = "???"
 """Hydra's mark for a value that the user must give."""
 
@@ -190,6 +199,9 @@ class RunConfig:
         """sha256 over everything that decides what the output is (not where or how fast)."""
         plain = self.to_mapping()
         del plain["cluster"], plain["storage"], plain["output"]["path"]
+        for key_path in _HOW_FAST:
+            group, _, leaf = key_path.partition(".")
+            del plain[group][leaf]
         text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import argparse
 import logging
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 
 from rich.console import Console
 
-from cluster.job_log import ask_cancel, generation, is_finished, last_run
+from cluster.job_log import ask_cancel, generation, is_finished, last_run, run_ended
 from cluster.plan_file import PlanReader
 from conf.errors import (
     ConfigError,
     CorruptOutput,
     ImageMillError,
     InputError,
+    StoreFull,
 )
 from conf.schema import known_keys
 from jobs import run as verbs
 from jobs.configure import GROUPS, choices, compose_mapping, to_yaml
 from jobs.dry_run import dry_run_lines
+from jobs.execute import JobResult, version
 from jobs.finish import finish
 from jobs.gc import collect, collected_lines
 from jobs.models import model_lines
@@ -48,10 +51,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refuse(error, given.verbose, WRONG_USE)
     except CorruptOutput as error:
         return _refuse(error, given.verbose, 1)
+    except StoreFull as error:
+        full = StoreFull(f"{error}; free some space, then go on with 'imagemill resume OUTPUT'")
+        return _refuse(full, given.verbose, STOPPED)
     except ImageMillError as error:
         return _refuse(error, given.verbose, STOPPED)
-    except KeyboardInterrupt:
-        print("imagemill: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        what = str(interrupt) or "what is committed counts; 'imagemill status OUTPUT' tells how far"
+        print(f"imagemill: interrupted; {what}", file=sys.stderr)
         return STOPPED
 
 
@@ -69,7 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="A table of prompts becomes a dataset of images, each exactly once and with "
         "its cost.",
     )
-    parser.add_argument("--version", action="version", version=f"imagemill {verbs.version()}")
+    parser.add_argument("--version", action="version", version=f"imagemill {version()}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, help_text, command in (
         ("run", "start a job and work on it until it ends", _run),
@@ -173,7 +180,7 @@ def _retry(given: argparse.Namespace) -> int:
     return _ended(verbs.retry(given.output, given.overrides, Console(stderr=True)))
 
 
-def _ended(result: verbs.JobResult) -> int:
+def _ended(result: JobResult) -> int:
     _print(summary_lines(result.job, result.finish, result.status))
     return result.status
 
@@ -187,13 +194,13 @@ def _status(given: argparse.Namespace) -> int:
 def _cancel(given: argparse.Namespace) -> int:
     _, store = verbs.open_job(given.output, given.overrides)
     last = last_run(store)
-    if last is None or is_finished(store, generation(store)):
+    if last is None or is_finished(store, generation(store)) or run_ended(store, last.run):
         print(f"{given.output}: nothing to cancel, no run is under way")
         return 0
     ask_cancel(store, last.run)
     print(
         f"{given.output}: run {last.run} was asked to stop; it commits what is finished first. "
-        f"Continue later with 'imagemill resume {given.output}'"
+        f"Continue later with 'imagemill resume {shlex.quote(given.output)}'"
     )
     return 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -92,8 +93,9 @@ def _prepare_group(group: str, value: str) -> list[str]:
 def _quoted(value: str) -> str:
     if len(value) >= 2 and value[0] == value[-1] and value[0] in "'\"":
         value = value[1:-1]
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
+    # Hydra un-escapes backslashes only before a quote; ${ would be an interpolation.
+    escaped = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + (m[2] and "\\'"), value)
+    return "'" + escaped.replace("${", "\\${") + "'"
 
 
 def absolute(path: str) -> str:

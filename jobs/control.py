@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
@@ -25,12 +26,16 @@ class SignalControl:
         self._cancelled = cancelled
 
     def __enter__(self) -> SignalControl:
-        try:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._on_signal)
-        except ValueError:
-            self._before.clear()
+        self.install()
         return self
+
+    def install(self) -> None:
+        """Take the signals, also back from a library that took them meanwhile, as Ray does."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before = signal.signal(number, self._on_signal)
+            self._before.setdefault(number, before)
 
     def __exit__(
         self,

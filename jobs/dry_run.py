@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from cluster.input_files import InputFiles
 from conf.schema import RunConfig
-from jobs.measured import rate_key
+from jobs.figures import duration, plural
+from jobs.measured import rate_key, simulated_seconds
 from jobs.plan import PlannedJob, make_plan
 from jobs.preview import Preview, make_preview
 from jobs.run import model_revision, prepare
@@ -40,38 +41,49 @@ def _plan_lines(config: RunConfig, planned: PlannedJob, revision: str) -> list[s
     lines = [
         f"job       {config.job.name} -> {config.output.path}",
         f"model     {config.model.name}, revision {revision}{simulated}",
-        f"input     {planned.rows} rows in {len(planned.inputs)} files, "
-        f"{planned.shard_count} shards of up to {planned.shard_rows} rows",
+        f"input     {plural(planned.rows, 'row')} in {plural(len(planned.inputs), 'file')}, "
+        f"{plural(planned.shard_count, 'shard')} of up to {plural(planned.shard_rows, 'row')}",
     ]
     lines += [f"left out  {problem}" for problem in planned.problems]
-    return lines + [f"warning   {warning}" for warning in planned.warnings]
+    told = {f"left out: {problem}" for problem in planned.problems}
+    return lines + [f"warning   {text}" for text in planned.warnings if text not in told]
 
 
 def _preview_lines(preview: Preview) -> list[str]:
     lines = [
-        f"images    {preview.images}, {preview.guided} with guidance and {preview.unguided} without"
+        f"images    {preview.images:,}, {preview.guided:,} with guidance and "
+        f"{preview.unguided:,} without"
     ]
     for (width, height), count in sorted(preview.shapes.items()):
-        lines.append(f"shape     {width} x {height}: {count} images in batches of their own")
+        lines.append(
+            f"shape     {width} x {height}: {plural(count, 'image')} in batches of their own"
+        )
     lines.append(f"steps     {_counts(preview.steps)}")
     lines.append(f"samplers  {_counts(preview.samplers)}")
     for reason, count in sorted(preview.rejected.items()):
-        lines.append(f"rejected  {count} rows, {reason}: {preview.examples[reason]}")
+        lines.append(f"rejected  {plural(count, 'row')}, {reason}: {preview.examples[reason]}")
     return lines
 
 
 def _counts(counts: Mapping[int, int] | Mapping[str, int]) -> str:
-    return ", ".join(f"{key} ({count})" for key, count in sorted(counts.items())) or "none"
+    return ", ".join(f"{key} ({count:,})" for key, count in sorted(counts.items())) or "none"
 
 
 def _time_line(config: RunConfig, revision: str, preview: Preview) -> str:
-    workers = config.cluster.workers or 1
+    if not preview.images:
+        return "time      none: there is nothing to make, no row of the input can become an image"
+    asked = f"{plural(config.cluster.workers or 1, 'worker')} asked for"
     seconds = preview.seconds(rate_key(config, revision), workers=1)
+    if seconds is None and config.engine.name == "simulated":
+        return (
+            f"time      about {duration(simulated_seconds(config, preview))} of one worker's "
+            f"waiting by the engine's table, plus starting up; {asked}"
+        )
     if seconds is None:
         return (
             "time      not known: no run of this model was measured here yet; try a few rows first"
         )
     return (
-        f"time      about {seconds:.0f} s of one worker's denoising by the rate measured here "
-        f"before, plus starting up; {workers} worker{'' if workers == 1 else 's'} asked for"
+        f"time      about {duration(seconds)} of one worker's denoising by the rate measured here "
+        f"before, plus starting up; {asked}"
     )

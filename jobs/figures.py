@@ -16,7 +16,11 @@ from cluster.records import Stamp
 from cluster.totals import Bill, Totals
 from conf.schema import RunConfig
 
+SIMULATED = "SIMULATED  no model ran; the pictures are drawn placeholders"
+MEND = "mend these rows in the input and run them as a new job"
+"""What to do when every quarantined row was rejected at reading."""
 _SIGNIFICANT = 3
+_DOUBLED = re.compile(r"^(.+?): (?=\1(?:\W|$))", re.DOTALL)
 _USER_INFO = re.compile(r"(?<=://)[^/@\s]+@")
 
 
@@ -155,6 +159,11 @@ def share(part: float) -> str:
     if 99.9 < percent < 100:
         return "over 99.9 %"
     return f"{percent:.1f} %".replace(".0 %", " %")
+
+
+def named_once(problem: str) -> str:
+    """A file's problem without the file's name before it where the problem begins with it."""
+    return _DOUBLED.sub("", problem, count=1)
 
 
 def plural(count: int, noun: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass
 
 from cluster import layout
@@ -14,9 +15,11 @@ from cluster.store import Store
 from cluster.supervisor import RunEnd
 from cluster.tables import ledger_table, to_parquet
 from cluster.totals import Bill, Totals, close, fold, worker_lines
-from conf.errors import CommitConflict
+from conf.errors import CommitConflict, CorruptOutput, StoreFull, StoreUnavailable
 from jobs.gc import collect
 from jobs.report import ReportFacts, write_report
+
+log = logging.getLogger("imagemill")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,11 +47,10 @@ def finish(
     totals = fold(store, plan)
     price = price_of(job.config.pricing)
     closing = close(totals, price)
-    store.put(layout.WORKER_LEDGER, to_parquet(ledger_table(worker_lines(totals, price), price)))
-    if done:
+    if done and end is not None:
         _write_manifest(store, job, number, totals, closing)
         if totals.attempts > 1:
-            collect(store, dry_run=False)
+            _sweep(store)
     broken = tuple(item for item in plan.inputs() if item.problem)
     facts = ReportFacts(
         wall_s=wall_s,
@@ -62,8 +64,40 @@ def finish(
         bill=closing,
         broken_files=broken,
         facts=facts,
-        written=tuple(write_report(store, job, plan, totals, closing, facts)),
+        written=_write_derived(store, job, plan, totals, closing, facts, needed=done),
     )
+
+
+def _write_derived(
+    store: Store,
+    job: JobRecord,
+    plan: PlanReader,
+    totals: Totals,
+    closing: Bill,
+    facts: ReportFacts,
+    *,
+    needed: bool,
+) -> tuple[str, ...]:
+    """Ledger of the workers and reports. Of a job that is not finished they may be missing: a full
+    disk must not hide what was reached and how to go on."""
+    price = price_of(job.config.pricing)
+    lines = to_parquet(ledger_table(worker_lines(totals, price), price))
+    try:
+        store.put(layout.WORKER_LEDGER, lines)
+        return tuple(write_report(store, job, plan, totals, closing, facts))
+    except (StoreFull, StoreUnavailable) as error:
+        if needed:
+            raise
+        log.warning("no report was written: %s", error, extra={"event": "no_report"})
+        return ()
+
+
+def _sweep(store: Store) -> None:
+    """Remove what fenced attempts left, so that globbing the folders reads just what counts."""
+    try:
+        collect(store, dry_run=False)
+    except CorruptOutput as error:
+        log.warning("%s", error, extra={"event": "sweep_stopped"})
 
 
 def _write_manifest(
@@ -76,6 +110,8 @@ def _write_manifest(
         "generation": number,
         "finished_at": utc_now(),
         "job": job.config.job.name,
+        "project": job.config.job.project,
+        "tags": job.config.job.tags,
         "digest": job.digest,
         "model": job.config.model.name,
         "model_revision": job.model_revision,

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 from cluster.job_log import JobRecord
@@ -10,23 +14,68 @@ from cluster.plan_file import PlanReader
 from cluster.store import Store
 from cluster.tables import read_parquet
 from cluster.totals import counted, states
-from conf.schema import RunConfig
+from conf.schema import EngineConfig, RunConfig
 from jobs import rates
+from jobs.preview import Preview
+from operators.engines.simulated import CALIBRATED_PIXELS, step_seconds
 
+_GPUS = Path("/proc/driver/nvidia/gpus")
+_GPU_TIMEOUT_S = 10
+_SIMULATED_BATCH = 8
 _MEASURED_COMMITS = 64
 _COLUMNS = ["width", "height", "steps", "guidance_scale", "sampler", "gpu_seconds"]
 
 
 def rate_key(config: RunConfig, revision: str) -> rates.RateKey:
     """Under what this machine's rate for a configuration is remembered."""
-    device = "cuda" if Path("/dev/nvidia0").exists() else f"cpu{os.cpu_count()}"
     return rates.RateKey(
-        engine=f"{config.engine.name}-{config.engine.precision}",
+        engine=_engine_name(config.engine),
         model=config.model.name,
         revision=revision,
-        device=device,
+        device=device_name(),
         max_batch=config.engine.max_batch or 0,
     )
+
+
+def _engine_name(engine: EngineConfig) -> str:
+    """A simulated engine is as fast as it was told to be, so its speed and table belong to it."""
+    name = f"{engine.name}-{engine.precision}"
+    if engine.name != "simulated":
+        return name
+    table = json.dumps(sorted(engine.simulated_seconds.items())).encode()
+    return f"{name}-x{engine.simulated_speed:g}-{hashlib.sha256(table).hexdigest()[:12]}"
+
+
+def device_name() -> str:
+    """The name of this machine's first GPU, or ``cpu-<cores>``."""
+    for information in sorted(_GPUS.glob("*/information")):
+        with suppress(OSError, UnicodeDecodeError):
+            for line in information.read_text(encoding="utf-8").splitlines():
+                if line.startswith("Model:"):
+                    return line.removeprefix("Model:").strip()
+    return _listed_gpu() or f"cpu-{os.cpu_count()}"
+
+
+def _listed_gpu() -> str:
+    """What ``nvidia-smi -L`` calls the first GPU ("GPU 0: NAME (UUID: …)"); empty without one."""
+    try:
+        listed = subprocess.run(
+            ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=_GPU_TIMEOUT_S, check=True
+        ).stdout
+    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
+        return ""
+    _, found, name = listed.partition("\n")[0].partition(": ")
+    return name.partition(" (UUID")[0].strip() if found else ""
+
+
+def simulated_seconds(config: RunConfig, preview: Preview) -> float:
+    """How long one simulated worker waits by its table when its batch is full."""
+    engine = config.engine
+    if engine.simulated_speed == 0 or not engine.simulated_seconds or not preview.images:
+        return 0.0
+    rows = (engine.max_batch or _SIMULATED_BATCH) * (1 + preview.guided / preview.images)
+    per_row = step_seconds(engine.simulated_seconds, rows) / rows
+    return per_row * preview.pixel_steps / CALIBRATED_PIXELS / engine.simulated_speed
 
 
 def remember_rate(store: Store, job: JobRecord, plan: PlanReader) -> None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import logging
 import shlex
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from importlib.metadata import version as package_version
+from dataclasses import fields, replace
 
 from rich.console import Console
 
@@ -15,32 +13,27 @@ from cluster import layout
 from cluster.input_files import InputFiles
 from cluster.job_log import (
     JobRecord,
-    cancel_asked,
     find_job,
     generation,
     is_finished,
+    last_run,
     open_retry,
-    open_run,
     output_taken,
     read_job,
-    read_retry,
+    run_ended,
     write_job,
 )
 from cluster.lifetime import utc_now
 from cluster.money import price_of
 from cluster.plan_file import PlanReader, write_plan
 from cluster.store import Store
-from cluster.supervisor import Assignment, Supervisor, ray_session, resources
 from cluster.totals import states
-from conf.errors import ConfigError, CoordinatorLost, OutputTaken
+from conf.errors import ConfigError, OutputTaken
 from conf.schema import RunConfig, check_together
 from jobs.configure import absolute, compose
-from jobs.control import SignalControl
-from jobs.figures import without_secrets
-from jobs.finish import Finish, finish
-from jobs.measured import remember_rate
+from jobs.execute import JobResult, execute, result_of, version
+from jobs.finish import finish
 from jobs.plan import check_inputs_unchanged, make_plan
-from jobs.progress import ProgressDisplay
 from jobs.unique_ids import check_unique_ids
 from operators.model_files import describe_model
 from operators.row_defaults import row_defaults
@@ -48,20 +41,6 @@ from operators.row_defaults import row_defaults
 log = logging.getLogger("imagemill")
 CHANGEABLE = ("cluster.", "storage.")
 """Keys that a resumed or retried job may be given anew: where it runs, not what it makes."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobResult:
-    """How a command on a job ended; ``status`` is the exit status of the design."""
-
-    status: int
-    job: JobRecord
-    finish: Finish
-
-
-def version() -> str:
-    """ImageMill's version."""
-    return package_version("imagemill")
 
 
 def open_store(config: RunConfig) -> Store:
@@ -78,6 +57,9 @@ def prepare(overrides: Sequence[str]) -> RunConfig:
         ConfigError: what is wrong, and where.
     """
     config = compose(overrides)
+    for name, path in (("input.path", config.input.path), ("output.path", config.output.path)):
+        if not path.strip():
+            raise ConfigError(f"{name} is empty; expected a path or URL (an unset variable?)")
     price_of(config.pricing)
     row_defaults(config)
     output = absolute(config.output.path)
@@ -100,12 +82,12 @@ def run(overrides: Sequence[str], console: Console | None = None) -> JobResult:
 
     Raises:
         ConfigError, InputError: nothing was started.
-        CoordinatorLost: the run ended before the job did; it can be resumed.
+        CoordinatorLost, NoWorkers: the run ended before the job did; it can be resumed.
     """
     config = prepare(overrides)
     revision = model_revision(config)
     store = open_store(config)
-    _claimable(store, config)
+    check_claimable(store, config)
     store.probe()
     planned = make_plan(config, store)
     if config.input.unique_ids:
@@ -119,9 +101,12 @@ def run(overrides: Sequence[str], console: Console | None = None) -> JobResult:
         model_revision=revision,
         created_at=utc_now(),
     )
-    write_job(store, job)
-    write_plan(store, planned.inputs, planned.shards)
-    return _execute(job, store, console or Console(stderr=True))
+
+    def claim() -> None:
+        write_job(store, job)
+        write_plan(store, planned.inputs, planned.shards)
+
+    return execute(job, store, console or Console(stderr=True), claim=claim)
 
 
 def resume(output: str, overrides: Sequence[str] = (), console: Console | None = None) -> JobResult:
@@ -133,14 +118,15 @@ def resume(output: str, overrides: Sequence[str] = (), console: Console | None =
         ModelUnusable: the model is not the one that the job began with.
     """
     job, store = open_job(output, overrides)
-    if not store.exists(layout.PLAN_SHARDS):
+    if not (store.exists(layout.PLAN_SHARDS) and store.exists(layout.PLAN_INPUTS)):
         planned = make_plan(job.config, store)
         write_plan(store, planned.inputs, planned.shards)
     if is_finished(store, generation(store)):
         log.info("this job is finished; nothing was left to do", extra={"event": "finished"})
-        return _result(job, finish(store, job, PlanReader(store), end=None, wall_s=0.0))
+        return result_of(job, finish(store, job, PlanReader(store), end=None, wall_s=0.0))
     _check_same_world(job, store)
-    return _execute(job, store, console or Console(stderr=True))
+    _warn_of_company(store)
+    return execute(job, store, console or Console(stderr=True))
 
 
 def retry(output: str, overrides: Sequence[str] = (), console: Console | None = None) -> JobResult:
@@ -152,7 +138,7 @@ def retry(output: str, overrides: Sequence[str] = (), console: Console | None = 
     job, store = open_job(output, overrides)
     if not is_finished(store, generation(store)):
         raise OutputTaken(
-            f"{output} is not finished; first 'imagemill resume {output}', then retry"
+            f"{output} is not finished; first 'imagemill resume {shlex.quote(output)}', then retry"
         )
     _check_same_world(job, store)
     plan = PlanReader(store)
@@ -163,9 +149,9 @@ def retry(output: str, overrides: Sequence[str] = (), console: Console | None = 
     )
     if not shards:
         log.info("no row is quarantined; nothing to retry", extra={"event": "nothing_to_retry"})
-        return _result(job, finish(store, job, plan, end=None, wall_s=0.0))
+        return result_of(job, finish(store, job, plan, end=None, wall_s=0.0))
     open_retry(store, shards)
-    return _execute(job, store, console or Console(stderr=True))
+    return execute(job, store, console or Console(stderr=True))
 
 
 def open_job(output: str, overrides: Sequence[str] = ()) -> tuple[JobRecord, Store]:
@@ -190,11 +176,12 @@ def open_job(output: str, overrides: Sequence[str] = ()) -> tuple[JobRecord, Sto
         for item in fields(given.cluster)
         if f"cluster.{item.name}" in names
     }
+    kept = replace(job.config.storage, options=given.storage.options)
     config = replace(
         job.config,
         output=replace(job.config.output, path=given.output.path),
         cluster=replace(job.config.cluster, **changed),
-        storage=given.storage,
+        storage=given.storage if "storage.attempts" in names else kept,
     )
     return replace(job, config=check_together(config)), store
 
@@ -206,8 +193,12 @@ def model_revision(config: RunConfig) -> str:
     return describe_model(config.model.path).revision
 
 
-def _claimable(store: Store, config: RunConfig) -> None:
-    """Refuse an output that holds a job or anything else."""
+def check_claimable(store: Store, config: RunConfig) -> None:
+    """Refuse an output that holds a job or anything else.
+
+    Raises:
+        OutputTaken: what was found there.
+    """
     if find_job(store) is not None:
         raise output_taken(store, config.digest())
     visible = [e.key for e in store.listing("") if not e.key.startswith(".")]
@@ -220,6 +211,18 @@ def _claimable(store: Store, config: RunConfig) -> None:
         )
 
 
+def _warn_of_company(store: Store) -> None:
+    """Two drivers on one job lose nothing, but both are paid."""
+    last = last_run(store)
+    if last is not None and not run_ended(store, last.run):
+        log.warning(
+            "run %d never said that it ended; if it is still at work, stop it: nothing would be "
+            "doubled, but its time is paid",
+            last.run,
+            extra={"event": "company"},
+        )
+
+
 def _check_same_world(job: JobRecord, store: Store) -> None:
     """The model and the input are what the job began with."""
     found = model_revision(job.config)
@@ -229,69 +232,3 @@ def _check_same_world(job: JobRecord, store: Store) -> None:
             f"{job.model_revision}; put the same model back or start a new job"
         )
     check_inputs_unchanged(PlanReader(store), InputFiles.of(job.config, store))
-
-
-def _execute(job: JobRecord, store: Store, console: Console) -> JobResult:
-    plan = PlanReader(store)
-    number = generation(store)
-    shards = read_retry(store, number).shards if number else None
-    started_s = time.monotonic()
-    with SignalControl(_say) as control, ray_session(job.config):
-        size = resources(job.config)
-        record = open_run(store, generation=number, workers=size.workers, version=version())
-        control.watch(lambda: cancel_asked(store, record.run))
-        _announce(job, plan, size.workers)
-        assignment = Assignment(
-            run=record.run,
-            generation=number,
-            model_revision=job.model_revision,
-            total=plan.shards,
-            shards=shards,
-        )
-        supervisor = Supervisor(job.config, assignment, size)
-        try:
-            with _display(job, plan, console) as display:
-                end = supervisor.run(control, display.show)
-        except CoordinatorLost as error:
-            where = shlex.quote(without_secrets(job.config.output.path))
-            raise CoordinatorLost(
-                f"{error}; what is committed counts; go on with: imagemill resume {where}"
-            ) from error
-    ended = finish(store, job, plan, end=end, wall_s=time.monotonic() - started_s)
-    remember_rate(store, job, plan)
-    return _result(job, ended)
-
-
-def _say(text: str) -> None:
-    log.warning("%s", text, extra={"event": "signal"})
-
-
-def _announce(job: JobRecord, plan: PlanReader, workers: int) -> None:
-    log.info(
-        "job '%s': %d rows in %d shards, %d worker%s%s",
-        job.config.job.name,
-        plan.rows,
-        plan.shards,
-        workers,
-        "" if workers == 1 else "s",
-        ", SIMULATED engine" if job.config.engine.name == "simulated" else "",
-        extra={"event": "run_started"},
-    )
-
-
-def _display(job: JobRecord, plan: PlanReader, console: Console) -> ProgressDisplay:
-    return ProgressDisplay(
-        console,
-        rows=plan.rows,
-        currency=job.config.pricing.currency,
-        simulated=job.config.engine.name == "simulated",
-    )
-
-
-def _result(job: JobRecord, finished: Finish) -> JobResult:
-    if not finished.finished:
-        return JobResult(status=3, job=job, finish=finished)
-    totals = finished.totals
-    allowed = job.config.job.max_quarantined * totals.rows
-    good = totals.quarantined <= allowed and not finished.broken_files
-    return JobResult(status=0 if good else 1, job=job, finish=finished)

@@ -13,7 +13,17 @@ from cluster.plan_file import PlanReader
 from cluster.records import RunRecord
 from cluster.store import Store
 from cluster.totals import Bill, Totals, close, fold
-from jobs.figures import format_money, plural, size, without_secrets
+from jobs.figures import (
+    MEND,
+    SIMULATED,
+    format_money,
+    is_simulated,
+    named_once,
+    plural,
+    size,
+    without_secrets,
+)
+from jobs.report.survey import survey
 
 _MOST_BROKEN = 100
 
@@ -23,6 +33,7 @@ class Status:
     """What the store says of a job. ``planned`` false: it was stopped before its plan was written.
 
     ``broken_files`` are the first input files that were left out, with the reason.
+    ``rejected_at_read`` counts the quarantined rows that no retry mends; 0 in an unfinished job.
     """
 
     url: str
@@ -45,6 +56,8 @@ class Status:
     last_run: RunRecord | None
     cancel_asked: bool
     broken_files: tuple[str, ...]
+    simulated: bool
+    rejected_at_read: int
 
 
 def status(store: Store) -> Status:
@@ -60,13 +73,19 @@ def status(store: Store) -> Status:
     planned = store.exists(layout.PLAN_SHARDS) and store.exists(layout.PLAN_INPUTS)
     plan = PlanReader(store) if planned else None
     totals = fold(store, plan) if plan else Totals()
-    broken = (f"{i.source}: {i.problem}" for i in plan.inputs() if i.problem) if plan else iter(())
+    finished = is_finished(store, number)
+    lost = survey(store, plan, images=False) if plan and finished and totals.quarantined else None
+    broken = (
+        (named_once(f"{i.source}: {i.problem}") for i in plan.inputs() if i.problem)
+        if plan
+        else iter(())
+    )
     return Status(
         url=store.url,
         name=job.config.job.name or "",
         created_at=job.created_at,
         planned=planned,
-        finished=is_finished(store, number),
+        finished=finished,
         generation=number,
         rows=totals.rows,
         committed=totals.committed,
@@ -82,6 +101,8 @@ def status(store: Store) -> Status:
         last_run=run,
         cancel_asked=run is not None and cancel_asked(store, run.run),
         broken_files=tuple(islice(broken, _MOST_BROKEN)),
+        simulated=is_simulated(job.config),
+        rejected_at_read=lost.rejected_at_read if lost else 0,
     )
 
 
@@ -90,6 +111,8 @@ def status_lines(found: Status) -> list[str]:
     state = "finished" if found.finished else "not finished"
     retries = f", {plural(found.generation, 'retry').replace('retrys', 'retries')}"
     lines = [f"job        {found.name}, {state}{retries if found.generation else ''}"]
+    if found.simulated:
+        lines.append(SIMULATED)
     lines.append(f"created    {found.created_at}")
     lines.append(f"last run   {_run(found)}")
     if found.planned:
@@ -127,6 +150,8 @@ def _next(found: Status) -> str:
     quoted = shlex.quote(found.url)
     if not found.finished:
         return f"imagemill resume {quoted} (unless a run is at work on it)"
+    if found.quarantined and found.quarantined == found.rejected_at_read:
+        return MEND
     if found.quarantined:
         return f"imagemill retry {quoted} works on the quarantined rows again"
     return f"nothing is left to do; imagemill verify {quoted} re-reads every object"

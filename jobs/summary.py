@@ -1,4 +1,4 @@
-"""The end of a run in a few lines of plain text. Values in, lines out; printing is the caller's."""
+"""The end of a run in a few lines of plain text. Printing is the caller's."""
 
 from __future__ import annotations
 
@@ -6,14 +6,20 @@ import shlex
 
 from cluster import layout
 from cluster.job_log import JobRecord
+from cluster.plan_file import PlanReader
+from cluster.store import Store
 from cluster.totals import Bill, Totals
+from conf.errors import ImageMillError
 from jobs.figures import (
+    MEND,
+    SIMULATED,
     Figures,
     duration,
     figures_of,
     format_money,
     is_simulated,
     money,
+    named_once,
     number,
     plural,
     share,
@@ -21,6 +27,7 @@ from jobs.figures import (
     without_secrets,
 )
 from jobs.finish import Finish
+from jobs.report.survey import survey
 
 _MOST_BROKEN = 2
 _LONGEST_LINE = 300
@@ -32,7 +39,7 @@ def summary_lines(job: JobRecord, finish: Finish, status: int) -> list[str]:
     figures = figures_of(totals, finish.bill)
     lines = [_rows(totals)]
     if is_simulated(job.config):
-        lines.append("SIMULATED  no model ran; the pictures are drawn placeholders")
+        lines.append(SIMULATED)
     lines.append(_images(totals, figures))
     lines.append(_cost(finish.bill, figures, job.config.pricing.currency))
     if facts.wall_s:
@@ -45,7 +52,8 @@ def summary_lines(job: JobRecord, finish: Finish, status: int) -> list[str]:
     if facts.reason:
         lines.append(f"stopped    {facts.reason}")
     lines += _verdict(job, figures, finish, status)
-    return [_clipped(line) for line in lines + _next(where, finish)]
+    lines += _incomplete(finish, status)
+    return [_clipped(line) for line in lines + _next(job, where, finish)]
 
 
 def _rows(totals: Totals) -> str:
@@ -81,7 +89,7 @@ def _restarts(restarts: int) -> str:
 
 
 def _broken(files: tuple[str, ...]) -> list[str]:
-    lines = [f"left out   {file}" for file in files[:_MOST_BROKEN]]
+    lines = [f"left out   {without_secrets(named_once(file))}" for file in files[:_MOST_BROKEN]]
     if len(files) > _MOST_BROKEN:
         lines.append(f"left out   {plural(len(files) - _MOST_BROKEN, 'more input file')}")
     return lines
@@ -98,13 +106,39 @@ def _verdict(job: JobRecord, figures: Figures, finish: Finish, status: int) -> l
     ]
 
 
-def _next(where: str, finish: Finish) -> list[str]:
+def _incomplete(finish: Finish, status: int) -> list[str]:
+    """What to do about input files that were left out."""
+    count = len(finish.facts.broken_files)
+    if status != 1 or not count:
+        return []
+    was, them = ("was", "it") if count == 1 else ("were", "them")
+    return [
+        f"exit 1     {plural(count, 'input file')} {was} left out; the plan is fixed, so mend "
+        f"{them} and start a new job with {them}"
+    ]
+
+
+def _next(job: JobRecord, where: str, finish: Finish) -> list[str]:
     quoted = shlex.quote(where)
     if not finish.finished:
         return [f"next       imagemill resume {quoted}"]
-    if finish.totals.quarantined:
-        return [f"next       imagemill retry {quoted}"]
-    return []
+    if not finish.totals.quarantined:
+        return []
+    if _rejected_at_read(job) == finish.totals.quarantined:
+        return [f"next       {MEND}"]
+    return [f"next       imagemill retry {quoted}"]
+
+
+def _rejected_at_read(job: JobRecord) -> int:
+    """Quarantined rows that no retry mends; 0 where the output does not answer."""
+    config = job.config
+    try:
+        store = Store(
+            config.output.path, options=config.storage.options, attempts=config.storage.attempts
+        )
+        return survey(store, PlanReader(store), images=False).rejected_at_read
+    except ImageMillError:
+        return 0
 
 
 def _clipped(line: str) -> str:

@@ -7,6 +7,7 @@ must hold for the job as a whole; what must hold inside a shard is ``jobs.shard_
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from cluster.records import Shard
 from cluster.shard_log import ShardState
 from cluster.store import Store
 from cluster.totals import Bill, Totals, add_stamps, close
+from jobs.figures import plural
 from jobs.shard_check import Findings, ShardCheck, read_or_none
 
 Progress = Callable[[int, int], None]
@@ -115,16 +117,21 @@ def report_lines(verification: Verification) -> list[str]:
         lines.append(f"problem    and {v.problem_count - len(v.problems):,} more")
     if not v.ok:
         lines.append(
-            f"result     {v.problem_count:,} problems: {v.url} is not what its commits say"
+            f"result     {plural(v.problem_count, 'problem')}: {shlex.quote(v.url)} is not what "
+            "its commits say"
         )
     elif v.finished:
         lines.append("result     everything is there, once, and as it was committed")
     else:
         lines.append(
-            f"result     what is there is whole; {v.pending:,} rows are pending, go on with "
-            f"'imagemill resume {v.url}'"
+            f"result     what is there is whole; {_pending(v.pending)}, go on with "
+            f"imagemill resume {shlex.quote(v.url)}"
         )
     return lines
+
+
+def _pending(rows: int) -> str:
+    return f"{plural(rows, 'row')} {'is' if rows == 1 else 'are'} pending"
 
 
 def _checked_shards(

@@ -10,7 +10,10 @@ from cluster.plan_file import PlanReader
 from cluster.store import Store
 from cluster.totals import Bill, Totals
 from jobs.figures import ReportFacts, is_simulated, model_label
-from jobs.report.note import dataset_note
+from jobs.report.columns import metadata_columns
+from jobs.report.front_matter import front_matter
+from jobs.report.image_list import write_image_list
+from jobs.report.note import dataset_note, file_extension
 from jobs.report.page import GALLERY, THUMBNAIL_PX, build_report
 from jobs.report.samples import Sample, pick_samples
 from jobs.report.survey import Survey, survey, top_reasons
@@ -18,6 +21,7 @@ from operators.contact_sheet import Tile, contact_sheet
 
 SHEET_TILES = 48
 _COLUMNS = 8
+_EMPTY_COLUMNS = 3
 _TILE_PX = 192
 
 
@@ -31,6 +35,8 @@ def write_report(
 ) -> list[str]:
     """Write contact sheet, page and note over what was there; returns their keys.
 
+    For the ``files`` format also the list of images that ``datasets`` needs.
+
     Raises:
         CorruptOutput: a table that a counted commit names does not exist.
         StoreFull, StoreUnavailable: they could not be written.
@@ -40,11 +46,23 @@ def write_report(
     written = {
         layout.CONTACT_SHEET: _sheet(job, totals, samples),
         layout.REPORT: page,
-        layout.README: dataset_note(store, job, totals, closing),
     }
+    front = _front_matter(store, job, plan, totals)
+    written[layout.README] = dataset_note(store, job, totals, closing, front=front)
     for key, data in written.items():
         store.put(key, data)
     return list(written)
+
+
+def _front_matter(store: Store, job: JobRecord, plan: PlanReader, totals: Totals) -> str | None:
+    """What makes the output a dataset that opens by its folder's name, with the list of images."""
+    output = job.config.output
+    if not totals.images:
+        return None
+    columns = metadata_columns(store, plan)
+    if output.format == "files" and not write_image_list(store, plan, columns.schema):
+        return None
+    return front_matter(output.format, file_extension(output.image), columns)
 
 
 def _fewer(samples: Sequence[Sample], count: int) -> list[Sample]:
@@ -58,7 +76,7 @@ def _sheet(job: JobRecord, totals: Totals, samples: Sequence[Sample]) -> bytes:
     of = f"{len(samples)} of {totals.images:,} images" if totals.images else "no images"
     return contact_sheet(
         [Tile(image_bytes=s.image, caption=s.row["prompt"] or "") for s in samples],
-        columns=_COLUMNS,
+        columns=_COLUMNS if samples else _EMPTY_COLUMNS,
         tile_px=_TILE_PX,
         title=f"{mark}{job.config.job.name or 'job'} · {model_label(job.config)} · {of}",
     )

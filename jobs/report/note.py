@@ -22,17 +22,24 @@ from jobs.report.rendering import render
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|])")
 
 
-def dataset_note(store: Store, job: JobRecord, totals: Totals, closing: Bill) -> bytes:
-    """The note as UTF-8 Markdown; its code runs in the output folder."""
+def dataset_note(
+    store: Store, job: JobRecord, totals: Totals, closing: Bill, *, front: str | None
+) -> bytes:
+    """The note as UTF-8 Markdown; its code runs in the output folder.
+
+    Args:
+        front: YAML with which ``datasets`` loads the folder; None where it cannot.
+    """
     config, currency = job.config, job.config.pricing.currency
     figures = figures_of(totals, closing)
     context = {
+        "front": front,
         "title": _escaped(config.job.name or "job"),
         "simulated": is_simulated(config),
         "model": _escaped(model_label(config)),
         "revision": job.model_revision,
         "format": config.output.format,
-        "extension": {"jpeg": "jpg"}.get(config.output.image, config.output.image),
+        "extension": file_extension(config.output.image),
         "totals": totals,
         "finished": totals.pending == 0 and totals.sealed == totals.shards,
         "bytes": size(totals.image_bytes),
@@ -44,6 +51,11 @@ def dataset_note(store: Store, job: JobRecord, totals: Totals, closing: Bill) ->
         "quoted": shlex.quote(without_secrets(store.url)),
     }
     return render("readme.md.j2", context)
+
+
+def file_extension(image_format: str) -> str:
+    """What image files end in."""
+    return {"jpeg": "jpg"}.get(image_format, image_format)
 
 
 def _escaped(text: str) -> str:

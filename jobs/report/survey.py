@@ -22,6 +22,7 @@ from conf.errors import CorruptOutput
 MIX = {"sampler": ["sampler"], "size": ["width", "height"], "steps": ["steps"]}
 """What is counted over all images, and the metadata columns that it is made of."""
 
+READ = "read"
 _MIX_COLUMNS = ["sampler", "width", "height", "steps"]
 _REASON_COLUMNS = ["stage", "reason", "message", "row_id", "id", "file", "row_in_file"]
 _MOST_GROUPS = 4096
@@ -80,6 +81,11 @@ class Survey:
     mix: dict[str, Mix] = field(default_factory=lambda: {name: Mix() for name in MIX})
     rejected: Counter[tuple[str, str]] = field(default_factory=Counter)
     examples: dict[tuple[str, str], list[Example]] = field(default_factory=dict)
+
+    @property
+    def rejected_at_read(self) -> int:
+        """Rows that the input is to blame for, so that no retry mends them."""
+        return sum(rows for (stage, _), rows in self.rejected.items() if stage == READ)
 
     def add_images(self, table: Any) -> None:
         """Count a commit's metadata."""

@@ -1,7 +1,8 @@
 """The recipe: ``python -m models.shapes.train --out DIR`` trains the whole model from nothing.
 
-Owns the order of the stages (tokenizer, autoencoder, cached latents, denoiser) and what each one
-leaves in the working folder. With ``--resume`` a finished stage is read back instead of repeated.
+Owns the order of the stages (tokenizer, autoencoder, cached latents, text encoder, denoiser) and
+what each one leaves in the working folder. With ``--resume`` a finished stage is read back instead
+of repeated.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from models.shapes.autoencoder import (
     new_autoencoder,
     train_autoencoder,
 )
+from models.shapes.comprehension import teach
 from models.shapes.denoiser import Batches, Budget, Denoiser, train_denoiser
 from models.shapes.draw import CANVASES, every_word
 from models.shapes.export import export
@@ -39,6 +41,7 @@ class Recipe:
     minutes: float = 85.0
     steps: int | None = None
     steps_vae: int | None = None
+    steps_text: int = 800
     pictures: int = 30_000
     batch: int = 32
     save_every_s: float = 240.0
@@ -59,6 +62,11 @@ def run(recipe: Recipe) -> list[float]:
     if recipe.resume and state.exists():
         denoiser.load(state)
         log.info("went on from step %d", denoiser.step)
+    else:
+        teach(
+            denoiser.networks["text_encoder"], tokenizer, steps=recipe.steps_text, seed=recipe.seed
+        )
+        denoiser.forget_average()
     cache = _latents(recipe, vae, pace)
 
     def save(current: Denoiser) -> None:
@@ -114,6 +122,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, default=usual.minutes, help="of the denoiser")
     parser.add_argument("--steps", type=int, help="of the denoiser, instead of --minutes")
     parser.add_argument("--steps-vae", type=int, help="instead of --minutes-vae")
+    parser.add_argument("--steps-text", type=int, default=usual.steps_text)
     parser.add_argument("--pictures", type=int, default=usual.pictures, help="cached latents")
     parser.add_argument("--batch", type=int, default=usual.batch, help="of the denoiser")
     parser.add_argument("--save-every-s", type=float, default=usual.save_every_s)

@@ -40,7 +40,7 @@ class JobProcess:
     def __init__(self, *arguments: str) -> None:
         self.arguments = arguments
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "jobs.cli", *arguments],
+            [sys.executable, "-m", "jobs.entry", *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -67,6 +67,44 @@ def test_a_killed_worker_is_replaced_and_every_image_is_made_once(
     assert len(workers) == 3, f"two at the start and one replacement, not {workers}"
 
 
+HASTY = ("cluster.lease_s=4", "cluster.heartbeat_s=0.2")
+
+
+def assert_dead(process: psutil.Process) -> None:
+    _, alive = psutil.wait_procs([process], timeout=60)
+    assert not alive, "the worker that hung lives on"
+
+
+def test_a_worker_that_hangs_is_replaced_and_the_job_finishes_by_itself(
+    prompts: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    job = start(prompts, output, *HASTY)
+    wait_for_commits(job, output)
+    (hung,) = job.workers()
+    hung.suspend()
+    assert job.finish() == 0, job.output
+    assert_dead(hung)
+    assert "worker r0001-w0000 was silent for 4 s: replaced" in job.output
+    assert_whole(output)
+
+
+def test_ctrl_c_once_ends_a_job_whose_worker_hangs(prompts: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    job = start(prompts, output, *HASTY)
+    wait_for_commits(job, output)
+    (hung,) = job.workers()
+    hung.suspend()
+    job.send(signal.SIGINT)
+    assert job.finish() == 3, job.output
+    assert_dead(hung)
+    assert "replaced" not in job.output.partition("this run")[0]
+    status, text = imagemill("verify", str(output))
+    assert status == 0, text
+    assert imagemill("resume", str(output))[0] == 0
+    assert_whole(output)
+
+
 def test_a_killed_driver_leaves_a_job_that_resumes_with_another_number_of_workers(
     prompts: Path, tmp_path: Path
 ) -> None:
@@ -100,7 +138,7 @@ def test_a_killed_coordinator_ends_the_run_in_words_and_the_job_resumes(
     assert "coordinator died" in job.output
     assert f"imagemill resume {output}" in job.output
     assert "Traceback" not in job.output
-    stamps = [max(folder.glob("*.json")) for folder in (output / "workers").iterdir()]
+    stamps = list((output / "workers").glob("*.json"))
     assert all(json.loads(stamp.read_text())["closed"] for stamp in stamps), "workers left in order"
     status, text = imagemill("verify", str(output))
     assert status == 0, text

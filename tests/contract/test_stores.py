@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import stat
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -323,7 +324,7 @@ def test_a_write_that_landed_and_lost_its_reply_succeeds(failing: Failing) -> No
     assert failing.get("key") == b"one"
 
 
-def test_a_write_that_surely_did_not_land_is_store_unavailable(failing: Failing) -> None:
+def test_a_write_that_was_not_seen_to_land_is_store_unavailable(failing: Failing) -> None:
     with pytest.raises(StoreUnavailable, match="key: Connection timed out"):
         failing.put_if_absent("key", b"one")
     assert failing.get("key") is None
@@ -351,3 +352,96 @@ def test_a_read_that_gets_no_answer_is_store_unavailable(failing: Failing) -> No
     failing.readable = False
     with pytest.raises(StoreUnavailable, match="no answer"):
         failing.get("key")
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "_FIRST_PAUSE_S", 0.0)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("passing", [errno.EIO, errno.ESTALE, errno.EAGAIN])
+@pytest.mark.parametrize("call", ["link", "replace", "fsync"])
+def test_a_local_write_that_fails_in_passing_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, passing: int
+) -> None:
+    store = Store(str(tmp_path / "out"), attempts=3)
+    real, fails = getattr(os, call), iter([True, True])
+
+    def flaky(*arguments: object) -> object:
+        if next(fails, False):
+            raise OSError(passing, os.strerror(passing))
+        return real(*arguments)
+
+    monkeypatch.setattr(os, call, flaky)
+    put = store.put if call == "replace" else store.put_if_absent
+    put("folder/key", b"one")
+    assert next(fails, None) is None
+    assert store.get("folder/key") == b"one"
+    assert list((tmp_path / "out" / ".tmp").iterdir()) == []
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    ("lasting", "expected"),
+    [(errno.ENOSPC, StoreFull), (errno.EACCES, StoreRefused), (errno.EROFS, StoreRefused)],
+)
+def test_a_local_write_that_cannot_succeed_is_tried_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lasting: int, expected: type[Exception]
+) -> None:
+    store = Store(str(tmp_path), attempts=3)
+    tries: list[object] = []
+
+    def refused(*arguments: object) -> object:
+        tries.append(arguments)
+        raise OSError(lasting, os.strerror(lasting))
+
+    monkeypatch.setattr(os, "link", refused)
+    with pytest.raises(expected):
+        store.put_if_absent("key", b"one")
+    assert len(tries) == 1
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_taken_local_key_is_found_so_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(str(tmp_path), attempts=3)
+    store.put_if_absent("key", b"one")
+    tries: list[object] = []
+    real = os.link
+
+    def counted(*arguments: object) -> None:
+        tries.append(arguments)
+        real(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "link", counted)
+    with pytest.raises(CommitConflict):
+        store.put_if_absent("key", b"two")
+    assert len(tries) == 1
+
+
+@pytest.mark.parametrize("verb", ["put", "put_if_absent"])
+def test_new_local_names_are_made_to_last_in_every_folder_above_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr(store_module, "_sync_folder", synced.append)
+    getattr(Store(str(tmp_path / "out")), verb)("a/b/key", b"one")
+    assert synced == [tmp_path, tmp_path / "out", tmp_path / "out/a", tmp_path / "out/a/b"]
+
+
+def test_a_file_system_that_cannot_sync_folders_is_used_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.fsync
+
+    def files_only(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", files_only)
+    store = Store(str(tmp_path), attempts=1)
+    store.put_if_absent("a/key", b"one")
+    assert store.get("a/key") == b"one"

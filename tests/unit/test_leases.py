@@ -179,6 +179,29 @@ def test_a_drained_board_dismisses_everybody_and_still_takes_seals(boards: Board
     assert not board.finished
 
 
+def test_workers_without_a_sign_of_life_for_longer_than_a_lease_are_silent(boards: Boards) -> None:
+    board = boards(1)
+    assert board.silent(1e9) == (), "nobody is known yet"
+    granted(board)
+    board.handle(Beat(worker="bob", now_s=5.0))
+    assert board.silent(LEASE_S) == ()
+    assert board.silent(LEASE_S + 1) == ("ada",)
+    assert board.silent(LEASE_S + 6) == ("ada", "bob"), "with shards or without"
+    board.handle(Beat(worker="bob", now_s=LEASE_S + 6))
+    board.handle(Clock(now_s=LEASE_S + 6))
+    assert board.silent(LEASE_S + 6) == ("ada",), "also after its leases ran out"
+    board.handle(Gone(worker="ada", crashed=True))
+    assert board.silent(LEASE_S + 6) == ()
+
+
+def test_a_silent_workers_death_is_no_second_failure_of_its_shards(boards: Boards) -> None:
+    board = boards(1)
+    granted(board)
+    board.handle(Clock(now_s=LEASE_S + 1))
+    board.handle(Gone(worker="ada", crashed=True))
+    assert granted(board, "bob", LEASE_S + 1).attempt == 2
+
+
 class Histories(RuleBasedStateMachine):
     """Workers that do anything, clocks that jump; ``owners`` is what the board last said."""
 
@@ -195,11 +218,13 @@ class Histories(RuleBasedStateMachine):
         self.owners: dict[int, str] = {}
         self.failures: dict[int, int] = {}
         self.sealed: set[int] = set()
+        self.seen_s: dict[str, float] = {}
         self.drained = False
 
     @rule(worker=st.sampled_from(WORKERS))
     def asks(self, worker: str) -> None:
         (answer,) = self.board.handle(Asked(worker=worker, now_s=self.now_s))
+        self.seen_s[worker] = self.now_s
         holds = [s for s, owner in self.owners.items() if owner == worker]
         match answer:
             case Grant():
@@ -219,6 +244,7 @@ class Histories(RuleBasedStateMachine):
     @rule(worker=st.sampled_from(WORKERS))
     def beats(self, worker: str) -> None:
         assert self.board.handle(Beat(worker=worker, now_s=self.now_s)) == []
+        self.seen_s[worker] = self.now_s
 
     @rule(worker=st.sampled_from(WORKERS), shard_id=st.integers(0, 12))
     def seals(self, worker: str, shard_id: int) -> None:
@@ -240,6 +266,7 @@ class Histories(RuleBasedStateMachine):
     @rule(worker=st.sampled_from(WORKERS), crashed=st.booleans())
     def leaves(self, worker: str, crashed: bool) -> None:
         self.board.handle(Gone(worker=worker, crashed=crashed))
+        self.seen_s.pop(worker, None)
         for shard_id in [s for s, owner in self.owners.items() if owner == worker]:
             self._lose(shard_id, failed=crashed)
 
@@ -268,6 +295,9 @@ class Histories(RuleBasedStateMachine):
     def board_is_sound(self) -> None:
         self.board.validate()
         assert self.board.held == len(self.owners)
+        assert set(self.board.silent(self.now_s)) == {
+            worker for worker, seen_s in self.seen_s.items() if self.now_s > seen_s + LEASE_S
+        }
         assert self.board.sealed == len(self.sealed)
         assert self.board.finished == (len(self.sealed) == self.total)
 

@@ -267,6 +267,7 @@ def test_the_simulation_notices_a_protocol_that_forgets_the_fence(
         return ShardState(
             shard_id=shard_id,
             epoch=state.epoch,
+            attempt=state.attempt,
             sealed=state.sealed,
             generation=state.generation,
             commits=commits,

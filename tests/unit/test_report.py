@@ -221,6 +221,8 @@ def test_an_empty_job_has_a_report(tmp_path: Path) -> None:
     assert small.totals().rows == 0
     assert write(small) == [layout.CONTACT_SHEET, layout.REPORT, layout.README]
     assert "No images were made" in page_of(small).text
+    sheet = Image.open(io.BytesIO(small.store.get(layout.CONTACT_SHEET) or b""))
+    assert sheet.width < 800, "a label, not a wide strip"
 
 
 def test_a_job_that_never_began_has_a_report(tmp_path: Path) -> None:
@@ -237,8 +239,16 @@ def test_a_job_of_only_quarantined_rows_has_a_report(tmp_path: Path) -> None:
     page = page_of(small)
     assert small.totals().quarantined == 3
     assert "No images were made" in page.text
-    assert "imagemill retry" in page.text
+    assert "imagemill retry" not in page.text
+    assert "no retry mends the quarantined rows" in page.text
     assert len(write(small)) == 3
+
+
+def test_a_file_that_was_left_out_is_named_once(tmp_path: Path) -> None:
+    small = run_small_job(tmp_path, rows(2))
+    page = page_of(small, ReportFacts(broken_files=("/a/b.parquet: /a/b.parquet is damaged: end",)))
+    assert "/a/b.parquet is damaged: end" in page.text
+    assert page.text.count("/a/b.parquet") == 1
 
 
 def test_credentials_stay_out_of_the_page(tmp_path: Path) -> None:
@@ -260,7 +270,8 @@ def test_the_notes_pyarrow_lines_run_in_the_output_folder(
     small = run_small_job(tmp_path, rows(4), **{"output.format": output_format})
     write(small)
     note = (small.store.get(layout.README) or b"").decode()
-    pyarrow_lines, _other = re.findall(r"```python\n(.*?)```", note, re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", note, re.DOTALL)
+    (pyarrow_lines,) = [lines for lines in blocks if "pyarrow" in lines]
     root = small.store.local_root
     assert root is not None
     monkeypatch.chdir(root)

@@ -26,6 +26,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[float]
         work=folder / "work",
         steps=STEPS,
         steps_vae=12,
+        steps_text=10,
         pictures=320,
         batch=16,
     )

@@ -40,7 +40,9 @@ def done(store: Store) -> tuple[set[int], set[int]]:
 
 def test_a_shard_that_nobody_opened_holds_nothing(store: Store) -> None:
     state = read_shard_state(store, 0)
-    assert state == ShardState(shard_id=0, epoch=0, sealed=False, generation=0, commits=())
+    assert state == ShardState(
+        shard_id=0, epoch=0, attempt=0, sealed=False, generation=0, commits=()
+    )
     assert state.done() == (set(), set())
 
 
@@ -135,6 +137,20 @@ def test_a_retry_that_was_interrupted_keeps_what_it_quarantined_itself(store: St
     assert second.state.done() == (set(), {0})
 
 
+def test_attempts_count_the_openings_that_start_work_and_not_the_seals(store: Store) -> None:
+    first = opened(store)
+    assert (first.attempt, read_shard_state(store, 0).attempt) == (1, 1)
+    second = opened(store)
+    second.commit(commit_of(second, [0], [1]))
+    second.seal(now=now)
+    state = read_shard_state(store, 0)
+    assert (state.epoch, state.attempt, state.commits[0].commit.attempt) == (3, 2, 2)
+    again = opened(store, generation=1)
+    assert (again.epoch, again.attempt) == (4, 3)
+    again.seal(now=now)
+    assert read_shard_state(store, 0).attempt == 3
+
+
 class Forgetful(Store):
     """Writes, then says that nobody knows whether it did."""
 
@@ -156,7 +172,7 @@ def test_commit_that_landed_but_was_reported_failed_is_not_committed_twice(
     assert done(store) == ({0, 1}, set())
 
 
-def test_a_commit_that_surely_failed_may_be_written_again_under_its_number(
+def test_a_commit_that_was_not_seen_to_land_may_be_written_again_under_its_number(
     store: Store, url: str
 ) -> None:
     class Down(Store):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from cluster import layout
 from cluster.job_log import ask_cancel, open_retry
+from cluster.plan_file import write_plan
 from cluster.store import Store
 from conf.errors import OutputMissing
 from jobs.status import Status, status, status_lines
@@ -26,7 +28,7 @@ def finish(small: SmallJob, generation: int = 0) -> None:
     small.store.put_if_absent(layout.manifest(generation), b"{}")
 
 
-def test_a_finished_job_with_quarantined_rows_points_to_retry(tmp_path: Path) -> None:
+def test_a_finished_job_whose_input_has_bad_rows_points_to_the_input(tmp_path: Path) -> None:
     small = run_small_job(tmp_path, ROWS, **TINY)
     finish(small)
     found = status(small.store)
@@ -40,7 +42,26 @@ def test_a_finished_job_with_quarantined_rows_points_to_retry(tmp_path: Path) ->
     assert line(found, "shards") == "2 of 2 sealed"
     assert " USD so far (used " in line(found, "cost")
     assert line(found, "last run").startswith("number 1, started 2")
-    assert line(found, "next").startswith(f"imagemill retry {small.store.url} ")
+    assert line(found, "SIMULATED").startswith("no model ran")
+    assert found.rejected_at_read == 1
+    assert line(found, "next") == "mend these rows in the input and run them as a new job"
+
+
+def test_a_finished_job_with_rows_that_failed_later_points_to_retry(tmp_path: Path) -> None:
+    small = run_small_job(tmp_path, ROWS, **TINY)
+    finish(small)
+    found = replace(status(small.store), rejected_at_read=0, simulated=False, url="/out/a b")
+    assert line(found, "next").startswith("imagemill retry '/out/a b' ")
+    assert not any(text.startswith("SIMULATED") for text in status_lines(found))
+
+
+def test_a_file_that_was_left_out_is_named_once(tmp_path: Path) -> None:
+    small = prepare_small_job(tmp_path, ROWS, **TINY)
+    inputs = [replace(item, problem=f"{item.source} is damaged") for item in small.plan.inputs()]
+    small.store.delete(layout.PLAN_INPUTS)
+    small.store.delete(layout.PLAN_SHARDS)
+    write_plan(small.store, inputs, [])
+    assert line(status(small.store), "left out") == f"{inputs[0].source} is damaged"
 
 
 def test_a_finished_job_without_quarantined_rows_has_nothing_left_to_do(tmp_path: Path) -> None:

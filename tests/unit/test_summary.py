@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from cluster.records import Stamp
+from cluster.tables import to_parquet
 from jobs.figures import (
     ReportFacts,
     active_seconds,
     duration,
     format_money,
     money,
+    named_once,
     number,
     share,
     size,
@@ -160,7 +164,37 @@ def test_too_many_quarantined_rows_are_explained(tmp_path: Path) -> None:
     assert "50 % of the rows are quarantined; job.max_quarantined=0.01 allows 1 %" in "\n".join(
         lines
     )
+    assert lines[-1] == "next       mend these rows in the input and run them as a new job"
+
+
+def test_rows_that_failed_later_than_reading_are_worth_a_retry(tmp_path: Path) -> None:
+    small = run_small_job(tmp_path, [{"prompt": ""}, {"prompt": "fine"}])
+    for entry in small.store.listing("quarantine/"):
+        table = pq.read_table(io.BytesIO(small.store.get(entry.key) or b""))
+        place = table.column_names.index("stage")
+        table = table.set_column(place, "stage", [["denoise"] * table.num_rows])
+        small.store.put(entry.key, to_parquet(table))
+    lines = summary_lines(small.job, ended(small), 1)
     assert lines[-1].startswith("next       imagemill retry ")
+
+
+def test_a_file_that_was_left_out_explains_the_exit_status(tmp_path: Path) -> None:
+    small = run_small_job(tmp_path, [{"prompt": "fine"}])
+    facts = ReportFacts(broken_files=("/in/b.parquet: /in/b.parquet is no Parquet file: magic",))
+    text = "\n".join(summary_lines(small.job, ended(small, facts), 1))
+    assert "left out   /in/b.parquet is no Parquet file: magic" in text
+    assert text.count("/in/b.parquet") == 1
+    assert (
+        "exit 1     1 input file was left out; the plan is fixed, so mend it and start a new job "
+        "with it" in text
+    )
+
+
+def test_a_problem_names_its_file_once() -> None:
+    assert named_once("a.csv: a.csv is bad: a.csv: x") == "a.csv is bad: a.csv: x"
+    assert named_once("a: b: a: b is bad") == "a: b is bad"
+    assert named_once("a.csv: a.csvx is bad") == "a.csv: a.csvx is bad"
+    assert named_once("gone") == "gone"
 
 
 def test_a_job_that_never_began_has_a_summary(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shard_records import STAMP
 
+from cluster.job_log import open_retry
 from cluster.lifetime import persist
 from cluster.money import Price, bill, price_of
 from cluster.plan_file import PlanReader
@@ -56,11 +57,27 @@ def test_the_ledgers_of_the_commits_and_the_workers_close_over_two_runs(tmp_path
 
 def test_a_worker_that_committed_nothing_is_billed_by_its_stamps(tmp_path: Path) -> None:
     small = prepare_small_job(tmp_path, ROWS, **TINY)
-    for seq in range(3):
+    for seq in range(3):  # each takes the place of the one before
         persist(small.store, replace(STAMP, worker="lost", seq=seq, lifetime_ns=seq * 10**9))
+    assert [entry.key for entry in small.store.listing("workers/")] == ["workers/lost.json"]
     closing = small.bill()
     assert closing.total_ns == closing.ns["idle"] == 2 * 10**9
     assert closing.total_amount == bill(price_of(small.config.pricing), 2 * 10**9)
+
+
+def test_attempts_are_those_of_the_shard_with_the_most_whatever_was_sealed(tmp_path: Path) -> None:
+    small = run_small_job(tmp_path, ROWS, **TINY)
+    assert small.totals().attempts == 1
+    open_retry(small.store, (0,))
+    small = work_on(small, shards=[0], generation=1)
+    assert small.totals().attempts == 2
+    attempts = {
+        attempt
+        for folder in ("metadata/", "quarantine/")
+        for entry in small.store.listing(folder)
+        for attempt in read_parquet(small.store.get(entry.key) or b"")["attempt"].to_pylist()
+    }
+    assert attempts == {1, 2}
 
 
 def test_stamps_only_ever_extend_a_lifetime() -> None:

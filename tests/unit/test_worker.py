@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 from shard_records import commit_of, opened, try_open
 
-from cluster import feeder
+from cluster import actors, feeder
 from cluster.coordinator import BeatReply, Coordinator, Counts, WorkerProgress
 from cluster.leases import Dismiss, Grant, Wait
+from cluster.lifetime import utc_now
+from cluster.records import stamp_from_json
 from cluster.shard_log import ShardState
 from cluster.store import Store
 from cluster.tables import read_parquet
@@ -171,7 +173,7 @@ def quarantine(store: Store) -> list[dict[str, Any]]:
 
 def test_a_worker_finishes_everything_and_says_so(tmp_path: Path) -> None:
     stage = Stage(tmp_path)
-    assert stage.run() == WorkerOutcome(worker="w1", error=None, message="")
+    assert stage.run() == WorkerOutcome(worker="w1")
     assert stage.whole() == (6, 0, 0)
     assert sorted(stage.link.seals) == [0, 1]
     assert stage.link.returns == []
@@ -326,7 +328,7 @@ def test_a_store_that_fills_up_ends_the_worker_and_loses_nothing(tmp_path: Path,
             super().put_if_absent(key, data)
 
     outcome = stage.run(store=Filling(config.output.path, attempts=1))
-    assert outcome.error == "StoreFull"
+    assert (outcome.error, outcome.retryable) == ("StoreFull", False)
     assert "No space left on device" in outcome.message
     assert sum(stage.whole()) == 6
     assert not any(failed for _, failed in stage.link.returns)
@@ -399,6 +401,28 @@ def test_a_silent_worker_that_is_granted_its_own_shard_again_does_not_hang(tmp_p
     assert isinstance(coordinator.acquire("w1"), Grant)
 
 
+def test_the_only_worker_is_found_silent_and_is_not_heard_once_it_is_gone(tmp_path: Path) -> None:
+    """Nobody else asks or beats, so that only looking at the run lets time pass."""
+    stage = Stage(tmp_path, ROWS[:4])
+    coordinator = stage.link.coordinator
+    assert isinstance(coordinator.acquire("w1"), Grant)
+    stage.clock.now_s = 60.0
+    assert (coordinator.snapshot().silent, coordinator.snapshot().held) == ((), 1)
+    stage.clock.now_s = 61.0
+    assert (coordinator.snapshot().silent, coordinator.snapshot().held) == (("w1",), 0)
+    coordinator.gone("w1", crashed=False)
+    assert coordinator.acquire("w1") == Dismiss(worker="w1"), "a call that was under way"
+    idle = WorkerProgress(
+        phase="running", holding=Counts(), made=7, occupied=0, offered=0, lifetime_ns=0
+    )
+    assert coordinator.beat("w1", idle) == BeatReply(revoked=(), drain=True)
+    snapshot = coordinator.snapshot()
+    assert (snapshot.silent, snapshot.phases, snapshot.made) == ((), (), 0)
+    answer = coordinator.acquire("w2")
+    assert isinstance(answer, Grant)
+    assert answer.attempt == 2, "the failure is counted once"
+
+
 @pytest.mark.parametrize("failed", [False, True])
 def test_a_shard_that_cannot_be_opened_is_given_back_before_the_worker_fails(
     tmp_path: Path, failed: bool
@@ -416,7 +440,8 @@ def test_a_shard_that_cannot_be_opened_is_given_back_before_the_worker_fails(
         with pytest.raises(ValueError, match="odd"):
             stage.run(store=store)
     else:
-        assert stage.run(store=store).error == "StoreUnavailable"
+        outcome = stage.run(store=store)
+        assert (outcome.error, outcome.retryable) == ("StoreUnavailable", True)
     assert stage.link.returns == [(0, failed)]
 
 
@@ -425,7 +450,8 @@ def test_a_shard_that_cannot_be_read_is_given_back_before_the_worker_fails(
 ) -> None:
     stage = Stage(tmp_path, ROWS[:4])
     (tmp_path / "input" / "rows.parquet").unlink()
-    assert stage.run().error == "InputChanged"
+    outcome = stage.run()
+    assert (outcome.error, outcome.retryable) == ("InputChanged", False)
     assert stage.link.returns == [(0, False)]
 
 
@@ -457,4 +483,181 @@ def test_a_worker_that_loses_its_coordinator_commits_what_is_finished_and_leaves
 
     outcome = stage.run(Hooked(stage.small, before_tick=lose_it))
     assert (outcome.error, outcome.message) == ("CoordinatorLost", "the run's coordinator died")
+    assert not outcome.retryable
     assert stage.whole() == (1, 0, 3)
+
+
+def test_a_first_stamp_that_cannot_be_written_is_an_outcome_and_no_crash(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, ROWS[:4])
+
+    class Stampless(Store):
+        def put(self, key: str, data: bytes) -> None:
+            raise StoreUnavailable(f"{key}: no answer")
+
+    outcome = stage.run(store=Stampless(stage.small.config.output.path, attempts=1))
+    assert (outcome.error, outcome.retryable) == ("StoreUnavailable", True)
+    assert outcome.message == "workers/w1.json: no answer"
+    assert stage.whole() == (0, 0, 4)
+
+
+def test_a_workers_life_begins_with_its_actor_and_is_one_object(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = Stage(tmp_path)
+    monkeypatch.setattr(actors.ray, "get_gpu_ids", list)
+    actor = actors.WorkerActor(
+        stage.small.config.to_mapping(),
+        worker="w1",
+        run=1,
+        generation=0,
+        model_revision="simulated",
+        coordinator=None,
+    )
+    actor._link = stage.link
+    constructed_at = utc_now()
+    assert actor.run().error is None
+    (entry,) = stage.small.store.listing("workers/")
+    assert entry.key == "workers/w1.json"
+    stamp = stamp_from_json(stage.small.store.get(entry.key) or b"", entry.key)
+    assert stamp.started_at < constructed_at
+    assert stamp.closed
+
+
+class Watched(threading.Condition):
+    """Knows by name which threads wait and have not been told of anything since."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting: set[str] = set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.waiting.add(threading.current_thread().name)
+        return super().wait(timeout)
+
+    def notify_all(self) -> None:
+        self.waiting.clear()
+        super().notify_all()
+
+
+class Congested(Store):
+    """Containers are written only once ``open`` is set; ``blocked`` is set by the first to wait."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url, attempts=1)
+        self.blocked, self.open = threading.Event(), threading.Event()
+
+    def put_if_absent(self, key: str, data: bytes) -> None:
+        if key.startswith("data/"):
+            self.blocked.set()
+            assert self.open.wait(PATIENCE_S)
+        super().put_if_absent(key, data)
+
+
+@pytest.mark.parametrize(
+    ("shard_rows", "commit_images", "num_images"),
+    [(16, 4, 1), (400, 4, 1), (40, 64, 1), (8, 1, 50)],
+)
+def test_memory_is_bounded_while_commits_are_stuck_and_the_job_ends_once_they_go_on(
+    tmp_path: Path, shard_rows: int, commit_images: int, num_images: int
+) -> None:
+    """The engine has made what may wait, and stands still until the store answers again."""
+    rows = [{"prompt": f"picture {n}", "num_images": num_images} for n in range(800 // num_images)]
+    stage = Stage(
+        tmp_path,
+        rows,
+        **{
+            "output.format": "parquet",
+            "input.shard_rows": shard_rows,
+            "job.commit_images": commit_images,
+            "job.commit_seconds": 1e6,
+            "engine.max_batch": 4,
+            "cluster.io_threads": 2,
+        },
+    )
+    store = Congested(stage.small.config.output.path)
+    worker = stage.worker(Hooked(stage.small), store=store)
+    state, changed = worker._state, Watched()
+    state.changed = changed
+    outcomes: list[WorkerOutcome] = []
+    thread = threading.Thread(
+        target=lambda: outcomes.append(worker.run()), name="engine", daemon=True
+    )
+    thread.start()
+    assert store.blocked.wait(PATIENCE_S)
+    with changed:
+        assert changed.wait_for(
+            lambda: state.crowded and not state._uploads and "engine" in changed.waiting, PATIENCE_S
+        )
+        held, made = len(state._held), state.made
+    uploads, batch = 4 * 4 + 2 * 2, 4
+    unfinished_rows = (batch + 1) * (num_images - 1)
+    assert made <= 2 * commit_images + uploads + batch + unfinished_rows
+    assert held <= 8
+    store.open.set()
+    thread.join(PATIENCE_S)
+    assert [outcome.error for outcome in outcomes] == [None]
+    assert stage.whole() == (len(rows), 0, 0)
+
+
+def test_what_keeps_the_engine_waiting_is_committed_although_no_shard_is_due(
+    tmp_path: Path,
+) -> None:
+    """Each shard lacks one slow row and an image to the number of a commit."""
+    rows = [{"prompt": "x", "steps": 1 if n % 20 else 1000} for n in range(160)]
+    stage = Stage(
+        tmp_path,
+        rows,
+        **{
+            "input.shard_rows": 20,
+            "job.commit_images": 20,
+            "job.commit_seconds": 1e6,
+            "engine.max_batch": 8,
+            "cluster.io_threads": 2,
+        },
+    )
+    assert stage.run().error is None
+    assert stage.whole() == (160, 0, 0)
+    assert len(list(stage.small.store.walk("commits/"))) > 8, "some shard was committed in parts"
+
+
+def test_no_more_than_a_few_shards_are_held_while_none_can_be_sealed(tmp_path: Path) -> None:
+    stage = Stage(
+        tmp_path,
+        [{"prompt": "x"}] * 320,
+        **{"output.format": "parquet", "input.shard_rows": 16, "job.commit_images": 1000},
+    )
+    store = Congested(stage.small.config.output.path)
+    worker = stage.worker(Hooked(stage.small), store=store)
+    outcomes: list[WorkerOutcome] = []
+    thread = threading.Thread(target=lambda: outcomes.append(worker.run()), daemon=True)
+    thread.start()
+    assert store.blocked.wait(PATIENCE_S)
+    with worker._state.changed:
+        made_all = worker._state.changed.wait_for(
+            lambda: len(stage.link.grants) == 8 and worker._state.made == 8 * 16, PATIENCE_S
+        )
+        assert made_all
+    assert len(stage.link.grants) == 8
+    store.open.set()
+    thread.join(PATIENCE_S)
+    assert [outcome.error for outcome in outcomes] == [None]
+    assert stage.whole() == (320, 0, 0)
+
+
+def test_shards_of_one_row_are_held_in_such_numbers_that_they_fill_a_batch(tmp_path: Path) -> None:
+    stage = Stage(
+        tmp_path,
+        [{"prompt": "x"}] * 80,
+        **{"output.format": "parquet", "input.shard_rows": 1, "job.commit_images": 1000},
+    )
+    store = Congested(stage.small.config.output.path)
+    worker = stage.worker(Hooked(stage.small), store=store)
+    thread = threading.Thread(target=worker.run, daemon=True)
+    thread.start()
+    assert store.blocked.wait(PATIENCE_S)
+    with worker._state.changed:
+        assert worker._state.changed.wait_for(lambda: worker._state.made == 64, PATIENCE_S)
+    assert len(stage.link.grants) == 64
+    store.open.set()
+    thread.join(PATIENCE_S)
+    assert stage.whole() == (80, 0, 0)

@@ -1,0 +1,152 @@
+"""One run of a job on a cluster, from the first worker to the summary."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version as package_version
+
+from rich.console import Console
+
+from cluster.job_log import (
+    JobRecord,
+    cancel_asked,
+    generation,
+    open_run,
+    read_retry,
+    write_run_end,
+)
+from cluster.plan_file import PlanReader
+from cluster.ray_session import ray_session, resources
+from cluster.records import RunRecord
+from cluster.store import Store
+from cluster.supervisor import Assignment, RunEnd, Supervisor
+from conf.errors import CoordinatorLost, NoWorkers, StoreFull, StoreUnavailable
+from jobs.control import SignalControl
+from jobs.figures import plural, without_secrets
+from jobs.finish import Finish, finish
+from jobs.measured import remember_rate
+from jobs.progress import ProgressDisplay
+
+log = logging.getLogger("imagemill")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobResult:
+    """How a command on a job ended; ``status`` is the exit status of the design."""
+
+    status: int
+    job: JobRecord
+    finish: Finish
+
+
+def version() -> str:
+    """ImageMill's version."""
+    return package_version("imagemill")
+
+
+def nothing_to_claim() -> None:
+    """The job has its output already."""
+
+
+def execute(
+    job: JobRecord, store: Store, console: Console, *, claim: Callable[[], None] = nothing_to_claim
+) -> JobResult:
+    """Work on a job until it ends or is stopped, then sum up.
+
+    Args:
+        claim: writes a new job and its plan, once the cluster is known to fit.
+
+    Raises:
+        ConfigError: the cluster cannot run this; nothing was claimed.
+        KeyboardInterrupt: stopped before anything was claimed.
+        CoordinatorLost, NoWorkers: the run ended before the job did; it can be resumed.
+    """
+    started_s = time.monotonic()
+    with SignalControl(_say) as control:
+        with ray_session(job.config):
+            control.install()
+            size = resources(job.config)
+            if control.drain and claim is not nothing_to_claim:
+                raise KeyboardInterrupt("nothing was started")
+            claim()
+            plan = PlanReader(store)
+            number = generation(store)
+            record = open_run(store, generation=number, workers=size.workers, version=version())
+            control.watch(lambda: cancel_asked(store, record.run))
+            _announce(job, plan, size.workers)
+            assignment = Assignment(
+                run=record.run,
+                generation=number,
+                model_revision=job.model_revision,
+                total=plan.shards,
+                shards=read_retry(store, number).shards if number else None,
+            )
+            supervisor = Supervisor(job.config, assignment, size)
+            with _display(job, plan, console) as display:
+                end = _supervise(job, store, record, lambda: supervisor.run(control, display.show))
+        ended = finish(store, job, plan, end=end, wall_s=time.monotonic() - started_s)
+    remember_rate(store, job, plan)
+    return result_of(job, ended)
+
+
+def _supervise(
+    job: JobRecord, store: Store, record: RunRecord, work: Callable[[], RunEnd]
+) -> RunEnd:
+    """Run and record the end, so that others know that nobody is at work."""
+    try:
+        end = work()
+    except (CoordinatorLost, NoWorkers) as error:
+        _record_end(store, record, str(error))
+        where = shlex.quote(without_secrets(job.config.output.path))
+        raise type(error)(
+            f"{error}; what is committed counts; go on with: imagemill resume {where}"
+        ) from error
+    _record_end(store, record, "finished" if end.finished else end.reason)
+    return end
+
+
+def _record_end(store: Store, record: RunRecord, reason: str) -> None:
+    """A hint for others; a store that cannot take it must not hide why the run ended."""
+    try:
+        write_run_end(store, record.run, reason)
+    except (StoreFull, StoreUnavailable) as error:
+        log.debug("the run's end is not recorded: %s", error, extra={"event": "end_unrecorded"})
+
+
+def _say(text: str) -> None:
+    log.warning("%s", text, extra={"event": "signal"})
+
+
+def _announce(job: JobRecord, plan: PlanReader, workers: int) -> None:
+    log.info(
+        "job '%s': %s, %s, %s%s",
+        job.config.job.name,
+        plural(plan.rows, "row"),
+        plural(plan.shards, "shard"),
+        plural(workers, "worker"),
+        ", SIMULATED engine" if job.config.engine.name == "simulated" else "",
+        extra={"event": "run_started"},
+    )
+
+
+def _display(job: JobRecord, plan: PlanReader, console: Console) -> ProgressDisplay:
+    return ProgressDisplay(
+        console,
+        rows=plan.rows,
+        currency=job.config.pricing.currency,
+        simulated=job.config.engine.name == "simulated",
+    )
+
+
+def result_of(job: JobRecord, finished: Finish) -> JobResult:
+    """The exit status that a job's state means."""
+    if not finished.finished:
+        return JobResult(status=3, job=job, finish=finished)
+    totals = finished.totals
+    allowed = job.config.job.max_quarantined * totals.rows
+    good = totals.quarantined <= allowed and not finished.broken_files
+    return JobResult(status=0 if good else 1, job=job, finish=finished)

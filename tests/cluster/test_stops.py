@@ -1,0 +1,98 @@
+"""How a job ends from outside or in trouble: what the user reads, and that it can go on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.job_process import (
+    JobProcess,
+    commit_count,
+    imagemill,
+    images_by_id,
+    wait_until,
+    write_prompts,
+)
+
+ROWS = 64
+FAST = (
+    "engine=simulated",
+    "engine.simulated_speed=4",
+    "input.shard_rows=16",
+    "job.commit_images=4",
+    "job.commit_seconds=0.2",
+)
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> Path:
+    rows = [{"prompt": f"a picture of number {n}", "steps": 10} for n in range(ROWS)]
+    return write_prompts(tmp_path / "prompts.parquet", rows)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system that holds some pictures, but not all."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("this machine does not let the test mount a small disk")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_sigterm_commits_what_is_finished_as_ctrl_c_does(prompts: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    job = JobProcess("run", f"input.path={prompts}", f"output.path={output}", *FAST)
+    wait_until(lambda: commit_count(output) >= 2, "two commits")
+    job.send(signal.SIGTERM)
+    assert job.finish() == 3, job.output
+    assert f"imagemill resume {output}" in job.output
+    status, text = imagemill("cancel", str(output))
+    assert status == 0
+    assert "nothing to cancel" in text
+    assert imagemill("resume", str(output))[0] == 0
+    assert len(images_by_id(output)) == ROWS
+
+
+def test_a_cluster_that_does_not_fit_is_refused_before_the_output_is_claimed(
+    prompts: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    start = ("run", f"input.path={prompts}", f"output.path={output}", *FAST)
+    status, text = imagemill(*start, "cluster.gpus_per_worker=64")
+    assert status == 2
+    assert "cluster.gpus_per_worker is 64" in text
+    assert not (output / "job.json").exists()
+    assert imagemill(*start)[0] == 0
+
+
+def test_a_full_disk_stops_the_job_and_more_space_lets_it_go_on(
+    prompts: Path, small_disk: Path
+) -> None:
+    output = small_disk / "out"
+    status, text = imagemill("run", f"input.path={prompts}", f"output.path={output}", *FAST)
+    assert status == 3, text
+    assert "No space left on device" in text
+    assert f"imagemill resume {output}" in text
+    subprocess.run(["mount", "-o", "remount,size=50m", str(small_disk)], check=True)
+    status, text = imagemill("resume", str(output))
+    assert status == 0, text
+    assert imagemill("verify", str(output))[0] == 0
+    assert len(images_by_id(output)) == ROWS
+
+
+def test_a_job_whose_plan_was_half_written_goes_on(prompts: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    assert imagemill("run", f"input.path={prompts}", f"output.path={output}", *FAST)[0] == 0
+    for name in ("commits", "leases", "manifests", "manifest.json", "plan/inputs.parquet"):
+        subprocess.run(["rm", "-r", str(output / name)], check=True)
+    status, text = imagemill("resume", str(output))
+    assert status == 0, text
+    assert imagemill("verify", str(output))[0] == 0

@@ -1,0 +1,133 @@
+"""The supervisor on a real local Ray: who is hired, who is replaced, and when nobody can start."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import ray
+
+from cluster.job_log import open_run
+from cluster.ray_session import Resources, ray_session
+from cluster.supervisor import Assignment, RunEnd, Supervisor
+from conf.errors import NoWorkers
+from jobs.run import run
+from jobs.verify import verify
+from tests.small_jobs import SmallJob, prepare_small_job, write_input
+
+ROWS = [{"prompt": f"picture {n}", "width": 16, "height": 16, "steps": 2} for n in range(8)]
+HERE = Resources(workers=1, gpus_per_worker=0.0, threads=1)
+NOWHERE = Resources(workers=1, gpus_per_worker=64.0, threads=1)
+
+
+class Control:
+    """``drain`` is asked for once ``after`` questions were answered with no."""
+
+    abort = False
+
+    def __init__(self, after: float = float("inf")) -> None:
+        self._left = after
+
+    @property
+    def drain(self) -> str | None:
+        self._left -= 1
+        return "interrupted" if self._left < 0 else None
+
+    def cancelled(self) -> bool:
+        return False
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[SmallJob]:
+    job = prepare_small_job(tmp_path, ROWS, **{"job.max_attempts": 1, "cluster.start_timeout_s": 1})
+    with ray_session(job.config):
+        yield job
+
+
+def supervise(small: SmallJob, size: Resources, control: Control) -> RunEnd:
+    config = small.config
+    if size is HERE:
+        config = replace(config, cluster=replace(config.cluster, start_timeout_s=120.0))
+    assignment = Assignment(
+        run=open_run(small.store, generation=0, workers=1, version="0").run,
+        generation=0,
+        model_revision="simulated",
+        total=small.plan.shards,
+        shards=None,
+    )
+    return Supervisor(config, assignment, size).run(control, lambda snapshot: None)
+
+
+def test_when_no_worker_can_start_it_is_said_what_is_missing(small: SmallJob) -> None:
+    with pytest.raises(NoWorkers) as raised:
+        supervise(small, NOWHERE, Control())
+    message = str(raised.value)
+    assert "cluster.start_timeout_s=1: each needs 1 CPU and 64 GPUs; free in the" in message
+    assert message.endswith("free some, or change cluster.*")
+
+
+def test_a_job_that_no_worker_could_start_on_says_how_to_go_on(tmp_path: Path) -> None:
+    write_input(tmp_path, ROWS)
+    output = tmp_path / "an output"
+    ray.init("local", num_cpus=0, include_dashboard=False, log_to_driver=False)
+    try:
+        with pytest.raises(NoWorkers) as raised:
+            run(
+                [
+                    f"input.path={tmp_path / 'input'}",
+                    f"output.path={output}",
+                    "engine=simulated",
+                    "cluster.start_timeout_s=1",
+                ]
+            )
+    finally:
+        ray.shutdown()
+    assert f"imagemill resume '{output}'" in str(raised.value)
+    assert "free some, or change cluster.*" in str(raised.value)
+
+
+@pytest.mark.parametrize("after", [0, 2])
+def test_a_drain_before_any_worker_is_up_ends_the_run(small: SmallJob, after: int) -> None:
+    """With 0 it was asked for before anybody is hired, with 2 while the first one is awaited."""
+    end = supervise(small, NOWHERE, Control(after))
+    assert (end.finished, end.reason, end.restarts) == (False, "interrupted", 0)
+
+
+def endless(path: Path) -> None:
+    """Whoever reads or writes here is told of too many links: an error that may pass."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.symlink_to(path.name)
+
+
+def test_a_worker_that_a_store_error_ended_is_replaced_and_the_job_finishes(
+    small: SmallJob,
+) -> None:
+    root = small.store.local_root
+    assert root is not None
+    trap = root / "leases" / "00000001" / "000001.json"
+    endless(trap)
+
+    class Heals(Control):
+        @property
+        def drain(self) -> str | None:
+            if len(list((root / "workers").glob("*.json"))) > 1:
+                trap.unlink(missing_ok=True)
+            return None
+
+    end = supervise(small, HERE, Heals())
+    assert end.finished, end.reason
+    assert end.restarts >= 1
+    assert verify(small.store).problems == ()
+
+
+def test_a_store_error_that_does_not_pass_ends_the_run_after_some_workers(small: SmallJob) -> None:
+    root = small.store.local_root
+    assert root is not None
+    endless(root / "leases" / "00000000" / "000001.json")
+    end = supervise(small, HERE, Control())
+    assert not end.finished
+    assert end.restarts == 4
+    assert end.reason.startswith("5 workers in a row were lost without finishing a row; the last")
+    assert "Too many levels of symbolic links" in end.reason

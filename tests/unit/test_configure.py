@@ -1,0 +1,76 @@
+"""Overrides reach the configuration as they were typed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from conf.errors import ConfigError
+from jobs.configure import compose
+from jobs.run import prepare
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/tmp/a\\b.parquet",
+        "/tmp/it's here.parquet",
+        "/x/${home}/y.parquet",
+        "/data/part=1,2/[a] {b}.parquet",
+        "ends with\\",
+        "/é/\N{GRINNING FACE}.parquet",
+        "1e5",
+        "null",
+    ],
+)
+def test_a_text_arrives_as_it_was_typed(path: str) -> None:
+    assert compose([f"input.path={path}", "output.path=out"]).input.path == path
+
+
+def test_quotes_around_a_text_are_the_shells_habit_and_go() -> None:
+    assert compose(["input.path='a b'", 'output.path="c d"']).output.path == "c d"
+
+
+def test_null_is_null_where_it_may_be() -> None:
+    config = compose(["input.path=x", "output.path=y", "sampling.sampler=null", "job.name=null"])
+    assert config.sampling.sampler is None
+    assert config.job.name is None
+
+
+def test_tags_and_storage_options_are_free() -> None:
+    config = compose(
+        ["input.path=x", "output.path=y", "job.tags.season=winter 26", "storage.options.anon=a"]
+    )
+    assert config.job.tags == {"season": "winter 26"}
+    assert config.storage.options == {"anon": "a"}
+
+
+def test_a_model_folder_is_short_for_custom() -> None:
+    config = compose(["input.path=x", "output.path=y", "model=/models/sd15"])
+    assert (config.model.name, config.model.path) == ("sd15", "/models/sd15")
+
+
+def test_the_digest_tells_what_is_made_not_where_or_how_fast() -> None:
+    base = compose(["input.path=x", "output.path=y"]).digest()
+    same = ["output.path=z", "cluster.workers=7", "engine.max_batch=3", "job.commit_images=9"]
+    assert {compose(["input.path=x", "output.path=y", key]).digest() for key in same} == {base}
+    other = ["job.seed=1", "output.image=webp", "sampling.steps=9", "model.guidance_scale=2"]
+    assert (
+        len({compose(["input.path=x", "output.path=y", k]).digest() for k in other} | {base}) == 5
+    )
+
+
+@pytest.mark.parametrize("key", ["input.path", "output.path"])
+def test_an_empty_path_is_refused(key: str) -> None:
+    paths = {"input.path": "in.parquet", "output.path": "out", key: ""}
+    with pytest.raises(ConfigError, match=f"{key} is empty; expected a path"):
+        prepare([f"{name}={path}" for name, path in paths.items()])
+
+
+def test_relative_paths_are_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = prepare(["input.path=in.parquet", "output.path=sub/out", "engine=simulated"])
+    assert config.input.path == str(tmp_path / "in.parquet")
+    assert config.output.path == str(tmp_path / "sub" / "out")
+    assert config.job.name == "out"
