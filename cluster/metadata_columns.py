@@ -8,35 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-METADATA_COLUMNS = (
-    "image_id",
-    "row_id",
-    "id",
-    "image_index",
-    "prompt",
-    "negative_prompt",
-    "seed",
-    "width",
-    "height",
-    "steps",
-    "guidance_scale",
-    "sampler",
-    "model",
-    "model_revision",
-    "object",
-    "member",
-    "format",
-    "bytes",
-    "sha256",
-    "gpu_seconds",
-    "cost",
-    "currency",
-    "truncated_tokens",
-    "worker",
-    "attempt",
-    "started_at",
-    "finished_at",
-)
+from cluster.tables import METADATA
+
+METADATA_COLUMNS = tuple(METADATA.names)
 """What ImageMill writes about each image, in this order."""
 
 RESERVED = (*METADATA_COLUMNS, "image")

@@ -135,7 +135,7 @@ class ClusterConfig:
     gpus_per_worker: float | None = key(
         "GPUs of a worker; null: 1 where the cluster has any", low=0
     )
-    lease_s: float = key("a worker that is silent for so long loses its shards", low=1)
+    lease_s: float = key("a worker silent for so long loses its shards and is replaced", low=1)
     heartbeat_s: float = key("how often a worker reports", low=0.05)
     io_threads: int = key("threads of a worker that encode and upload images", low=1)
     start_timeout_s: float = key("how long to wait for the workers' resources", low=1)

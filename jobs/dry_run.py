@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from cluster.input_files import InputFiles
+from conf.errors import ConfigError, StoreUnavailable
 from conf.schema import RunConfig
 from jobs.figures import duration, plural
 from jobs.measured import rate_key, simulated_seconds
 from jobs.plan import PlannedJob, make_plan
 from jobs.preview import Preview, make_preview
-from jobs.run import model_revision, prepare
+from jobs.run import check_claimable, model_revision, open_store, prepare
 from jobs.unique_ids import check_unique_ids
 from operators.row_defaults import row_defaults
 
@@ -32,6 +33,7 @@ def dry_run_lines(overrides: Sequence[str]) -> list[str]:
         *_plan_lines(config, planned, revision),
         *_preview_lines(preview),
         _time_line(config, revision, preview),
+        *_output_lines(config),
         "nothing was written",
     ]
 
@@ -47,6 +49,15 @@ def _plan_lines(config: RunConfig, planned: PlannedJob, revision: str) -> list[s
     lines += [f"left out  {problem}" for problem in planned.problems]
     told = {f"left out: {problem}" for problem in planned.problems}
     return lines + [f"warning   {text}" for text in planned.warnings if text not in told]
+
+
+def _output_lines(config: RunConfig) -> list[str]:
+    """Whether the output could be claimed; it is only looked at."""
+    try:
+        check_claimable(open_store(config), config)
+    except (ConfigError, StoreUnavailable) as error:
+        return [f"refused   a run would be refused: {error}"]
+    return []
 
 
 def _preview_lines(preview: Preview) -> list[str]:

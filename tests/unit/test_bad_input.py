@@ -220,6 +220,10 @@ def test_a_dry_run_counts_and_writes_nothing(
     assert not output.exists()
     assert main(["plan", *arguments]) == 0
     assert capsys.readouterr().out == text
+    output.mkdir()
+    (output / "mine.txt").write_text("x")
+    assert main(["plan", *arguments]) == 0
+    assert "a run would be refused: output.path" in capsys.readouterr().out
 
 
 def test_cfg_prints_the_composed_configuration(capsys: pytest.CaptureFixture[str]) -> None:
