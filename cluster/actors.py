@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError
+from ray.exceptions import GetTimeoutError, RayError
 
 from cluster.coordinator import (
     BeatReply,
@@ -75,7 +75,7 @@ def answer_of(reference: Any) -> Any:
         raise CoordinatorLost(
             f"the run's coordinator did not answer within {_ANSWER_S:g} s"
         ) from error
-    except RayActorError as error:
+    except RayError as error:
         raise CoordinatorLost("the run's coordinator died") from error
 
 

@@ -60,7 +60,7 @@ class Committer:
         try:
             self._commit(held, batch, last=last)
         except (LeaseLost, CommitUnknown):
-            self._state.revoke([held.shard_id])
+            self._state.revoke_hold(held)
             return
         finally:
             self._state.end_commit(len(batch.images))

@@ -71,7 +71,8 @@ class EngineLoop:
 
     def _upload(self, result: ImageResult, held: HeldShard) -> None:
         try:
-            self._state.finish(held, self._uploader.upload(result, held))
+            if self._state.wants_image(held, result.request):
+                self._state.finish(held, self._uploader.upload(result, held))
         except RowRejected as error:
             self._state.reject(held, result.request, error)
         except BaseException as error:  # noqa: BLE001 - a thread's boundary: it becomes the outcome

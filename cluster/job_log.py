@@ -12,7 +12,7 @@ from cluster import layout
 from cluster.lifetime import utc_now
 from cluster.records import RetryRecord, RunRecord, retry_from_json, run_from_json, to_json
 from cluster.store import Store
-from conf.errors import CommitConflict, CorruptOutput, OutputMissing, OutputTaken
+from conf.errors import CommitConflict, ConfigError, CorruptOutput, OutputMissing, OutputTaken
 from conf.schema import RunConfig, parse_config
 
 _SCHEMA = 1
@@ -80,6 +80,8 @@ def find_job(store: Store) -> JobRecord | None:
         return None
     try:
         plain = json.loads(data)
+        if plain["schema"] != _SCHEMA or plain["kind"] != "Job":
+            raise ValueError(f"it is no job record of schema {_SCHEMA}")
         return JobRecord(
             config=parse_config(plain["config"]),
             digest=plain["digest"],
@@ -87,8 +89,11 @@ def find_job(store: Store) -> JobRecord | None:
             model_revision=plain["model_revision"],
             created_at=plain["created_at"],
         )
-    except (ValueError, KeyError, TypeError) as error:
-        raise CorruptOutput(f"{store.url}/{layout.JOB} is not a job record: {error}") from error
+    except (ValueError, KeyError, TypeError, ConfigError) as error:
+        raise CorruptOutput(
+            f"{store.url}/{layout.JOB} is not a job record of this version of ImageMill: {error}; "
+            "use the version that its key 'version' names"
+        ) from error
 
 
 def read_job(store: Store) -> JobRecord:

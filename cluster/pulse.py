@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -11,9 +12,10 @@ from cluster.lifetime import Lifetime, persist
 from cluster.records import Stamp
 from cluster.store import Store
 from cluster.worker_state import WorkerState
-from conf.errors import CoordinatorLost
+from conf.errors import CoordinatorLost, StoreUnavailable
 from operators.engine import EngineStats
 
+log = logging.getLogger("imagemill")
 _STAMP_EVERY_S = 10.0
 
 
@@ -54,7 +56,14 @@ class Pulse:
             self.beat()
             if time.monotonic() - stamped_at_s >= _STAMP_EVERY_S:
                 stamped_at_s = time.monotonic()
-                self.persist()
+                self._try_persist()
+
+    def _try_persist(self) -> None:
+        """A stamp that the store did not take is superseded by the next one."""
+        try:
+            self.persist()
+        except StoreUnavailable as error:
+            log.warning("no stamp was written: %s", error, extra={"event": "stamp_missed"})
 
     def stop(self) -> None:
         """End ``run`` soon."""

@@ -107,7 +107,16 @@ class Store:
 
     def exists(self, key: str) -> bool:
         """Whether the key exists."""
-        return self._retrying(key, lambda: bool(self._fs.isfile(self.path(key))))
+
+        def look() -> bool:
+            # not isfile(), which takes a store that does not answer for one that has no such key
+            try:
+                kind: str = self._fs.info(self.path(key), refresh=True)["type"]
+            except (FileNotFoundError, NotADirectoryError):
+                return False
+            return kind == "file"
+
+        return self._retrying(key, look)
 
     def open(self, key: str) -> Any:
         """A seekable binary file for reading the object in place."""

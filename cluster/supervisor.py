@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 from cluster.actors import CoordinatorActor, WorkerActor, answer_of
 from cluster.coordinator import Snapshot
@@ -122,6 +122,9 @@ class Supervisor:
         except CoordinatorLost:
             self._let_leave(control)
             raise
+        finally:
+            for member in self._crew.values():
+                ray.kill(member.actor)
         reason = "stopped at once" if control.abort and not snapshot.finished else self._reason
         return RunEnd(
             finished=snapshot.finished, reason=reason, snapshot=snapshot, restarts=self._restarts
@@ -147,6 +150,8 @@ class Supervisor:
                 self._left(reference)
             snapshot = self.snapshot()
             self._replace(snapshot.silent)
+            if snapshot.finished:
+                self._drop_unstarted()
             on_progress(snapshot)
 
     def _let_leave(self, control: Control) -> None:
@@ -218,14 +223,15 @@ class Supervisor:
         member = self._crew.pop(reference)
         try:
             outcome: WorkerOutcome = ray.get(reference)
-        except (RayActorError, RayTaskError) as error:
+        except RayError as error:
             answer_of(self._coordinator.gone.remote(member.name, True))
             self._lost(member.name, f"died: {_last_line(error)}")
             return
         answer_of(self._coordinator.gone.remote(member.name, False))
         if outcome.error is None:
             return
-        if outcome.retryable:
+        if outcome.retryable or outcome.error == CoordinatorLost.__name__:
+            # it lost contact, but the coordinator has just answered here
             self._lost(member.name, f"stopped: {outcome.message}")
         else:
             self._drain(outcome.message)
@@ -250,7 +256,8 @@ class Supervisor:
         done = snapshot.counts.rows + snapshot.counts.quarantined
         self._crashes = 1 if done > self._done_at_crash else self._crashes + 1
         self._done_at_crash = max(done, self._done_at_crash)
-        hopeless = self._crashes > max(_FEWEST_CRASHES, 4 * self._config.job.max_attempts)
+        bearable = max(_FEWEST_CRASHES, 4 * self._config.job.max_attempts)
+        hopeless = self._crashes > bearable * max(1, self._size.workers)
         replaced = not (hopeless or self._draining or snapshot.finished)
         log.warning(
             "worker %s %s%s",
@@ -269,12 +276,16 @@ class Supervisor:
             )
 
     def _drain(self, reason: str) -> None:
-        """Let the workers finish; those that have not even started are not waited for."""
+        """Let the workers finish what they have."""
         if self._draining:
             return
         self._draining = True
         self._reason = reason
         answer_of(self._coordinator.drain.remote())
+        self._drop_unstarted()
+
+    def _drop_unstarted(self) -> None:
+        """Workers that have not even begun are not waited for."""
         for end, member in list(self._crew.items()):
             started, _ = ray.wait([member.hello], timeout=0)
             if not started:

@@ -124,12 +124,14 @@ class Worker:
         Raises:
             Exception: what is no error of our tree, such as a lost device.
         """
-        feeder = self._thread("feeder", self._feeder.run)
         pulse = self._thread("pulse", self._pulse.run)
+        feeder: threading.Thread | None = None
         committer: threading.Thread | None = None
         try:
             self._pulse.persist()
             engine = self._load()
+            # only now: a model that cannot be loaded must not be held against a shard
+            feeder = self._thread("feeder", self._feeder.run)
             committer = self._thread("committer", self._committer(engine.info).run)
             self._drive(engine)
         except Exception as error:  # noqa: BLE001 - the actor's boundary: it becomes the outcome
@@ -192,11 +194,12 @@ class Worker:
             stamp=self._pulse.stamp,
         )
 
-    def _leave(self, feeder: threading.Thread, committer: threading.Thread | None) -> None:
+    def _leave(self, feeder: threading.Thread | None, committer: threading.Thread | None) -> None:
         """Stop admitting, commit what is finished, give the leases back."""
         self._state.phase = "leaving"
         self._state.drain()
-        feeder.join()
+        if feeder is not None:
+            feeder.join()
         self._state.leave()
         if committer is not None:
             committer.join()

@@ -155,6 +155,17 @@ class WorkerState:
             self._revoked |= set(shard_ids) & (self._held.keys() | self._opening)
             self.changed.notify_all()
 
+    def revoke_hold(self, held: HeldShard) -> None:
+        """This very hold is ours no more; a later one of the same shard is not meant."""
+        with self.changed:
+            if self._held.get(held.shard_id) is held:
+                self.revoke([held.shard_id])
+
+    def wants_image(self, held: HeldShard, request: Request) -> bool:
+        """Whether the image's row is still open: another of its images may have had it rejected."""
+        with self.changed:
+            return not held.lost and held.work.wants(request)
+
     def forget_revoked(self) -> list[HeldShard]:
         """Drop the revoked holds with their requests. The caller says so to the coordinator, which
         may have granted them anew, and calls ``release``; until then no shard is asked for."""
@@ -183,6 +194,7 @@ class WorkerState:
         with self.changed:
             if self._held.get(held.shard_id) is held:
                 del self._held[held.shard_id]
+                self._revoked.discard(held.shard_id)
             self.changed.notify_all()
 
     def take_leases(self) -> list[int]:

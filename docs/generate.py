@@ -76,8 +76,7 @@ def commands() -> str:
     lines = [
         "# Commands",
         "",
-        "This page is written by `python -m docs.generate` from `--help`. The same verbs are",
-        "Python functions in `jobs`.",
+        "This page is written by `python -m docs.generate` from `--help`.",
         "",
         "Exit status: 0 success (of a job: all rows committed, or quarantined within",
         "`job.max_quarantined`); 1 finished with too many quarantined rows or a left-out file,",

@@ -22,7 +22,7 @@ from conf.errors import (
 from conf.schema import known_keys
 from jobs import run as verbs
 from jobs.configure import GROUPS, choices, compose_mapping, to_yaml
-from jobs.dry_run import dry_run_lines
+from jobs.dry_run import REFUSED, dry_run_lines
 from jobs.execute import JobResult, version
 from jobs.finish import finish
 from jobs.gc import collect, collected_lines
@@ -168,8 +168,9 @@ def _plan(given: argparse.Namespace) -> int:
     if given.cfg:
         print(to_yaml(compose_mapping(given.overrides)), end="")
         return 0
-    _print(dry_run_lines(given.overrides))
-    return 0
+    lines = dry_run_lines(given.overrides)
+    _print(lines)
+    return WRONG_USE if any(line.startswith(REFUSED) for line in lines) else 0
 
 
 def _resume(given: argparse.Namespace) -> int:

@@ -15,12 +15,17 @@ from jobs.run import check_claimable, model_revision, open_store, prepare
 from jobs.unique_ids import check_unique_ids
 from operators.row_defaults import row_defaults
 
+REFUSED = "refused   "
+"""How the line begins that says that a run would not start."""
+
 
 def dry_run_lines(overrides: Sequence[str]) -> list[str]:
     """Plan and count without writing anything.
 
+    An output that a run would refuse is told in the last lines.
+
     Raises:
-        ConfigError, InputError: as a real run would.
+        ConfigError, InputError: what is wrong with the configuration, the model or the input.
     """
     config = prepare(overrides)
     revision = model_revision(config)
@@ -56,7 +61,7 @@ def _output_lines(config: RunConfig) -> list[str]:
     try:
         check_claimable(open_store(config), config)
     except (ConfigError, StoreUnavailable) as error:
-        return [f"refused   a run would be refused: {error}"]
+        return [f"{REFUSED}a run would be refused: {error}"]
     return []
 
 

@@ -24,7 +24,14 @@ from cluster.ray_session import ray_session, resources
 from cluster.records import RunRecord
 from cluster.store import Store
 from cluster.supervisor import Assignment, RunEnd, Supervisor
-from conf.errors import CoordinatorLost, NoWorkers, StoreFull, StoreUnavailable
+from conf.errors import (
+    CoordinatorLost,
+    ImageMillError,
+    NoWorkers,
+    StoreFull,
+    StoreRefused,
+    StoreUnavailable,
+)
 from jobs.control import SignalControl
 from jobs.figures import plural, without_secrets
 from jobs.finish import Finish, finish
@@ -66,30 +73,32 @@ def execute(
         CoordinatorLost, NoWorkers: the run ended before the job did; it can be resumed.
     """
     started_s = time.monotonic()
-    with SignalControl(_say) as control:
-        with ray_session(job.config):
-            control.install()
-            size = resources(job.config)
-            if control.drain and claim is not nothing_to_claim:
-                raise KeyboardInterrupt("nothing was started")
-            claim()
-            plan = PlanReader(store)
-            number = generation(store)
-            record = open_run(store, generation=number, workers=size.workers, version=version())
-            control.watch(lambda: cancel_asked(store, record.run))
-            _announce(job, plan, size.workers)
-            assignment = Assignment(
-                run=record.run,
-                generation=number,
-                model_revision=job.model_revision,
-                total=plan.shards,
-                shards=read_retry(store, number).shards if number else None,
-            )
-            supervisor = Supervisor(job.config, assignment, size)
-            with _display(job, plan, console) as display:
-                end = _supervise(job, store, record, lambda: supervisor.run(control, display.show))
-        ended = finish(store, job, plan, end=end, wall_s=time.monotonic() - started_s)
-    remember_rate(store, job, plan)
+    with SignalControl(_say) as control, ray_session(job.config):
+        control.install()
+        size = resources(job.config)
+        if control.drain and claim is not nothing_to_claim:
+            raise KeyboardInterrupt("nothing was started")
+        claim()
+        plan = PlanReader(store)
+        number = generation(store)
+        record = open_run(store, generation=number, workers=size.workers, version=version())
+        control.watch(lambda: cancel_asked(store, record.run))
+        _announce(job, plan, size.workers)
+        assignment = Assignment(
+            run=record.run,
+            generation=number,
+            model_revision=job.model_revision,
+            total=plan.shards,
+            shards=read_retry(store, number).shards if number else None,
+        )
+        supervisor = Supervisor(job.config, assignment, size)
+        with _display(job, plan, console) as display:
+            end = _supervise(job, store, record, lambda: supervisor.run(control, display.show))
+    ended = finish(store, job, plan, end=end, wall_s=time.monotonic() - started_s)
+    try:
+        remember_rate(store, job, plan)
+    except ImageMillError as error:
+        log.debug("the rate is not remembered: %s", error, extra={"event": "rate_unknown"})
     return result_of(job, ended)
 
 
@@ -113,7 +122,7 @@ def _record_end(store: Store, record: RunRecord, reason: str) -> None:
     """A hint for others; a store that cannot take it must not hide why the run ended."""
     try:
         write_run_end(store, record.run, reason)
-    except (StoreFull, StoreUnavailable) as error:
+    except (StoreFull, StoreUnavailable, StoreRefused) as error:
         log.debug("the run's end is not recorded: %s", error, extra={"event": "end_unrecorded"})
 
 

@@ -15,7 +15,13 @@ from cluster.store import Store
 from cluster.supervisor import RunEnd
 from cluster.tables import ledger_table, to_parquet
 from cluster.totals import Bill, Totals, close, fold, worker_lines
-from conf.errors import CommitConflict, CorruptOutput, StoreFull, StoreUnavailable
+from conf.errors import (
+    CommitConflict,
+    CorruptOutput,
+    StoreFull,
+    StoreRefused,
+    StoreUnavailable,
+)
 from jobs.gc import collect
 from jobs.report import ReportFacts, write_report
 
@@ -49,7 +55,7 @@ def finish(
     closing = close(totals, price)
     if done and end is not None:
         _write_manifest(store, job, number, totals, closing)
-        if totals.attempts > 1:
+        if totals.attempts > 1 or totals.quarantined:
             _sweep(store)
     broken = tuple(item for item in plan.inputs() if item.problem)
     facts = ReportFacts(
@@ -85,7 +91,7 @@ def _write_derived(
     try:
         store.put(layout.WORKER_LEDGER, lines)
         return tuple(write_report(store, job, plan, totals, closing, facts))
-    except (StoreFull, StoreUnavailable) as error:
+    except (StoreFull, StoreUnavailable, StoreRefused) as error:
         if needed:
             raise
         log.warning("no report was written: %s", error, extra={"event": "no_report"})
@@ -96,8 +102,8 @@ def _sweep(store: Store) -> None:
     """Remove what fenced attempts left, so that globbing the folders reads just what counts."""
     try:
         collect(store, dry_run=False)
-    except CorruptOutput as error:
-        log.warning("%s", error, extra={"event": "sweep_stopped"})
+    except (CorruptOutput, StoreUnavailable) as error:
+        log.warning("leftovers stay: %s", error, extra={"event": "sweep_stopped"})
 
 
 def _write_manifest(

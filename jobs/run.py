@@ -150,8 +150,11 @@ def retry(output: str, overrides: Sequence[str] = (), console: Console | None = 
     if not shards:
         log.info("no row is quarantined; nothing to retry", extra={"event": "nothing_to_retry"})
         return result_of(job, finish(store, job, plan, end=None, wall_s=0.0))
-    open_retry(store, shards)
-    return execute(job, store, console or Console(stderr=True))
+
+    def claim() -> None:
+        open_retry(store, shards)
+
+    return execute(job, store, console or Console(stderr=True), claim=claim)
 
 
 def open_job(output: str, overrides: Sequence[str] = ()) -> tuple[JobRecord, Store]:

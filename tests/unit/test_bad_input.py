@@ -222,7 +222,7 @@ def test_a_dry_run_counts_and_writes_nothing(
     assert capsys.readouterr().out == text
     output.mkdir()
     (output / "mine.txt").write_text("x")
-    assert main(["plan", *arguments]) == 0
+    assert main(["plan", *arguments]) == 2
     assert "a run would be refused: output.path" in capsys.readouterr().out
 
 
