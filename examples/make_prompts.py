@@ -48,7 +48,7 @@ def rows() -> list[dict[str, object]]:
                 "width": width,
                 "height": height,
                 "steps": rng.choice((15, 20, 25, 30)),
-                "guidance_scale": rng.choice((3.0, 4.0, 5.0)),
+                "guidance_scale": rng.choice((1.5, 2.0, 3.0)),
                 "sampler": rng.choice(SAMPLERS),
                 "label": {"split": rng.choice(("train", "test")), "number": number},
             }

@@ -49,7 +49,7 @@ class Sampling:
     """How pictures are made."""
 
     steps: int = 20
-    guidance: float = 3.0
+    guidance: float = 2.0
     sampler: str = "shipped"
     seed: int = 0
 
