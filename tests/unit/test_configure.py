@@ -55,7 +55,7 @@ def test_the_digest_tells_what_is_made_not_where_or_how_fast() -> None:
     base = compose(["input.path=x", "output.path=y"]).digest()
     same = ["output.path=z", "cluster.workers=7", "engine.max_batch=3", "job.commit_images=9"]
     assert {compose(["input.path=x", "output.path=y", key]).digest() for key in same} == {base}
-    other = ["job.seed=1", "output.image=webp", "sampling.steps=9", "model.guidance_scale=2"]
+    other = ["job.seed=1", "output.image=webp", "sampling.steps=9", "model.guidance_scale=3"]
     assert (
         len({compose(["input.path=x", "output.path=y", k]).digest() for k in other} | {base}) == 5
     )
