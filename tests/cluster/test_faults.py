@@ -19,10 +19,10 @@ from tests.cluster.job_process import (
     write_prompts,
 )
 
-ROWS = 96
+ROWS = 64
 SIMULATED = (
     "engine=simulated",
-    "engine.simulated_speed=4",
+    "engine.simulated_speed=6",
     "input.shard_rows=16",
     "job.commit_images=4",
     "job.commit_seconds=0.2",
