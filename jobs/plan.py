@@ -6,6 +6,7 @@ on the input and ``input.*`` alone, never on the number of workers.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import math
@@ -94,12 +95,11 @@ def make_plan(config: RunConfig, store: Store | None) -> PlannedJob:
     sources = files.expand(config.input.path, config.input.format)
     folder = None if store else Path(tempfile.mkdtemp(prefix="imagemill-plan-"))
     put = staging.into_store(store) if store else staging.into_folder(folder or Path())
-    try:
+    with contextlib.ExitStack() as if_refused:
+        if_refused.callback(_remove, folder)
         found = list(_examine_all(config, files, sources, put))
         planned = _planned(config, found)
-    except BaseException:
-        _remove(folder)
-        raise
+        if_refused.pop_all()
     if folder:
         weakref.finalize(planned, _remove, folder)
     return planned
