@@ -8,9 +8,7 @@ commits.
 from __future__ import annotations
 
 import copy
-import random
 import secrets
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +19,9 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import get_protocol
 
 from cluster.local_files import LocalFiles
+from cluster.patience import patiently
 from cluster.plain_objects import PlainObjects
+from cluster.s3_client import s3_client
 from cluster.s3_objects import S3Objects
 from cluster.store_access import S3_PROTOCOLS, Access
 from cluster.store_errors import FAILURES, Action, store_failure
@@ -39,8 +39,6 @@ from conf.secrets import without_secrets
 
 T = TypeVar("T")
 Objects = LocalFiles | S3Objects | PlainObjects
-_FIRST_PAUSE_S = 0.1
-_LONGEST_PAUSE_S = 5.0
 _DEFAULT = Access()
 
 
@@ -86,6 +84,11 @@ class Store:
     def path(self, key: str) -> str:
         """The key as a path of the file system, for messages."""
         return f"{self._root}/{key}"
+
+    @property
+    def patience_s(self) -> float:
+        """How long an operation is tried again."""
+        return self._access.patience_s
 
     @property
     def local_root(self) -> Path | None:
@@ -235,24 +238,11 @@ class Store:
             raise CommitConflict(f"{path} exists with other content") from error
 
     def _retrying(self, action: Action, key: str, operation: Callable[[], T]) -> T:
-        """Run with exponential pauses and full jitter; only what may pass is tried again, for the
-        store's patience after the first failure."""
-        deadline_s: float | None = None
-        longest_s = _FIRST_PAUSE_S
-        while True:
-            try:
-                return operation()
-            except FAILURES as error:
-                failure: Exception = store_failure(error, action, self.path(key))
-                failure.__cause__ = error
-            except (StoreUnavailable, CommitUnknown) as error:
-                failure = error
-            now_s = time.monotonic()
-            deadline_s = deadline_s or now_s + self._access.patience_s
-            if not isinstance(failure, StoreUnavailable | CommitUnknown) or now_s >= deadline_s:
-                raise failure
-            time.sleep(min(random.uniform(0, longest_s), max(0.0, deadline_s - now_s)))
-            longest_s = min(_LONGEST_PAUSE_S, longest_s * 2)
+        return patiently(
+            operation,
+            patience_s=self.patience_s,
+            failure_of=lambda error: store_failure(error, action, self.path(key)),
+        )
 
 
 def open_objects(url: str, access: Access) -> tuple[Objects, str]:
@@ -264,12 +254,13 @@ def open_objects(url: str, access: Access) -> tuple[Objects, str]:
     options = access.file_system_options(url)
     shown = without_secrets(url)
     try:
+        if get_protocol(url) in S3_PROTOCOLS:
+            root = str(fsspec.get_filesystem_class("s3")._strip_protocol(url))
+            return S3Objects(s3_client(options)), root
         fs, found = fsspec.core.url_to_fs(url, **options)
         root = str(found).rstrip("/")
         if isinstance(fs, LocalFileSystem):
             return LocalFiles(Path(root)), root
-        if get_protocol(url) in S3_PROTOCOLS:
-            return S3Objects(fs), root
         return PlainObjects(fs), root
     except FAILURES as error:
         raise store_failure(error, "read", shown) from error
