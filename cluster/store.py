@@ -82,8 +82,9 @@ class Store:
         return other
 
     def path(self, key: str) -> str:
-        """The key as a path of the file system, for messages."""
-        return f"{self._root}/{key}"
+        """The key as a path of its file system, or as a URL, for messages."""
+        mark = "s3://" if isinstance(self._objects, S3Objects) else ""
+        return f"{mark}{self._at(key)}"
 
     @property
     def patience_s(self) -> float:
@@ -109,15 +110,15 @@ class Store:
 
     def put(self, key: str, data: bytes) -> None:
         """Write or replace an object that is derived from others (reports, indexes)."""
-        self._retrying("write", key, lambda: self._objects.replace(self.path(key), data))
+        self._retrying("write", key, lambda: self._objects.replace(self._at(key), data))
 
     def get(self, key: str) -> bytes | None:
         """The object's bytes, or None when there is no such key."""
-        return self._retrying("read", key, lambda: self._objects.read(self.path(key)))
+        return self._retrying("read", key, lambda: self._objects.read(self._at(key)))
 
     def exists(self, key: str) -> bool:
         """Whether the key exists."""
-        return self._retrying("read", key, lambda: self._objects.exists(self.path(key)))
+        return self._retrying("read", key, lambda: self._objects.exists(self._at(key)))
 
     def open(self, key: str) -> BinaryIO:
         """A seekable binary file for reading the object in place.
@@ -125,16 +126,15 @@ class Store:
         Raises:
             CorruptOutput: it is missing.
         """
-        path = self.path(key)
 
-        def patiently(read: Callable[[], bytes]) -> bytes:
+        def again(read: Callable[[], bytes]) -> bytes:
             return self._retrying("read", key, read)
 
         def open_it() -> BinaryIO:
             try:
-                return self._objects.open(path, patiently)
+                return self._objects.open(self._at(key), again)
             except (FileNotFoundError, NotADirectoryError) as error:
-                raise CorruptOutput(f"{path} is missing") from error
+                raise CorruptOutput(f"{self.path(key)} is missing") from error
 
         return self._retrying("read", key, open_it)
 
@@ -155,7 +155,7 @@ class Store:
 
     def delete(self, key: str) -> None:
         """Remove an object; a missing one is no error."""
-        self._retrying("write", key, lambda: self._objects.delete(self.path(key)))
+        self._retrying("write", key, lambda: self._objects.delete(self._at(key)))
 
     def probe(self) -> None:
         """Prove, before anything starts, that the store can be written and can put-if-absent, large
@@ -179,6 +179,9 @@ class Store:
             raise StoreRefused(f"cannot write to output.path {self._shown}: {error}") from error
         finally:
             self._remove_probe(key)
+
+    def _at(self, key: str) -> str:
+        return f"{self._root}/{key}"
 
     @property
     def _shown(self) -> str:
@@ -207,7 +210,7 @@ class Store:
             return
 
     def _inside(self, prefix: str) -> tuple[list[Entry], list[str]]:
-        folder = self.path(prefix).rstrip("/")
+        folder = self._at(prefix).rstrip("/")
         found, folders = self._retrying("read", prefix, lambda: self._objects.listing(folder))
         below = f"{prefix.strip('/')}/".lstrip("/")
         entries = [Entry(key=f"{below}{name}", bytes=size) for name, size in found]
@@ -215,21 +218,20 @@ class Store:
 
     def _create(self, create: Callable[[str, bytes], None], key: str, data: bytes) -> None:
         """One try of a put-if-absent, settled by what the key holds where the try does not tell."""
-        path = self.path(key)
         try:
-            create(path, data)
+            create(self._at(key), data)
         except FAILURES as error:
             if not self._objects.replies_get_lost and not isinstance(error, FileExistsError):
                 raise
-            self._settle(path, data, error)
+            self._settle(key, data, error)
 
-    def _settle(self, path: str, data: bytes, error: Exception) -> None:
-        taken = isinstance(error, FileExistsError)
+    def _settle(self, key: str, data: bytes, error: Exception) -> None:
+        path, taken = self.path(key), isinstance(error, FileExistsError)
         failure = store_failure(error, "write", path)
         if not taken and not isinstance(failure, StoreUnavailable):
             raise failure from error
         try:
-            found = self._objects.read(path)
+            found = self._objects.read(self._at(key))
         except FAILURES as unread:
             raise CommitUnknown(f"{path}: the write may have landed ({failure})") from unread
         if found is None:
