@@ -16,6 +16,9 @@ PLAN_STAGED = "plan/staged"
 MANIFEST = "manifest.json"
 WORKER_LEDGER = "ledger/workers.parquet"
 """The lines of the workers' lifetimes: derived from their stamps, rebuilt at will."""
+LEASES = "leases/"
+GROUP_SHARDS = 1000
+"""Shards whose opening and commit records share a folder of the first level."""
 WORKERS = "workers/"
 """Folder of the workers' newest stamps."""
 REPORT = "report.html"
@@ -32,9 +35,24 @@ def shard_name(shard_id: int) -> str:
     return f"{shard_id:08d}"
 
 
+def group_of(shard_id: int) -> int:
+    """The group of the shard; records lie in a folder a group, so that no folder grows large."""
+    return shard_id // GROUP_SHARDS
+
+
+def group_name(group: int) -> str:
+    """The group in keys: the first digits of its shards' names."""
+    return f"{group:05d}"
+
+
+def openings_group(group: int) -> str:
+    """Folder with the folders of opening records of a group's shards."""
+    return f"{LEASES}{group_name(group)}/"
+
+
 def openings(shard_id: int) -> str:
     """Folder of a shard's opening records."""
-    return f"leases/{shard_name(shard_id)}/"
+    return f"{openings_group(group_of(shard_id))}{shard_name(shard_id)}/"
 
 
 def opening(shard_id: int, epoch: int) -> str:
@@ -44,7 +62,7 @@ def opening(shard_id: int, epoch: int) -> str:
 
 def commits(shard_id: int) -> str:
     """Folder of a shard's commit records."""
-    return f"commits/{shard_name(shard_id)}/"
+    return f"commits/{group_name(group_of(shard_id))}/{shard_name(shard_id)}/"
 
 
 def commit(shard_id: int, epoch: int, seq: int) -> str:

@@ -117,7 +117,7 @@ def test_objects_of_a_commit_that_no_longer_counts_go(tmp_path: Path) -> None:
     log = opened(prepare_small_job(tmp_path / "other", ROWS, **TINY).store, 0)
     store = log._store
     opened(store, 0)
-    key = next(e.key for e in small.store.walk("commits/00000000/"))
+    key = next(e.key for e in small.store.walk("commits/00000/00000000/"))
     store.put_if_absent(key, small.store.get(key) or b"")
     left = litter(store, 0, 1)
     assert collect(store, dry_run=False).objects == len(left)

@@ -344,7 +344,7 @@ def test_a_lease_lost_at_a_commit_is_given_back_and_nothing_is_doubled(tmp_path:
 
     class Contested(Store):
         def put_if_absent(self, key: str, data: bytes) -> None:
-            if key == "leases/00000000/000002.json" and not stolen.is_set():
+            if key == "leases/00000/00000000/000002.json" and not stolen.is_set():
                 stolen.set()
                 heir = try_open(stage.small.store, 0, worker="heir")
                 assert not isinstance(heir, ShardState)
