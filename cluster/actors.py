@@ -14,12 +14,12 @@ from cluster.coordinator import (
     BeatReply,
     Coordinator,
     CoordinatorLink,
-    Counts,
     Snapshot,
     WorkerProgress,
 )
 from cluster.leases import Dismiss, Grant, Wait
 from cluster.plan_file import PlanReader
+from cluster.sealed_shard import SealedShard
 from cluster.store import Store
 from cluster.worker import Identity, Worker, WorkerOutcome, begin_lifetime
 from conf.errors import CoordinatorLost, ModelUnusable
@@ -44,8 +44,8 @@ class CoordinatorActor:
     def acquire(self, worker: str) -> Grant | Wait | Dismiss:
         return self._coordinator.acquire(worker)
 
-    def sealed(self, worker: str, shard_id: int, counts: Counts) -> None:
-        self._coordinator.sealed(worker, shard_id, counts)
+    def sealed(self, worker: str, seal: SealedShard) -> None:
+        self._coordinator.sealed(worker, seal)
 
     def returned(self, worker: str, shard_id: int, failed: bool) -> None:
         self._coordinator.returned(worker, shard_id, failed)
@@ -89,8 +89,8 @@ class RayLink:
         answer: Grant | Wait | Dismiss = answer_of(self._coordinator.acquire.remote(worker))
         return answer
 
-    def sealed(self, worker: str, shard_id: int, counts: Counts) -> None:
-        answer_of(self._coordinator.sealed.remote(worker, shard_id, counts))
+    def sealed(self, worker: str, seal: SealedShard) -> None:
+        answer_of(self._coordinator.sealed.remote(worker, seal))
 
     def returned(self, worker: str, shard_id: int, failed: bool) -> None:
         answer_of(self._coordinator.returned.remote(worker, shard_id, failed))

@@ -27,6 +27,7 @@ from cluster.leases import (
     Sealed,
     Wait,
 )
+from cluster.sealed_shard import SealedShard
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +94,7 @@ class CoordinatorLink(Protocol):
 
     def acquire(self, worker: str) -> Grant | Wait | Dismiss: ...
 
-    def sealed(self, worker: str, shard_id: int, counts: Counts) -> None: ...
+    def sealed(self, worker: str, seal: SealedShard) -> None: ...
 
     def returned(self, worker: str, shard_id: int, failed: bool) -> None: ...
 
@@ -137,13 +138,18 @@ class Coordinator:
         assert isinstance(answer, Grant | Wait | Dismiss)
         return answer
 
-    def sealed(self, worker: str, shard_id: int, counts: Counts) -> None:
-        """A shard is sealed and holds ``counts``."""
+    def sealed(self, worker: str, seal: SealedShard) -> None:
+        """A shard is surely sealed, by this worker or before."""
         with self._lock:
             before = self._board.sealed
-            self._board.handle(Sealed(worker=worker, shard_id=shard_id))
+            self._board.handle(Sealed(worker=worker, shard_id=seal.shard_id))
             if self._board.sealed > before:
-                self._sealed_counts += counts
+                self._sealed_counts += Counts(
+                    rows=seal.committed,
+                    quarantined=seal.quarantined,
+                    images=seal.images,
+                    amount_nano=sum(share.used_amount for share in seal.shares),
+                )
 
     def returned(self, worker: str, shard_id: int, failed: bool) -> None:
         """A shard was given back unfinished."""

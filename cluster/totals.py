@@ -13,6 +13,7 @@ from cluster import layout
 from cluster.money import LedgerLine, Price, bill, close_worker
 from cluster.plan_file import PlanReader
 from cluster.records import Commit, Stamp, count_of, stamp_from_json
+from cluster.sealed_shard import SealedShard, WorkerShare
 from cluster.shard_log import ShardState, read_shard_state
 from cluster.store import Store
 
@@ -63,6 +64,28 @@ class Totals:
         use.used_ns += commit.device_ns
         use.used_amount += commit.amount_nano
         use.see(commit.stamp)
+
+
+def sealed_shard(state: ShardState) -> SealedShard:
+    """What a sealed shard's counted commits sum up to."""
+    totals = Totals()
+    for commit, quarantine in counted(state):
+        totals.add_commit(commit, quarantine=quarantine)
+    return SealedShard(
+        shard_id=state.shard_id,
+        generation=state.generation,
+        epoch=state.epoch,
+        attempt=state.attempt,
+        committed=totals.committed,
+        quarantined=totals.quarantined,
+        images=totals.images,
+        image_bytes=totals.image_bytes,
+        shares=tuple(
+            WorkerShare(used_ns=use.used_ns, used_amount=use.used_amount, stamp=use.stamp)
+            for use in totals.workers.values()
+            if use.stamp is not None
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

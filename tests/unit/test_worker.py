@@ -16,9 +16,11 @@ from cluster.coordinator import BeatReply, Coordinator, Counts, WorkerProgress
 from cluster.leases import Dismiss, Grant, Wait
 from cluster.lifetime import utc_now
 from cluster.records import stamp_from_json
-from cluster.shard_log import ShardState
+from cluster.sealed_shard import SealedShard
+from cluster.shard_log import ShardState, read_shard_state
 from cluster.store import Store
 from cluster.tables import read_parquet
+from cluster.totals import sealed_shard
 from cluster.worker import Identity, Worker, WorkerOutcome
 from conf.errors import CoordinatorLost, StoreFull, StoreUnavailable
 from jobs.verify import verify
@@ -84,7 +86,7 @@ class Link:
     def __init__(self, coordinator: Coordinator) -> None:
         self.coordinator = coordinator
         self.returns: list[tuple[int, bool]] = []
-        self.seals: list[int] = []
+        self.seals: list[SealedShard] = []
         self.grants: list[Grant] = []
         self.told = threading.Event()
         """The worker beats again after a beat that told it to drop a shard or to drain."""
@@ -96,9 +98,9 @@ class Link:
             self.grants.append(answer)
         return answer
 
-    def sealed(self, worker: str, shard_id: int, counts: Counts) -> None:
-        self.seals.append(shard_id)
-        self.coordinator.sealed(worker, shard_id, counts)
+    def sealed(self, worker: str, seal: SealedShard) -> None:
+        self.seals.append(seal)
+        self.coordinator.sealed(worker, seal)
 
     def returned(self, worker: str, shard_id: int, failed: bool) -> None:
         self.returns.append((shard_id, failed))
@@ -130,7 +132,11 @@ class Stage:
     ) -> None:
         self.small = prepare_small_job(tmp_path, rows, **{**TINY, **changes})
         self.clock = Clock()
-        self.link = Link(
+        self.link = self.new_link()
+
+    def new_link(self) -> Link:
+        """A coordinator that knows of nothing yet."""
+        return Link(
             Coordinator(
                 iter(range(self.small.plan.shards)),
                 total=self.small.plan.shards,
@@ -175,7 +181,7 @@ def test_a_worker_finishes_everything_and_says_so(tmp_path: Path) -> None:
     stage = Stage(tmp_path)
     assert stage.run() == WorkerOutcome(worker="w1")
     assert stage.whole() == (6, 0, 0)
-    assert sorted(stage.link.seals) == [0, 1]
+    assert sorted(seal.shard_id for seal in stage.link.seals) == [0, 1]
     assert stage.link.returns == []
     snapshot = stage.link.coordinator.snapshot()
     assert snapshot.finished
@@ -335,6 +341,25 @@ def test_a_store_that_fills_up_ends_the_worker_and_loses_nothing(tmp_path: Path,
     stage.link.coordinator.gone("w1", crashed=False)  # as the supervisor says
     assert stage.run(name="w2").error is None
     assert stage.whole() == (6, 0, 0)
+
+
+def test_what_a_worker_says_of_its_seals_is_what_anybody_reads(tmp_path: Path) -> None:
+    """Whether it sealed the shard itself, after another's commits too, or found it sealed."""
+    stage = Stage(tmp_path, [*ROWS, {"prompt": ""}], **{"job.commit_images": 1})
+    early = opened(stage.small.store, 0, worker="early")
+    early.commit(replace(commit_of(early, [0], [1]), images=3, image_bytes=30, amount_nano=7))
+    assert stage.run().error is None
+    made = stage.link.seals
+    stage.link = stage.new_link()
+    assert stage.run(name="w2").error is None
+    read = [sealed_shard(read_shard_state(stage.small.store, shard_id)) for shard_id in (0, 1)]
+    assert sorted(made, key=lambda seal: seal.shard_id) == read
+    assert sorted(stage.link.seals, key=lambda seal: seal.shard_id) == read
+    assert [(seal.committed, seal.quarantined, seal.attempt) for seal in read] == [
+        (3, 1, 2),
+        (2, 1, 1),
+    ]
+    assert read[0].shares[0].used_amount == 7
 
 
 def test_a_lease_lost_at_a_commit_is_given_back_and_nothing_is_doubled(tmp_path: Path) -> None:
