@@ -102,7 +102,12 @@ class CoordinatorLink(Protocol):
 
 
 class Coordinator:
-    """Safe to call from several threads. See ``CoordinatorLink`` for what workers call."""
+    """Safe to call from several threads. See ``CoordinatorLink`` for what workers call.
+
+    Args:
+        shards, total, sealed: see ``LeaseBoard``.
+        counts: what the shards hold that are sealed from the start.
+    """
 
     def __init__(
         self,
@@ -111,16 +116,20 @@ class Coordinator:
         total: int,
         lease_s: float,
         max_attempts: int,
+        sealed: int = 0,
+        counts: Counts = Counts(),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._board = LeaseBoard(shards, total=total, lease_s=lease_s, max_attempts=max_attempts)
+        self._board = LeaseBoard(
+            shards, total=total, lease_s=lease_s, max_attempts=max_attempts, sealed=sealed
+        )
         self._clock = clock
         self._lock = threading.Lock()
         self._revoked: dict[str, list[int]] = {}
         self._progress: dict[str, WorkerProgress] = {}
         self._gone: set[str] = set()
         self._past = (0, 0, 0, 0)
-        self._sealed_counts = Counts()
+        self._sealed_counts = counts
         self._draining = False
 
     def acquire(self, worker: str) -> Grant | Wait | Dismiss:

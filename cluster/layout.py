@@ -19,6 +19,7 @@ WORKER_LEDGER = "ledger/workers.parquet"
 LEASES = "leases/"
 GROUP_SHARDS = 1000
 """Shards whose opening and commit records share a folder of the first level."""
+CHECKPOINTS = "checkpoints/"
 WORKERS = "workers/"
 """Folder of the workers' newest stamps."""
 REPORT = "report.html"
@@ -45,14 +46,9 @@ def group_name(group: int) -> str:
     return f"{group:05d}"
 
 
-def openings_group(group: int) -> str:
-    """Folder with the folders of opening records of a group's shards."""
-    return f"{LEASES}{group_name(group)}/"
-
-
 def openings(shard_id: int) -> str:
     """Folder of a shard's opening records."""
-    return f"{openings_group(group_of(shard_id))}{shard_name(shard_id)}/"
+    return f"{LEASES}{group_name(group_of(shard_id))}/{shard_name(shard_id)}/"
 
 
 def opening(shard_id: int, epoch: int) -> str:
@@ -114,6 +110,11 @@ def cancel(number: int) -> str:
 def retry(generation: int) -> str:
     """Key of a retry record."""
     return f"retries/{generation:06d}.json"
+
+
+def checkpoint(number: int) -> str:
+    """Key of a checkpoint."""
+    return f"{CHECKPOINTS}{number:06d}.parquet"
 
 
 def manifest(generation: int) -> str:
