@@ -207,17 +207,23 @@ class Histories(RuleBasedStateMachine):
 
     board: LeaseBoard
 
-    @initialize(total=st.integers(0, 12), max_attempts=st.integers(1, 3))
-    def start(self, total: int, max_attempts: int) -> None:
+    @initialize(
+        total=st.integers(0, 12), sealed=st.sets(st.integers(0, 12)), max_attempts=st.integers(1, 3)
+    )
+    def start(self, total: int, sealed: set[int], max_attempts: int) -> None:
         self.max_attempts = max_attempts
+        self.sealed = sealed & set(range(total))
         self.board = LeaseBoard(
-            iter(range(total)), total=total, lease_s=LEASE_S, max_attempts=max_attempts
+            iter(sorted(set(range(total)) - sealed)),
+            total=total,
+            sealed=len(self.sealed),
+            lease_s=LEASE_S,
+            max_attempts=max_attempts,
         )
         self.total = total
         self.now_s = 0.0
         self.owners: dict[int, str] = {}
         self.failures: dict[int, int] = {}
-        self.sealed: set[int] = set()
         self.seen_s: dict[str, float] = {}
         self.drained = False
 
