@@ -9,6 +9,7 @@ and, while it is written, the file itself (about 30 bytes a shard).
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -56,6 +57,7 @@ SCHEMA = pa.schema(
 _VERSION = b"1"
 _VERSION_KEY = b"imagemill.schema"
 _STAMPS_KEY = b"imagemill.stamps"
+_NAME = re.compile(rf"{layout.CHECKPOINTS}(\d+)\.parquet")
 _KEPT = 2
 _TRIES = 3
 _COPIED_BYTES = 2**20
@@ -113,8 +115,8 @@ def _damaged(number: int, problem: str) -> CorruptOutput:
 
 def numbers(store: Store) -> list[int]:
     """The numbers of all checkpoints, ascending."""
-    entries = store.listing(layout.CHECKPOINTS)
-    return sorted(layout.epoch_of(entry.key) for entry in entries)
+    found = (_NAME.fullmatch(entry.key) for entry in store.listing(layout.CHECKPOINTS))
+    return sorted(int(match[1]) for match in found if match)
 
 
 def read_checkpoint(store: Store, number: int) -> Checkpoint:
@@ -125,12 +127,13 @@ def read_checkpoint(store: Store, number: int) -> Checkpoint:
         StoreUnavailable: it cannot be read, or was replaced by newer ones meanwhile.
     """
     key = layout.checkpoint(number)
-    with store.open(key) as raw, tempfile.NamedTemporaryFile() as copy:
-        try:
+    try:
+        with store.open(key) as raw, tempfile.NamedTemporaryFile() as copy:
             shutil.copyfileobj(raw, copy, _COPIED_BYTES)
-        except OSError as error:
-            raise StoreUnavailable(f"{store.path(key)} could not be copied: {error}") from error
-        return Checkpoint(number, _nameless(copy))
+            file = _nameless(copy)
+    except OSError as error:
+        raise StoreUnavailable(f"{store.path(key)} could not be copied: {error}") from error
+    return Checkpoint(number, file)
 
 
 def newest_checkpoint(store: Store, known: Checkpoint | None = None) -> Checkpoint | None:
@@ -203,10 +206,13 @@ def _nameless(file: IO[bytes]) -> pa.NativeFile:
 
 
 def _delete_old(store: Store, number: int) -> None:
-    """Somebody may still read the one before; those behind it are of no use."""
-    for old in numbers(store):
-        if old <= number - _KEPT:
-            store.delete(layout.checkpoint(old))
+    """Somebody may still read the one before; those behind it are of no use, and do no harm."""
+    try:
+        for old in numbers(store):
+            if old <= number - _KEPT:
+                store.delete(layout.checkpoint(old))
+    except (StoreUnavailable, StoreRefused) as error:
+        log.debug("old checkpoints stay: %s", error, extra={"event": "checkpoint_undeleted"})
 
 
 def _table(seals: Sequence[SealedShard]) -> pa.Table:

@@ -23,7 +23,7 @@ from cluster.checkpoint import (
 )
 from cluster.sealed_shard import SealedShard
 from cluster.store import Store
-from conf.errors import CommitConflict, CorruptOutput
+from conf.errors import CommitConflict, CorruptOutput, StoreRefused
 
 
 @pytest.fixture
@@ -111,6 +111,23 @@ def test_only_the_two_newest_checkpoints_are_kept(store: Store) -> None:
         add_checkpoint(store, [seal_of(shard_id)])
     assert numbers(store) == [4, 5]
     assert newest_checkpoint(store).shards == 5  # type: ignore[union-attr]
+
+
+def test_old_checkpoints_that_cannot_be_deleted_do_no_harm(store: Store) -> None:
+    class Undeletable(Store):
+        def delete(self, key: str) -> None:
+            raise StoreRefused(f"cannot delete {key}")
+
+    for shard_id in range(3):
+        written = add_checkpoint(Undeletable(store.url), [seal_of(shard_id)])
+    assert written.shards == 3
+    assert numbers(store) == [1, 2, 3]
+
+
+def test_other_files_beside_the_checkpoints_are_not_taken_for_one(store: Store) -> None:
+    store.put("checkpoints/.DS_Store", b"")
+    store.put("checkpoints/notes.parquet", b"")
+    assert add_checkpoint(store, [seal_of(0)]).number == 1
 
 
 def test_a_checkpoint_can_be_read_after_newer_ones_took_its_place(store: Store) -> None:

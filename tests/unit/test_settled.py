@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from shard_records import STAMP, commit_of, now, seal_of, try_open
 
 from cluster import checkpoint, layout
+from cluster.actors import CoordinatorActor
 from cluster.backlog import backlog
 from cluster.checkpoint import add_checkpoint, numbers
 from cluster.coordinator import Coordinator, Counts
@@ -27,6 +28,7 @@ from cluster.shard_log import ShardState
 from cluster.store import Entry, Store
 from cluster.totals import Totals, fold, sealed_shard
 from conf.errors import StoreUnavailable
+from tests.small_jobs import prepare_small_job
 
 
 @pytest.fixture
@@ -113,6 +115,24 @@ def test_a_run_whose_shards_are_all_settled_is_finished_at_once(store: Store) ->
     left = backlog(Settled.of(store), total=2, shards=None)
     coordinator = Coordinator(left.pending, total=2, sealed=left.sealed, lease_s=60, max_attempts=3)
     assert coordinator.snapshot().finished
+
+
+def test_the_coordinators_process_starts_from_a_checkpoint_and_writes_the_next(
+    tmp_path: Path,
+) -> None:
+    small = prepare_small_job(tmp_path, [{"prompt": "x"}] * 12)
+    add_checkpoint(small.store, [seal_of(1)])
+    actor = CoordinatorActor(
+        small.config.to_mapping(), total=3, shards=None, lease_s=60, max_attempts=3
+    )
+    for shard_id in (0, 2):
+        grant = actor.acquire("ada")
+        assert isinstance(grant, Grant)
+        assert grant.shard_id == shard_id
+        actor.sealed("ada", seal_of(shard_id))
+    assert (actor.snapshot().finished, actor.snapshot().counts.rows) == (True, 33)
+    actor.close()
+    assert missing(small.store, range(4)) == [3]
 
 
 ROWS = 6
