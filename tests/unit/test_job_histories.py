@@ -217,4 +217,6 @@ class Jobs(RuleBasedStateMachine):
 
 TestJobs = Jobs.TestCase
 # no shrinking: a history of this length would take minutes, and hypothesis prints it whole
-TestJobs.settings = settings(max_examples=100, stateful_step_count=30, deadline=None, phases=[Phase.generate])
+TestJobs.settings = settings(
+    max_examples=100, stateful_step_count=30, deadline=None, phases=[Phase.generate]
+)
