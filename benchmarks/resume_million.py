@@ -116,7 +116,6 @@ def coordinator(store: Store) -> CoordinatorActor:
         total=PlanReader(store).shards,
         shards=None,
         lease_s=config.cluster.lease_s,
-        max_attempts=config.job.max_attempts,
     )
 
 

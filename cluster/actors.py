@@ -21,9 +21,11 @@ from cluster.coordinator import (
 )
 from cluster.leases import Dismiss, Grant, Wait
 from cluster.plan_file import PlanReader
+from cluster.records import Ranges
 from cluster.sealed_shard import SealedShard
 from cluster.settled import Settled
 from cluster.store import Store
+from cluster.suspicion import Trial
 from cluster.worker import Identity, Worker, WorkerOutcome, begin_lifetime
 from conf.errors import CoordinatorLost, ModelUnusable
 from conf.schema import RunConfig, parse_config
@@ -44,24 +46,13 @@ class CoordinatorActor:
     checkpoint settles is not handed out, and what is sealed from now on goes into the next ones."""
 
     def __init__(
-        self,
-        config: Mapping[str, Any],
-        *,
-        total: int,
-        shards: Sequence[int] | None,
-        lease_s: float,
-        max_attempts: int,
+        self, config: Mapping[str, Any], *, total: int, shards: Sequence[int] | None, lease_s: float
     ) -> None:
         parsed = parse_config(config)
         store = _store_of(parsed)
         left = backlog(Settled.of(store), total=total, shards=shards)
         self._coordinator = Coordinator(
-            left.pending,
-            total=left.total,
-            sealed=left.sealed,
-            counts=left.counts,
-            lease_s=lease_s,
-            max_attempts=max_attempts,
+            left.pending, total=left.total, sealed=left.sealed, counts=left.counts, lease_s=lease_s
         )
         self._checkpointer = Checkpointer(store, every_s=parsed.cluster.checkpoint_s)
 
@@ -72,8 +63,14 @@ class CoordinatorActor:
         self._coordinator.sealed(worker, seal)
         self._checkpointer.add(seal)
 
-    def returned(self, worker: str, shard_id: int, failed: bool) -> None:
-        self._coordinator.returned(worker, shard_id, failed)
+    def trying(self, worker: str, shard_id: int, trial: Trial) -> None:
+        self._coordinator.trying(worker, shard_id, trial)
+
+    def survived(self, worker: str, shard_id: int) -> None:
+        self._coordinator.survived(worker, shard_id)
+
+    def returned(self, worker: str, shard_id: int, failed: bool, at_work: Ranges | None) -> None:
+        self._coordinator.returned(worker, shard_id, failed, at_work)
 
     def beat(self, worker: str, progress: WorkerProgress) -> BeatReply:
         return self._coordinator.beat(worker, progress)
@@ -121,8 +118,16 @@ class RayLink:
     def sealed(self, worker: str, seal: SealedShard) -> None:
         answer_of(self._coordinator.sealed.remote(worker, seal))
 
-    def returned(self, worker: str, shard_id: int, failed: bool) -> None:
-        answer_of(self._coordinator.returned.remote(worker, shard_id, failed))
+    def trying(self, worker: str, shard_id: int, trial: Trial) -> None:
+        answer_of(self._coordinator.trying.remote(worker, shard_id, trial))
+
+    def survived(self, worker: str, shard_id: int) -> None:
+        answer_of(self._coordinator.survived.remote(worker, shard_id))
+
+    def returned(
+        self, worker: str, shard_id: int, failed: bool, at_work: Ranges | None = None
+    ) -> None:
+        answer_of(self._coordinator.returned.remote(worker, shard_id, failed, at_work))
 
     def beat(self, worker: str, progress: WorkerProgress) -> BeatReply:
         reply: BeatReply = answer_of(self._coordinator.beat.remote(worker, progress))

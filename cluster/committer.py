@@ -66,8 +66,8 @@ class Committer:
             return
         finally:
             self._state.end_commit(len(batch.images))
-        if sealed is not None:
-            self._sealed(held, sealed)
+        if last:
+            self._done(held, sealed)
 
     def _await_due(self) -> HeldShard | None:
         """The shard to serve next; None when leaving and none is left."""
@@ -106,14 +106,18 @@ class Committer:
         if batch.rows or batch.rejected:
             commit = self._writer.write(held.log, held.work, held.rows, batch, self._stamp())
             held.add(commit)
-        return held.log.seal(now=utc_now) if last else None
+        return held.log.seal(now=utc_now) if last and held.whole else None
 
-    def _sealed(self, held: HeldShard, state: ShardState) -> None:
-        self._state.sealed(held)
+    def _done(self, held: HeldShard, sealed: ShardState | None) -> None:
+        """The shard is sealed, or of a suspect one the rows of the trial are done."""
+        self._state.done(held)
         if self._state.coordinator_lost:
             return
         try:
-            self._link.sealed(self._worker, sealed_shard(state))
+            if sealed is not None:
+                self._link.sealed(self._worker, sealed_shard(sealed))
+            else:
+                self._link.survived(self._worker, held.shard_id)
         except CoordinatorLost as error:
             self._state.fail(error)
         else:

@@ -98,7 +98,6 @@ def test_a_coordinator_with_a_backlog_hands_out_the_rest_and_shows_the_whole(sto
         sealed=left.sealed,
         counts=left.counts,
         lease_s=60,
-        max_attempts=3,
     )
     shown = coordinator.snapshot()
     assert (shown.shards, shown.sealed, shown.counts, shown.finished) == (4, 2, left.counts, False)
@@ -113,7 +112,7 @@ def test_a_coordinator_with_a_backlog_hands_out_the_rest_and_shows_the_whole(sto
 def test_a_run_whose_shards_are_all_settled_is_finished_at_once(store: Store) -> None:
     add_checkpoint(store, [seal_of(i) for i in range(2)])
     left = backlog(Settled.of(store), total=2, shards=None)
-    coordinator = Coordinator(left.pending, total=2, sealed=left.sealed, lease_s=60, max_attempts=3)
+    coordinator = Coordinator(left.pending, total=2, sealed=left.sealed, lease_s=60)
     assert coordinator.snapshot().finished
 
 
@@ -122,9 +121,7 @@ def test_the_coordinators_process_starts_from_a_checkpoint_and_writes_the_next(
 ) -> None:
     small = prepare_small_job(tmp_path, [{"prompt": "x"}] * 12)
     add_checkpoint(small.store, [seal_of(1)])
-    actor = CoordinatorActor(
-        small.config.to_mapping(), total=3, shards=None, lease_s=60, max_attempts=3
-    )
+    actor = CoordinatorActor(small.config.to_mapping(), total=3, shards=None, lease_s=60)
     for shard_id in (0, 2):
         grant = actor.acquire("ada")
         assert isinstance(grant, Grant)
