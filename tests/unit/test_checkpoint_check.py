@@ -1,4 +1,5 @@
-"""Verify and checkpoints: it never believes one, and says where one differs from the records."""
+"""Commands and checkpoints: verify never believes one and says where it differs from the records;
+reports believe it."""
 
 from __future__ import annotations
 
@@ -13,6 +14,8 @@ from cluster.job_log import open_retry
 from cluster.sealed_shard import SealedShard
 from cluster.shard_log import read_shard_state
 from cluster.totals import sealed_shard
+from conf.errors import CorruptOutput
+from jobs.report import top_reasons
 from jobs.verify import verify
 from tests.small_jobs import SmallJob, run_small_job, work_on
 
@@ -109,6 +112,17 @@ def test_a_damaged_newest_checkpoint_is_named_and_nothing_else_suffers(tmp_path:
     assert problem.endswith("delete it, since it only repeats what the shards' own records say")
     small.store.delete(layout.checkpoint(1))
     assert problems(small) == ()
+
+
+def test_reasons_are_read_only_of_shards_that_may_hold_rejected_rows(tmp_path: Path) -> None:
+    small = checkpointed(tmp_path)
+    for entry in small.store.walk(layout.openings(1)):
+        small.store.put(entry.key, b"not a record")
+    (reason,) = top_reasons(small.store, small.plan, 9)
+    assert (reason.reason, reason.rows) == ("empty_prompt", 1)
+    small.store.delete(layout.checkpoint(1))
+    with pytest.raises(CorruptOutput, match=r"^leases/00000/00000001/000002\.json is damaged"):
+        top_reasons(small.store, small.plan, 9)
 
 
 def test_shards_in_a_checkpoint_are_read_all_the_same(tmp_path: Path) -> None:
