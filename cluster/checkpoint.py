@@ -54,7 +54,7 @@ SCHEMA = pa.schema(
     ]
 )
 """One row a sealed shard, in ascending order of ``shard_id``; the names are ``SealedShard``'s."""
-_VERSION = b"1"
+_VERSION = "1"
 _VERSION_KEY = b"imagemill.schema"
 _STAMPS_KEY = b"imagemill.stamps"
 _NAME = re.compile(rf"{layout.CHECKPOINTS}(\d+)\.parquet")
@@ -90,11 +90,11 @@ class Checkpoint:
         with pq.ParquetFile(self._file) as file:
             shards: int = file.metadata.num_rows
             metadata = file.schema_arrow.metadata or {}
-            if metadata.get(_VERSION_KEY) != _VERSION or not file.schema_arrow.equals(SCHEMA):
-                version = metadata.get(_VERSION_KEY, b"none").decode()
-                raise _damaged(
-                    self.number, f"it has schema {version}; expected {_VERSION.decode()}"
-                )
+            version = metadata.get(_VERSION_KEY, b"none").decode()
+            if version != _VERSION:
+                raise _damaged(self.number, f"it has schema {version}; expected {_VERSION}")
+            if not file.schema_arrow.equals(SCHEMA):
+                raise _damaged(self.number, f"its columns are not those of schema {_VERSION}")
         last = -1
         for table in self.tables():
             ids = np.concatenate([[last], table["shard_id"].to_numpy()])
@@ -187,7 +187,7 @@ def _write(
         if known is None or share.stamp.lifetime_ns > known.lifetime_ns:
             stamps[share.worker] = share.stamp
     described = b"".join(to_json(stamps[worker]) for worker in sorted(stamps))
-    schema = SCHEMA.with_metadata({_VERSION_KEY: _VERSION, _STAMPS_KEY: described})
+    schema = SCHEMA.with_metadata({_VERSION_KEY: _VERSION.encode(), _STAMPS_KEY: described})
     merged = _merged(base.tables() if base else iter(()), _table(seals))
     with tempfile.NamedTemporaryFile() as file:
         with pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True) as writer:

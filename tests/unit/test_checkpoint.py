@@ -23,7 +23,7 @@ from cluster.checkpoint import (
 )
 from cluster.sealed_shard import SealedShard
 from cluster.store import Store
-from conf.errors import CommitConflict, CorruptOutput, StoreRefused
+from conf.errors import CommitConflict, CorruptOutput, StoreRefused, StoreUnavailable
 
 
 @pytest.fixture
@@ -188,13 +188,29 @@ def test_the_checkpoint_after_a_damaged_one_holds_what_can_be_read_and_what_is_n
     assert [row["shard_id"] for row in rows(written)] == [0, 2]
 
 
-def test_a_checkpoint_of_another_version_says_so(store: Store) -> None:
-    add_checkpoint(store, [seal_of(0)])
-    damage(store, 1, "version")
+@pytest.mark.parametrize(
+    ("how", "problem"),
+    [
+        ("version", "it has schema 2; expected 1"),
+        ("columns", "its columns are not those of schema 1"),
+        ("order", "its shards are not in order"),
+    ],
+)
+def test_what_is_wrong_with_a_damaged_checkpoint_is_said(
+    store: Store, how: str, problem: str
+) -> None:
+    add_checkpoint(store, [seal_of(0), seal_of(1)])
+    damage(store, 1, how)
     with pytest.raises(
-        CorruptOutput, match=r"^checkpoints/000001\.parquet is .* schema 2; expected 1; delete it"
+        CorruptOutput,
+        match=rf"^checkpoints/000001\.parquet is damaged: {problem}; delete it, since",
     ):
         read_checkpoint(store, 1)
+
+
+def test_a_checkpoint_that_vanished_is_unavailable(store: Store) -> None:
+    with pytest.raises(StoreUnavailable, match=r"checkpoints/000007\.parquet"):
+        read_checkpoint(store, 7)
 
 
 class Contested(Store):
