@@ -6,7 +6,8 @@ Builds an output once, through the code that writes a real one: the plan, a chec
 an interval's seals at a time, and after it a tail of shards that are sealed by their records alone.
 The records of the checkpointed shards are not made: whoever read them would find nothing. Then it
 measures, each in a process of its own, the start of a coordinator until a worker has a shard that
-is not sealed, and ``imagemill status``. Peak memory is ``ru_maxrss`` of the process.
+is not sealed, and ``imagemill status``. Peak memory is Linux's high-water mark of resident memory,
+which unlike ``ru_maxrss`` does not begin with the parent's.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import resource
 import subprocess
 import sys
 import time
@@ -86,7 +86,9 @@ def measured(work: Callable[[Store], None], store: Store) -> dict[str, float]:
 
 
 def peak_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    status_lines = Path("/proc/self/status").read_text().splitlines()
+    (kib,) = [line.split()[1] for line in status_lines if line.startswith("VmHWM:")]
+    return int(kib) / 1024
 
 
 def first_grant(store: Store) -> None:
