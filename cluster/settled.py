@@ -75,12 +75,21 @@ class Settled:
 
     def maybe_quarantined(self, shard_ids: Iterable[int]) -> Iterator[int]:
         """Those of the ascending ids that hold quarantined rows or are not settled."""
-        known = (
+        return self._also_missing(pc.field("quarantined") > 0, shard_ids)
+
+    def maybe_littered(self, shard_ids: Iterable[int]) -> Iterator[int]:
+        """Those of the ascending ids in which an attempt failed, or a row, or that are not settled:
+        where objects may lie that no commit counts."""
+        failed = (pc.field("attempt") > 1) | (pc.field("quarantined") > 0)
+        return self._also_missing(failed, shard_ids)
+
+    def _also_missing(self, condition: pc.Expression, shard_ids: Iterable[int]) -> Iterator[int]:
+        chosen = (
             shard_id
-            for table in self.tables(["quarantined"])
-            for shard_id in table.filter(pc.field("quarantined") > 0)["shard_id"].to_pylist()
+            for table in self.tables(["attempt", "quarantined"])
+            for shard_id in table.filter(condition)["shard_id"].to_pylist()
         )
-        return heapq.merge(known, self.missing(shard_ids))
+        return heapq.merge(chosen, self.missing(shard_ids))
 
 
 def retried_shards(store: Store) -> dict[int, int]:

@@ -71,6 +71,15 @@ def test_what_a_dead_attempt_left_in_a_sealed_shard_goes(
     assert verify(small.store).ok
 
 
+def test_only_the_shards_that_are_named_are_looked_into(tmp_path: Path) -> None:
+    small = made(tmp_path)
+    kept = litter(small.store, 0, 1)
+    left = litter(small.store, 1, 1)
+    assert collect(small.store, dry_run=False, among=iter([])).objects == 0
+    assert collect(small.store, dry_run=False, among=iter([1, 7])).objects == len(left)
+    assert kept <= keys(small.store)
+
+
 def test_a_dry_run_removes_nothing_and_says_what_it_would(tmp_path: Path) -> None:
     small = made(tmp_path)
     left = litter(small.store, 0, 1)

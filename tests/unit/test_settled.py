@@ -70,6 +70,12 @@ def test_only_shards_that_may_hold_quarantined_rows_are_asked_for_them(store: St
     assert list(Settled.of(store).maybe_quarantined(range(6))) == [1, 2, 4, 5]
 
 
+def test_only_shards_where_something_failed_may_be_littered(store: Store) -> None:
+    seals = [seal_of(0), seal_of(1, quarantined=1), seal_of(3, epoch=4)]  # 3: attempt 3
+    add_checkpoint(store, seals)
+    assert list(Settled.of(store).maybe_littered(range(5))) == [1, 2, 3, 4]
+
+
 def test_a_store_that_does_not_answer_settles_nothing(store: Store) -> None:
     class Down(Store):
         def listing(self, prefix: str) -> list[Entry]:
