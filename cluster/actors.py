@@ -19,8 +19,10 @@ from cluster.coordinator import (
     WorkerProgress,
 )
 from cluster.leases import Dismiss, Grant, Wait
+from cluster.nodes import Node, nodes_now
 from cluster.plan_file import PlanReader
 from cluster.store import Store
+from cluster.term_signal import TermSignal
 from cluster.worker import Identity, Worker, WorkerOutcome, begin_lifetime
 from conf.errors import CoordinatorLost, ModelUnusable
 from conf.schema import parse_config
@@ -55,6 +57,12 @@ class CoordinatorActor:
 
     def gone(self, worker: str, crashed: bool) -> None:
         self._coordinator.gone(worker, crashed)
+
+    def preempt(self, worker: str) -> None:
+        self._coordinator.preempt(worker)
+
+    def nodes(self) -> tuple[Node, ...]:
+        return nodes_now()
 
     def drain(self) -> None:
         self._coordinator.drain()
@@ -114,6 +122,7 @@ class WorkerActor:
         model_revision: str,
         coordinator: Any,
     ) -> None:
+        self._term = TermSignal()
         self._config = parse_config(config)
         self._model_revision = model_revision
         self._identity = Identity(
@@ -145,6 +154,7 @@ class WorkerActor:
             make_engine=self._engine,
             lifetime=self._lifetime,
         )
+        self._term.watch(lambda: worker.preempt("its process was told to end (SIGTERM)"))
         return worker.run()
 
     def _engine(self) -> Engine:

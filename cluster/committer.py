@@ -103,6 +103,7 @@ class Committer:
         if batch.rows or batch.rejected:
             commit = self._writer.write(held.log, held.work, held.rows, batch, self._stamp())
             held.add(commit)
+            self._state.commits += 1
         if last:
             held.log.seal(now=utc_now)
 

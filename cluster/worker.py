@@ -29,6 +29,7 @@ from conf.errors import (
     CoordinatorLost,
     ImageMillError,
     LeaseLost,
+    Preempted,
     Retryable,
 )
 from conf.schema import RunConfig
@@ -106,6 +107,7 @@ class Worker:
             shards=shards,
             link=link,
             worker=identity.worker,
+            run=identity.run,
             generation=identity.generation,
         )
         self._pulse = Pulse(
@@ -140,6 +142,11 @@ class Worker:
         self._pulse.stop()
         pulse.join()
         return self._close()
+
+    def preempt(self, why: str) -> None:
+        """The machine is being taken away: commit what is finished, give the leases back, leave.
+        May be called from any thread, before ``run`` too."""
+        self._state.fail(Preempted(why))
 
     def _thread(self, name: str, target: Callable[[], None]) -> threading.Thread:
         def guarded() -> None:
