@@ -44,6 +44,7 @@ class Member:
     """One worker actor, pinned to a node. ``end`` is the reference to its outcome.
 
     ``leave_by_s``: its machine is being taken away, and by then it is killed; None: it stays.
+    ``unreachable``: the connection to it broke, and ``end`` only tells whether it lives.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Member:
     hired_at_s: float
     started: bool = False
     leave_by_s: float | None = None
+    unreachable: bool = False
 
 
 class Crew:
@@ -136,6 +138,13 @@ class Crew:
         member no more."""
         ready, _ = ray.wait(list(self._members), num_returns=1, timeout=timeout_s)
         return [self._members.pop(end) for end in ready]
+
+    def keep_asking(self, member: Member) -> None:
+        """The connection to a former member broke: whether it died, and its node with it, Ray finds
+        out later. It is a member until then."""
+        member.unreachable = True
+        member.end = member.actor.hello.remote()
+        self._members[member.end] = member
 
     def dismiss(self, member: Member) -> None:
         """Kill a worker whose end nobody waits for."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.actors import CoordinatorActor, answer_of
@@ -33,6 +33,7 @@ log = logging.getLogger("imagemill")
 _POLL_S = 0.25
 _LOOK_EVERY_S = 2.0
 """How often to look for nodes that came, went or are being taken away."""
+_CUT_OFF = "the connection to it broke, and with it what it had to report"
 _LEAVE_S = 120.0
 """How long workers that lost their coordinator may take to commit what they finished."""
 
@@ -255,9 +256,16 @@ class Supervisor:
         by dying."""
         try:
             outcome: WorkerOutcome = ray.get(member.end)
+        except ActorUnavailableError:
+            self._crew.keep_asking(member)
+            time.sleep(_POLL_S)
+            return
         except RayError as error:
             self._died(member, _last_line(error))
             return
+        if member.unreachable:
+            ray.kill(member.actor)
+            outcome = WorkerOutcome(worker=member.name, error="", message=_CUT_OFF, retryable=True)
         answer_of(self._coordinator.gone.remote(member.name, False))
         if outcome.error is None:
             return
