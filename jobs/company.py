@@ -19,9 +19,10 @@ from jobs.presence import EVERY_S
 
 log = logging.getLogger("imagemill")
 _WATCH_S = 3 * EVERY_S
+_LOOKS = 12
 
 
-def refuse_company(store: Store) -> None:
+def refuse_company(store: Store, *, watch_s: float = _WATCH_S) -> None:
     """Watch the last run's driver, unless it said that it ended; takes seconds then.
 
     A frozen driver is taken for dead. Should it wake, it stops when it sees the later run, and
@@ -36,13 +37,13 @@ def refuse_company(store: Store) -> None:
     log.info(
         "run %d never said that it ended; watching for %g s whether it is still at work",
         last.run,
-        _WATCH_S,
+        watch_s,
         extra={"event": "company"},
     )
     before = read_mark(store, last.run)
-    deadline_s = time.monotonic() + _WATCH_S
+    deadline_s = time.monotonic() + watch_s
     while time.monotonic() < deadline_s:
-        time.sleep(EVERY_S / 4)
+        time.sleep(watch_s / _LOOKS)
         if run_ended(store, last.run):
             return
         now = read_mark(store, last.run)

@@ -31,12 +31,13 @@ class Presence:
     and no answer means that nobody asked to stop.
     """
 
-    def __init__(self, config: RunConfig, record: RunRecord) -> None:
+    def __init__(self, config: RunConfig, record: RunRecord, *, every_s: float = EVERY_S) -> None:
         hasty = replace(config.storage, attempts=1)
         self._store = Store(config.output.path, options=hasty.options, attempts=hasty.attempts)
         self._mark = DriverMark(
             run=record.run, seq=0, host=platform.node(), pid=os.getpid(), since=record.started_at
         )
+        self._every_s = every_s
         self._stop_reason: str | None = None
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="presence", daemon=True)
@@ -59,14 +60,13 @@ class Presence:
         return self._stop_reason
 
     def _run(self) -> None:
-        while True:
-            try:
-                self._show()
-                self._see()
-            except ImageMillError as error:
-                log.debug("the store did not answer: %s", error, extra={"event": "no_presence"})
-            if self._over.wait(EVERY_S):
-                return
+        while not self._over.is_set():
+            for talk in (self._show, self._see):
+                try:
+                    talk()
+                except ImageMillError as error:
+                    log.debug("no answer from the store: %s", error, extra={"event": "no_answer"})
+            self._over.wait(self._every_s)
 
     def _see(self) -> None:
         run = self._mark.run

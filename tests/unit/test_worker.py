@@ -87,7 +87,7 @@ class Link:
         self.seals: list[int] = []
         self.grants: list[Grant] = []
         self.told = threading.Event()
-        """The worker beats again after a beat that told it to drop a shard or to drain."""
+        """The worker beats again after a beat that told it to drop a shard, to drain or to go."""
         self._telling = False
 
     def acquire(self, worker: str) -> Grant | Wait | Dismiss:
@@ -108,7 +108,7 @@ class Link:
         if self._telling:
             self.told.set()
         reply = self.coordinator.beat(worker, progress)
-        self._telling = self._telling or reply.drain or bool(reply.revoked)
+        self._telling = self._telling or reply.drain or reply.preempted or bool(reply.revoked)
         return reply
 
 
