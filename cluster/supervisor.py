@@ -26,7 +26,7 @@ from cluster.nodes import Node, described
 from cluster.ray_session import Resources
 from cluster.setbacks import Setbacks
 from cluster.worker import WorkerOutcome
-from conf.errors import CoordinatorLost, NoWorkers, Preempted
+from conf.errors import CoordinatorLost, EngineHung, NoWorkers, Preempted
 from conf.schema import RunConfig
 
 log = logging.getLogger("imagemill")
@@ -95,7 +95,6 @@ class Supervisor:
                 total=assignment.total,
                 shards=assignment.shards,
                 lease_s=config.cluster.lease_s,
-                max_attempts=config.job.max_attempts,
             )
         )
         self._crew = Crew(config, assignment, size, self._coordinator)
@@ -264,8 +263,9 @@ class Supervisor:
             self._died(member, _last_line(error))
             return
         if member.unreachable:
-            ray.kill(member.actor)
             outcome = WorkerOutcome(worker=member.name, error="", message=_CUT_OFF, retryable=True)
+        # one whose engine hangs would not end by itself
+        ray.kill(member.actor)
         answer_of(self._coordinator.gone.remote(member.name, False))
         if outcome.error is None:
             return
@@ -274,7 +274,8 @@ class Supervisor:
             self._went(member, f"left: {outcome.message}")
         elif outcome.retryable or outcome.error == CoordinatorLost.__name__:
             # it lost contact, but the coordinator has just answered here
-            self._lost(member, f"stopped: {outcome.message}", crashed=False)
+            hung = outcome.error == EngineHung.__name__
+            self._lost(member, f"stopped: {outcome.message}", crashed=hung)
         else:
             self._drain(outcome.message)
 

@@ -17,6 +17,7 @@
     │   ├── StoreUnavailable   the store did not answer
     │   ├── NoWorkers          no worker could start; free resources, resume the job
     │   ├── Preempted          the worker's machine is being taken away; another goes on
+    │   ├── EngineHung         the engine did not come back; another worker takes over
     │   └── CoordinatorLost    the run's coordinator died or does not answer; resume the job
     ├── StoreFull              the target cannot take more bytes; stop, keep what is committed
     ├── TakenOver              a later run works on this output; stop, leave it to that one
@@ -106,6 +107,10 @@ class NoWorkers(Retryable):
 
 class Preempted(Retryable):
     """The worker's machine is being taken away."""
+
+
+class EngineHung(Retryable):
+    """The engine did not come back from a tick."""
 
 
 class CoordinatorLost(Retryable):

@@ -26,8 +26,8 @@ SIMULATED = (
     "job.commit_seconds=0.2",
     "cluster.heartbeat_s=0.2",
 )
-UNFORGIVING = "job.max_attempts=1"
-"""Rows of a shard that is held to have killed its worker once are quarantined: exit status 1."""
+UNFORGIVING = ("job.max_attempts=1", "input.shard_rows=1")
+"""A row whose shard is held to have killed its worker once is quarantined: exit status 1."""
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_a_node_that_joins_gets_a_worker_and_one_that_dies_takes_no_row_with_it(
 ) -> None:
     output = tmp_path / "out"
     first = cluster.add_node()
-    job = start(cluster, prompts, output, UNFORGIVING)
+    job = start(cluster, prompts, output, *UNFORGIVING)
     wait_for_commits(job, output, 1)
     second = cluster.add_node()
     wait_until(lambda: len(cluster.workers(second)) == 1, "a worker on the node that joined")
@@ -85,7 +85,7 @@ def test_a_node_with_a_notice_is_left_in_order_before_it_goes(
 ) -> None:
     output = tmp_path / "out"
     spot, other = cluster.add_node(), cluster.add_node()
-    job = start(cluster, prompts, output, UNFORGIVING, "cluster.preemption_notice_s=10")
+    job = start(cluster, prompts, output, *UNFORGIVING, "cluster.preemption_notice_s=10")
     wait_until(lambda: len(cluster.workers(spot) + cluster.workers(other)) == 2, "two workers")
     wait_for_commits(job, output, 2)
     assert cluster.coordinators(spot) + cluster.coordinators(other) == []

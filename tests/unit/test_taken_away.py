@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from test_worker import PATIENCE_S, Hooked, Stage
-
 from cluster import layout
 from cluster.coordinator import BeatReply, Counts, WorkerProgress
 from cluster.job_log import open_run
 from cluster.leases import Grant
+from tests.one_worker import Hooked, Stage
 
+PATIENCE_S = 20.0
 QUICK_AND_SLOW: list[dict[str, Any]] = [{"prompt": "quick", "steps": 1}] + [
     {"prompt": "slow", "steps": 1000}
 ] * 3
