@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -147,9 +146,10 @@ class WorkerActor:
         self._lifetime = begin_lifetime(self._identity)
         self._link: CoordinatorLink = RayLink(coordinator)
 
-    def hello(self) -> tuple[int, str]:
-        """The process id and the GPUs that this worker is pinned to."""
-        return os.getpid(), self._identity.gpus
+    def hello(self) -> str:
+        """The id of the node that this worker is on."""
+        node_id: str = ray.get_runtime_context().get_node_id()
+        return node_id
 
     def run(self) -> WorkerOutcome:
         """Work until nothing is left."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.actors import WorkerActor
@@ -41,14 +42,15 @@ class Assignment:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Member:
-    """One worker actor, pinned to a node. ``end`` is the reference to its outcome.
+    """One worker actor. ``end`` is the reference to its outcome. ``node_id`` is None until a worker
+    that was hired for a node still to come has begun.
 
     ``leave_by_s``: its machine is being taken away, and by then it is killed; None: it stays.
     ``unreachable``: the connection to it broke, and ``end`` only tells whether it lives.
     """
 
     name: str
-    node_id: str
+    node_id: str | None
     actor: Any
     hello: Any
     end: Any
@@ -94,19 +96,20 @@ class Crew:
         """Where they are."""
         return [Placed(node_id=member.node_id, started=member.started) for member in self]
 
-    def hire(self, node_id: str, *, now_s: float) -> Member:
-        """Start one worker on a node."""
+    def hire(self, node_id: str | None, *, now_s: float) -> Member:
+        """Start one worker on a node; None: on any, which an autoscaler may have to add first."""
         name = f"r{self._assignment.run:04d}-w{self._hired:04d}"
         self._hired += 1
         environment = {"OMP_NUM_THREADS": str(self._size.threads)}
         if not self._size.shape.gpus:
             environment |= _CPU_WORKER
+        where = NodeAffinitySchedulingStrategy(node_id, soft=False) if node_id else "DEFAULT"
         actor = (
             ray.remote(WorkerActor)
             .options(
                 num_cpus=self._size.shape.cpus,
                 num_gpus=self._size.shape.gpus,
-                scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
+                scheduling_strategy=where,
                 runtime_env={"env_vars": environment},
             )
             .remote(
@@ -131,7 +134,14 @@ class Crew:
         if waiting:
             begun, _ = ray.wait(list(waiting), num_returns=len(waiting), timeout=0)
             for hello in begun:
-                waiting[hello].started = True
+                self._begun(waiting[hello])
+
+    def _begun(self, member: Member) -> None:
+        member.started = True
+        try:
+            member.node_id = ray.get(member.hello)
+        except RayError:
+            return  # its end tells more
 
     def await_end(self, timeout_s: float) -> list[Member]:
         """Those whose end came within the time, at most one unless several came before; each is a

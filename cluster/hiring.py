@@ -11,9 +11,10 @@ from cluster.nodes import Node, Shape
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placed:
-    """A worker of ours on a node. ``started``: what it takes is no longer free."""
+    """A worker of ours on a node, None: on one still to come. ``started``: what it takes is no
+    longer free."""
 
-    node_id: str
+    node_id: str | None
     started: bool
 
 

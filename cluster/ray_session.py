@@ -29,6 +29,7 @@ class Resources:
         per_node: how many there may be on one node; None: as many as fit.
         workers: how many fit at the start.
         threads: CPU threads of a worker.
+        grows: whether an autoscaler could add nodes for workers that wait.
     """
 
     shape: Shape
@@ -37,6 +38,7 @@ class Resources:
     per_node: int | None
     workers: int
     threads: int
+    grows: bool = False
 
 
 @contextmanager
@@ -88,11 +90,14 @@ def resources(config: RunConfig) -> Resources:
     wanted = cluster.gpus_per_worker
     shape = Shape(gpus=(1.0 if gpus or needs_gpu else 0.0) if wanted is None else wanted)
     holds = sum(node.holds(shape) for node in nodes)
-    if not holds and not may_come(shape):
+    grows = may_come(shape)
+    if not holds and not grows:
         raise _impossible(config, shape, nodes, needs_gpu=needs_gpu)
     least, most = cluster.min_workers, cluster.max_workers
     if cluster.workers is not None:
-        least, most = _what_fits(cluster.workers, holds, shape, nodes), cluster.workers
+        least = most = cluster.workers
+        if holds < most and not grows:
+            least = _what_fits(most, holds, shape, nodes)
     per_node = least if most is None and not shape.gpus else None
     fitting = sum(min(node.holds(shape), per_node or node.holds(shape)) for node in nodes)
     workers = max(1, fitting if most is None else min(fitting, most))
@@ -103,13 +108,12 @@ def resources(config: RunConfig) -> Resources:
         per_node=per_node,
         workers=workers,
         threads=max(1, cores // workers),
+        grows=grows,
     )
 
 
 def _what_fits(wished: int, holds: int, shape: Shape, nodes: tuple[Node, ...]) -> int:
-    """``cluster.workers``, or what the cluster can hold of it, which is said once."""
-    if holds >= wished or may_come(shape):
-        return wished
+    """What the cluster can hold of ``cluster.workers``; said once."""
     log.warning(
         "of cluster.workers=%d the cluster can hold %d: each needs %s on one node; there are %s",
         wished,

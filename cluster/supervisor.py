@@ -126,6 +126,7 @@ class Supervisor:
     def _work(self, control: Control, on_progress: Callable[[Snapshot], None]) -> None:
         self._stop_if_asked(control)
         snapshot = self.snapshot()
+        self._strong_at_s = time.monotonic()
         while not control.abort and (self._crew or not (self._draining or snapshot.finished)):
             self._stop_if_asked(control)
             self._await_ends()
@@ -196,7 +197,16 @@ class Supervisor:
         wanted = self._setbacks.may_hire(now_s, most - self._crew.staying)
         if self._draining or self._setbacks.hopeless or wanted <= 0:
             return
-        for node_id in choose_nodes(
+        for node_id in self._places(wanted, left, vacated):
+            member = self._crew.hire(node_id, now_s=now_s)
+            self._setbacks.hired(now_s)
+            self._restarts += self._vacancies > 0
+            self._vacancies = max(0, self._vacancies - 1)
+            log.debug("worker %s on node %s", member.name, node_id, extra={"event": "hired"})
+
+    def _places(self, wanted: int, left: int, vacated: str | None) -> list[str | None]:
+        """Nodes that have room; where an autoscaler may add some, None for each that it should."""
+        found = choose_nodes(
             self._nodes,
             self._crew.placed(),
             shape=self._size.shape,
@@ -204,12 +214,12 @@ class Supervisor:
             per_node=self._size.per_node,
             lost_on=self._lost_on,
             vacated=vacated,
-        ):
-            member = self._crew.hire(node_id, now_s=now_s)
-            self._setbacks.hired(now_s)
-            self._restarts += self._vacancies > 0
-            self._vacancies = max(0, self._vacancies - 1)
-            log.debug("worker %s on node %s", member.name, node_id, extra={"event": "hired"})
+        )
+        if not self._size.grows:
+            return [*found]
+        asked = min(left, self._size.most or self._size.least)
+        missing = asked - self._crew.staying - len(found)
+        return [*found, *[None] * min(missing, wanted - len(found))]
 
     def _check_strength(self, snapshot: Snapshot) -> None:
         """Give up when too few could start, or when none has been at work for too long."""
@@ -301,7 +311,8 @@ class Supervisor:
         """Hire another in a worker's place, unless nothing gets done any more."""
         self._setbacks.progress(self.snapshot().commits)
         self._setbacks.lost(crashed=crashed)
-        self._lost_on[member.node_id] += 1
+        if member.node_id is not None:
+            self._lost_on[member.node_id] += 1
         self._vacancies += 1
         self._say(member, how, vacated=member.node_id)
         if self._setbacks.hopeless:
@@ -310,7 +321,7 @@ class Supervisor:
                 f"one, {member.name}, {how}"
             )
 
-    def _say(self, member: Member, how: str, *, vacated: str) -> None:
+    def _say(self, member: Member, how: str, *, vacated: str | None) -> None:
         """Hire in a worker's place where that can be now, and say what became of both."""
         before = self._restarts
         self._look()

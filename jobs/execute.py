@@ -17,6 +17,7 @@ from cluster.job_log import (
     generation,
     open_run,
     read_retry,
+    run_opened,
     write_run_end,
 )
 from cluster.plan_file import PlanReader
@@ -95,7 +96,14 @@ def execute(
         with Presence(job.config, record) as presence, _display(job, plan, console) as display:
             control.watch(presence.stop_reason)
             end = _supervise(job, store, record, lambda: supervisor.run(control, display.show))
-    ended = finish(store, job, plan, end=end, wall_s=time.monotonic() - started_s)
+    ended = finish(
+        store,
+        job,
+        plan,
+        end=end,
+        wall_s=time.monotonic() - started_s,
+        ours=not run_opened(store, record.run + 1),
+    )
     try:
         remember_rate(store, job, plan)
     except ImageMillError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.cluster.job_process import (
@@ -94,6 +95,24 @@ def test_a_node_with_a_notice_is_left_in_order_before_it_goes(
     cluster.remove_node(spot)
     assert job.finish() == 0, job.output
     assert "left: its node is being taken away" in job.output
+    assert_whole(output)
+
+
+def test_a_worker_that_is_still_there_when_its_notice_is_over_is_killed_and_blames_no_row(
+    cluster: ManyNodes, prompts: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    spot, other = cluster.add_node(), cluster.add_node()
+    job = start(cluster, prompts, output, *UNFORGIVING, "cluster.preemption_notice_s=2")
+    wait_until(lambda: all(cluster.workers(node) for node in (spot, other)), "two workers")
+    wait_for_commits(job, output, 2)
+    (frozen,) = cluster.workers(spot)
+    frozen.suspend()
+    cluster.drain_node(spot, notice_s=2)
+    assert job.finish() == 0, job.output
+    assert "was killed 2 s after it had been told to go\n" in job.output
+    _, alive = psutil.wait_procs([frozen], timeout=60)
+    assert not alive
     assert_whole(output)
 
 

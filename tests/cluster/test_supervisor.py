@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import ray
 
+from cluster import layout
 from cluster.crew import Assignment
 from cluster.job_log import open_run
 from cluster.nodes import Shape
@@ -43,15 +44,16 @@ class Control:
 
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[SmallJob]:
-    job = prepare_small_job(tmp_path, ROWS, **{"job.max_attempts": 1, "cluster.start_timeout_s": 1})
+    job = prepare_small_job(tmp_path, ROWS, **{"job.max_attempts": 1})
     with ray_session(job.config):
         yield job
 
 
-def supervise(small: SmallJob, size: Resources, control: Control) -> RunEnd:
-    config = small.config
-    if size is HERE:
-        config = replace(config, cluster=replace(config.cluster, start_timeout_s=120.0))
+def supervise(
+    small: SmallJob, size: Resources, control: Control, *, start_timeout_s: float = 120.0
+) -> RunEnd:
+    cluster = replace(small.config.cluster, start_timeout_s=start_timeout_s)
+    config = replace(small.config, cluster=cluster)
     assignment = Assignment(
         run=open_run(small.store, generation=0, workers=1, version="0").run,
         generation=0,
@@ -64,7 +66,7 @@ def supervise(small: SmallJob, size: Resources, control: Control) -> RunEnd:
 
 def test_when_no_worker_can_start_it_is_said_what_is_missing(small: SmallJob) -> None:
     with pytest.raises(NoWorkers) as raised:
-        supervise(small, NOWHERE, Control())
+        supervise(small, NOWHERE, Control(), start_timeout_s=1.0)
     message = str(raised.value)
     assert "cluster.start_timeout_s=1: each needs 1 CPU and 64 GPUs; free in the" in message
     assert message.endswith("free some, or change cluster.*")
@@ -98,6 +100,16 @@ def test_a_job_that_no_worker_could_start_on_says_how_to_go_on(tmp_path: Path) -
     assert f"imagemill resume '{output}'" in str(raised.value)
     assert "free in the cluster: 0 CPU, 0 GPU on 1 node; in all: 1 CPU" in str(raised.value)
     assert "free some, or change cluster.*" in str(raised.value)
+
+
+def test_where_an_autoscaler_may_add_nodes_workers_wait_for_them(small: SmallJob) -> None:
+    """The second one has no room by our own count; Ray, which nobody tells to wait, starts it."""
+    slow = replace(small.config.engine, simulated_speed=0.03)
+    small = replace(small, config=replace(small.config, engine=slow))
+    growing = replace(HERE, most=2, per_node=1, grows=True)
+    end = supervise(small, growing, Control())
+    assert (end.finished, end.restarts) == (True, 0)
+    assert len(small.store.listing(layout.WORKERS)) == 2
 
 
 @pytest.mark.parametrize("after", [0, 2])
