@@ -16,11 +16,9 @@ from cluster.job_log import (
     find_job,
     generation,
     is_finished,
-    last_run,
     open_retry,
     output_taken,
     read_job,
-    run_ended,
     write_job,
 )
 from cluster.lifetime import utc_now
@@ -31,6 +29,7 @@ from cluster.store import Store
 from cluster.totals import states
 from conf.errors import ConfigError, OutputTaken
 from conf.schema import RunConfig, check_together
+from jobs.company import refuse_company
 from jobs.configure import absolute, compose
 from jobs.execute import JobResult, execute, result_of, version
 from jobs.finish import finish
@@ -42,6 +41,8 @@ from operators.row_defaults import row_defaults
 log = logging.getLogger("imagemill")
 CHANGEABLE = ("cluster.", "storage.")
 """Keys that a resumed or retried job may be given anew: where it runs, not what it makes."""
+
+CREW = {"cluster.workers", "cluster.min_workers", "cluster.max_workers"}
 
 
 def open_store(config: RunConfig) -> Store:
@@ -115,6 +116,7 @@ def resume(output: str, overrides: Sequence[str] = (), console: Console | None =
 
     Raises:
         OutputMissing: no job lives there.
+        OutputTaken: another run is at work on it.
         InputChanged: an input file differs from the one that was planned.
         ModelUnusable: the model is not the one that the job began with.
     """
@@ -126,7 +128,7 @@ def resume(output: str, overrides: Sequence[str] = (), console: Console | None =
         log.info("this job is finished; nothing was left to do", extra={"event": "finished"})
         return result_of(job, finish(store, job, PlanReader(store), end=None, wall_s=0.0))
     _check_same_world(job, store)
-    _warn_of_company(store)
+    refuse_company(store)
     return execute(job, store, console or Console(stderr=True))
 
 
@@ -175,6 +177,8 @@ def open_job(output: str, overrides: Sequence[str] = ()) -> tuple[JobRecord, Sto
     store = open_store(given)
     job = read_job(store)
     names = {text.partition("=")[0] for text in overrides}
+    if names & CREW:  # an exact number replaces a range, and the other way round
+        names |= CREW
     changed = {
         item.name: getattr(given.cluster, item.name)
         for item in fields(given.cluster)
@@ -212,18 +216,6 @@ def check_claimable(store: Store, config: RunConfig) -> None:
         raise OutputTaken(
             f"output.path {store.url} is not empty and holds no job "
             f"(found {', '.join(found[:3])}); nothing was changed; choose a new folder"
-        )
-
-
-def _warn_of_company(store: Store) -> None:
-    """Two drivers on one job lose nothing, but both are paid."""
-    last = last_run(store)
-    if last is not None and not run_ended(store, last.run):
-        log.warning(
-            "run %d never said that it ended; if it is still at work, stop it: nothing would be "
-            "doubled, but its time is paid",
-            last.run,
-            extra={"event": "company"},
         )
 
 
