@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,17 +9,24 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayError
 
+from cluster.backlog import backlog
+from cluster.checkpointer import Checkpointer
 from cluster.coordinator import (
     BeatReply,
     Coordinator,
     CoordinatorLink,
-    Counts,
     Snapshot,
     WorkerProgress,
 )
 from cluster.leases import Dismiss, Grant, Wait
+from cluster.nodes import Node, nodes_now
 from cluster.plan_file import PlanReader
+from cluster.records import Ranges
+from cluster.sealed_shard import SealedShard
+from cluster.settled import Settled
 from cluster.store import Store
+from cluster.suspicion import Trial
+from cluster.term_signal import TermSignal
 from cluster.worker import Identity, Worker, WorkerOutcome, begin_lifetime
 from conf.errors import CoordinatorLost, ModelUnusable
 from conf.schema import parse_config
@@ -31,24 +37,35 @@ _ANSWER_S = 60.0
 
 
 class CoordinatorActor:
-    """See ``cluster.coordinator.Coordinator``; ``shards`` None means all of them."""
+    """See ``cluster.coordinator.Coordinator``; ``shards`` None means all of them. What the newest
+    checkpoint settles is not handed out, and what is sealed from now on goes into the next ones."""
 
     def __init__(
-        self, *, total: int, shards: Sequence[int] | None, lease_s: float, max_attempts: int
+        self, config: Mapping[str, Any], *, total: int, shards: Sequence[int] | None, lease_s: float
     ) -> None:
-        ids = range(total) if shards is None else shards
+        parsed = parse_config(config)
+        store = Store.of(parsed)
+        left = backlog(Settled.of(store), total=total, shards=shards)
         self._coordinator = Coordinator(
-            iter(ids), total=len(ids), lease_s=lease_s, max_attempts=max_attempts
+            left.pending, total=left.total, sealed=left.sealed, counts=left.counts, lease_s=lease_s
         )
+        self._checkpointer = Checkpointer(store, every_s=parsed.cluster.checkpoint_s)
 
     def acquire(self, worker: str) -> Grant | Wait | Dismiss:
         return self._coordinator.acquire(worker)
 
-    def sealed(self, worker: str, shard_id: int, counts: Counts) -> None:
-        self._coordinator.sealed(worker, shard_id, counts)
+    def sealed(self, worker: str, seal: SealedShard) -> None:
+        self._coordinator.sealed(worker, seal)
+        self._checkpointer.add(seal)
 
-    def returned(self, worker: str, shard_id: int, failed: bool) -> None:
-        self._coordinator.returned(worker, shard_id, failed)
+    def trying(self, worker: str, shard_id: int, trial: Trial) -> None:
+        self._coordinator.trying(worker, shard_id, trial)
+
+    def survived(self, worker: str, shard_id: int) -> None:
+        self._coordinator.survived(worker, shard_id)
+
+    def returned(self, worker: str, shard_id: int, failed: bool, at_work: Ranges | None) -> None:
+        self._coordinator.returned(worker, shard_id, failed, at_work)
 
     def beat(self, worker: str, progress: WorkerProgress) -> BeatReply:
         return self._coordinator.beat(worker, progress)
@@ -56,11 +73,21 @@ class CoordinatorActor:
     def gone(self, worker: str, crashed: bool) -> None:
         self._coordinator.gone(worker, crashed)
 
+    def preempt(self, worker: str) -> None:
+        self._coordinator.preempt(worker)
+
+    def nodes(self) -> tuple[Node, ...]:
+        return nodes_now()
+
     def drain(self) -> None:
         self._coordinator.drain()
 
     def snapshot(self) -> Snapshot:
         return self._coordinator.snapshot()
+
+    def close(self) -> None:
+        """Write the last checkpoint of the run."""
+        self._checkpointer.close()
 
 
 def answer_of(reference: Any) -> Any:
@@ -89,11 +116,19 @@ class RayLink:
         answer: Grant | Wait | Dismiss = answer_of(self._coordinator.acquire.remote(worker))
         return answer
 
-    def sealed(self, worker: str, shard_id: int, counts: Counts) -> None:
-        answer_of(self._coordinator.sealed.remote(worker, shard_id, counts))
+    def sealed(self, worker: str, seal: SealedShard) -> None:
+        answer_of(self._coordinator.sealed.remote(worker, seal))
 
-    def returned(self, worker: str, shard_id: int, failed: bool) -> None:
-        answer_of(self._coordinator.returned.remote(worker, shard_id, failed))
+    def trying(self, worker: str, shard_id: int, trial: Trial) -> None:
+        answer_of(self._coordinator.trying.remote(worker, shard_id, trial))
+
+    def survived(self, worker: str, shard_id: int) -> None:
+        answer_of(self._coordinator.survived.remote(worker, shard_id))
+
+    def returned(
+        self, worker: str, shard_id: int, failed: bool, at_work: Ranges | None = None
+    ) -> None:
+        answer_of(self._coordinator.returned.remote(worker, shard_id, failed, at_work))
 
     def beat(self, worker: str, progress: WorkerProgress) -> BeatReply:
         reply: BeatReply = answer_of(self._coordinator.beat.remote(worker, progress))
@@ -114,6 +149,7 @@ class WorkerActor:
         model_revision: str,
         coordinator: Any,
     ) -> None:
+        self._term = TermSignal()
         self._config = parse_config(config)
         self._model_revision = model_revision
         self._identity = Identity(
@@ -126,9 +162,10 @@ class WorkerActor:
         self._lifetime = begin_lifetime(self._identity)
         self._link: CoordinatorLink = RayLink(coordinator)
 
-    def hello(self) -> tuple[int, str]:
-        """The process id and the GPUs that this worker is pinned to."""
-        return os.getpid(), self._identity.gpus
+    def hello(self) -> str:
+        """The id of the node that this worker is on."""
+        node_id: str = ray.get_runtime_context().get_node_id()
+        return node_id
 
     def run(self) -> WorkerOutcome:
         """Work until nothing is left."""
@@ -143,6 +180,7 @@ class WorkerActor:
             make_engine=self._engine,
             lifetime=self._lifetime,
         )
+        self._term.watch(lambda: worker.preempt("its process was told to end (SIGTERM)"))
         return worker.run()
 
     def _engine(self) -> Engine:

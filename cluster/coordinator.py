@@ -25,8 +25,13 @@ from cluster.leases import (
     Returned,
     Revoke,
     Sealed,
+    Survived,
+    Trying,
     Wait,
 )
+from cluster.records import Ranges
+from cluster.sealed_shard import SealedShard
+from cluster.suspicion import Trial
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +56,8 @@ class Counts:
 class WorkerProgress:
     """A worker's report: what its unsealed shards hold, and its engine's running totals.
 
-    ``made`` counts the images that it finished in this life, whatever became of them.
+    ``made`` counts the images that it finished in this life, whatever became of them, ``commits``
+    the commits that landed. ``preempted``: it was told to go and is leaving.
     """
 
     phase: str
@@ -60,20 +66,25 @@ class WorkerProgress:
     occupied: int
     offered: int
     lifetime_ns: int
+    commits: int = 0
+    preempted: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BeatReply:
-    """What a worker must know: shards that are no longer its own, and whether to stop."""
+    """What a worker must know: shards that are no longer its own, whether to stop with all others,
+    and whether to leave since its machine is being taken away."""
 
     revoked: tuple[int, ...]
     drain: bool
+    preempted: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """The run at a glance. ``silent`` workers gave no sign of life for longer than a lease lasts;
-    their shards are no longer their own."""
+    their shards are no longer their own. ``preempted`` ones were told to go. ``commits`` never goes
+    back."""
 
     shards: int
     sealed: int
@@ -85,6 +96,8 @@ class Snapshot:
     lifetime_ns: int
     phases: tuple[str, ...]
     silent: tuple[str, ...]
+    preempted: tuple[str, ...]
+    commits: int
     finished: bool
 
 
@@ -93,15 +106,26 @@ class CoordinatorLink(Protocol):
 
     def acquire(self, worker: str) -> Grant | Wait | Dismiss: ...
 
-    def sealed(self, worker: str, shard_id: int, counts: Counts) -> None: ...
+    def sealed(self, worker: str, seal: SealedShard) -> None: ...
 
-    def returned(self, worker: str, shard_id: int, failed: bool) -> None: ...
+    def trying(self, worker: str, shard_id: int, trial: Trial) -> None: ...
+
+    def survived(self, worker: str, shard_id: int) -> None: ...
+
+    def returned(
+        self, worker: str, shard_id: int, failed: bool, at_work: Ranges | None = None
+    ) -> None: ...
 
     def beat(self, worker: str, progress: WorkerProgress) -> BeatReply: ...
 
 
 class Coordinator:
-    """Safe to call from several threads. See ``CoordinatorLink`` for what workers call."""
+    """Safe to call from several threads. See ``CoordinatorLink`` for what workers call.
+
+    Args:
+        shards, total, sealed: see ``LeaseBoard``.
+        counts: what the shards hold that are sealed from the start.
+    """
 
     def __init__(
         self,
@@ -109,17 +133,20 @@ class Coordinator:
         *,
         total: int,
         lease_s: float,
-        max_attempts: int,
+        sealed: int = 0,
+        counts: Counts = Counts(),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._board = LeaseBoard(shards, total=total, lease_s=lease_s, max_attempts=max_attempts)
+        self._board = LeaseBoard(shards, total=total, lease_s=lease_s, sealed=sealed)
         self._clock = clock
         self._lock = threading.Lock()
         self._revoked: dict[str, list[int]] = {}
         self._progress: dict[str, WorkerProgress] = {}
         self._gone: set[str] = set()
         self._past = (0, 0, 0, 0)
-        self._sealed_counts = Counts()
+        self._sealed_counts = counts
+        self._past_commits = 0
+        self._preempted: set[str] = set()
         self._draining = False
 
     def acquire(self, worker: str) -> Grant | Wait | Dismiss:
@@ -137,18 +164,37 @@ class Coordinator:
         assert isinstance(answer, Grant | Wait | Dismiss)
         return answer
 
-    def sealed(self, worker: str, shard_id: int, counts: Counts) -> None:
-        """A shard is sealed and holds ``counts``."""
+    def sealed(self, worker: str, seal: SealedShard) -> None:
+        """A shard is surely sealed, by this worker or before."""
         with self._lock:
             before = self._board.sealed
-            self._board.handle(Sealed(worker=worker, shard_id=shard_id))
+            self._board.handle(Sealed(worker=worker, shard_id=seal.shard_id))
             if self._board.sealed > before:
-                self._sealed_counts += counts
+                self._sealed_counts += Counts(
+                    rows=seal.committed,
+                    quarantined=seal.quarantined,
+                    images=seal.images,
+                    amount_nano=sum(share.used_amount for share in seal.shares),
+                )
 
-    def returned(self, worker: str, shard_id: int, failed: bool) -> None:
-        """A shard was given back unfinished."""
+    def trying(self, worker: str, shard_id: int, trial: Trial) -> None:
+        """The worker begins with these rows of a suspect shard."""
         with self._lock:
-            self._board.handle(Returned(worker=worker, shard_id=shard_id, failed=failed))
+            self._board.handle(Trying(worker=worker, shard_id=shard_id, trial=trial))
+
+    def survived(self, worker: str, shard_id: int) -> None:
+        """The rows of the worker's trial are done; the shard was given back."""
+        with self._lock:
+            self._board.handle(Survived(worker=worker, shard_id=shard_id))
+
+    def returned(
+        self, worker: str, shard_id: int, failed: bool, at_work: Ranges | None = None
+    ) -> None:
+        """A shard was given back unfinished; ``at_work``: what of it was in an engine that failed,
+        None where that is not known."""
+        event = Returned(worker=worker, shard_id=shard_id, failed=failed, at_work=at_work)
+        with self._lock:
+            self._board.handle(event)
 
     def beat(self, worker: str, progress: WorkerProgress) -> BeatReply:
         """A sign of life with progress."""
@@ -158,7 +204,11 @@ class Coordinator:
             self._progress[worker] = progress
             self._board.handle(Beat(worker=worker, now_s=self._clock()))
             self._route(self._board.handle(Clock(now_s=self._clock())))
-            return BeatReply(revoked=tuple(self._revoked.pop(worker, ())), drain=self._draining)
+            return BeatReply(
+                revoked=tuple(self._revoked.pop(worker, ())),
+                drain=self._draining,
+                preempted=worker in self._preempted,
+            )
 
     def gone(self, worker: str, crashed: bool) -> None:
         """A worker's process ended; called by the supervisor. What it said before and arrives later
@@ -167,8 +217,10 @@ class Coordinator:
             self._gone.add(worker)
             self._board.handle(Gone(worker=worker, crashed=crashed))
             self._revoked.pop(worker, None)
+            self._preempted.discard(worker)
             last = self._progress.pop(worker, None)
             if last is not None:
+                self._past_commits += last.commits
                 made, occupied, offered, lifetime_ns = self._past
                 self._past = (
                     made + last.made,
@@ -176,6 +228,11 @@ class Coordinator:
                     offered + last.offered,
                     lifetime_ns + last.lifetime_ns,
                 )
+
+    def preempt(self, worker: str) -> None:
+        """The worker's machine is being taken away: it hears so with its next beat."""
+        with self._lock:
+            self._preempted.add(worker)
 
     def drain(self) -> None:
         """Grant nothing any more; workers commit what is finished and leave."""
@@ -202,6 +259,8 @@ class Coordinator:
                 lifetime_ns=lifetime_ns + sum(p.lifetime_ns for p in alive),
                 phases=tuple(p.phase for p in alive),
                 silent=self._board.silent(now_s),
+                preempted=tuple(name for name, p in self._progress.items() if p.preempted),
+                commits=self._past_commits + sum(p.commits for p in alive),
                 finished=self._board.finished,
             )
 

@@ -148,6 +148,11 @@ def open_run(store: Store, *, generation: int, workers: int, version: str) -> Ru
         return record
 
 
+def run_opened(store: Store, run: int) -> bool:
+    """Whether run number ``run`` has begun."""
+    return store.exists(layout.run(run))
+
+
 def write_run_end(store: Store, run: int, reason: str) -> None:
     """Record that run number ``run`` is over. A run that was killed has no such record."""
     ended = {"ended_at": utc_now(), "reason": reason}
@@ -157,6 +162,17 @@ def write_run_end(store: Store, run: int, reason: str) -> None:
 def run_ended(store: Store, run: int) -> bool:
     """Whether run number ``run`` said that it is over."""
     return store.exists(layout.run_end(run))
+
+
+def end_reason(store: Store, run: int) -> str | None:
+    """Why run number ``run`` ended, in its own words; None: it did not say, or not yet."""
+    data = store.get(layout.run_end(run))
+    if data is None:
+        return None
+    try:
+        return str(json.loads(data)["reason"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorruptOutput(f"{layout.run_end(run)} is damaged: {error}") from error
 
 
 def ask_cancel(store: Store, run: int) -> None:

@@ -11,6 +11,7 @@ from cluster.job_log import JobRecord, generation, is_finished
 from cluster.lifetime import utc_now
 from cluster.money import as_decimal, price_of
 from cluster.plan_file import InputFile, PlanReader
+from cluster.settled import Settled
 from cluster.store import Store
 from cluster.supervisor import RunEnd
 from cluster.tables import ledger_table, to_parquet
@@ -41,22 +42,29 @@ class Finish:
 
 
 def finish(
-    store: Store, job: JobRecord, plan: PlanReader, *, end: RunEnd | None, wall_s: float
+    store: Store,
+    job: JobRecord,
+    plan: PlanReader,
+    *,
+    end: RunEnd | None,
+    wall_s: float,
+    ours: bool = True,
 ) -> Finish:
     """Sum up and report; a finished generation gets its manifest. Safe to repeat.
 
     Args:
         end: how the run ended; None for looking at a job without running it.
+        ours: whether no later run is at work, whose manifest and reports these would be.
     """
     number = generation(store)
     done = is_finished(store, number) or (end is not None and end.finished)
     totals = fold(store, plan)
     price = price_of(job.config.pricing)
     closing = close(totals, price)
-    if done and end is not None:
+    if done and end is not None and ours:
         _write_manifest(store, job, number, totals, closing)
         if totals.attempts > 1 or totals.quarantined:
-            _sweep(store)
+            _sweep(store, plan)
     broken = tuple(item for item in plan.inputs() if item.problem)
     facts = ReportFacts(
         wall_s=wall_s,
@@ -70,7 +78,9 @@ def finish(
         bill=closing,
         broken_files=broken,
         facts=facts,
-        written=_write_derived(store, job, plan, totals, closing, facts, needed=done),
+        written=_write_derived(store, job, plan, totals, closing, facts, needed=done)
+        if ours
+        else (),
     )
 
 
@@ -98,10 +108,11 @@ def _write_derived(
         return ()
 
 
-def _sweep(store: Store) -> None:
+def _sweep(store: Store, plan: PlanReader) -> None:
     """Remove what fenced attempts left, so that globbing the folders reads just what counts."""
     try:
-        collect(store, dry_run=False)
+        among = Settled.of(store).maybe_littered(range(plan.shards))
+        collect(store, dry_run=False, among=among)
     except (CorruptOutput, StoreUnavailable) as error:
         log.warning("leftovers stay: %s", error, extra={"event": "sweep_stopped"})
 

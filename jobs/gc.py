@@ -1,4 +1,4 @@
-"""``imagemill gc``: remove what attempts left behind and no commit counts.
+"""``imagemill gc``: what attempts left behind and no commit counts; shown first, then removed.
 
 An object is removed only if its own key says that an epoch older than its shard's newest opening
 wrote it, since nothing of such an epoch can be counted any more. Records, plan, stamps and reports
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import shlex
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,7 @@ from cluster.shard_log import ShardState, read_shard_state
 from cluster.store import Entry, Store
 from cluster.tables import read_parquet
 from conf.errors import CorruptOutput
+from jobs.figures import plural, size
 
 _SCRATCH_AGE_S = 3600.0
 _THREADS = 8
@@ -49,16 +51,20 @@ class _Place:
     bytes: int | None
 
 
-def collect(store: Store, *, dry_run: bool) -> Collected:
+def collect(store: Store, *, dry_run: bool, among: Iterable[int] | None = None) -> Collected:
     """Remove what no commit counts; safe beside a running job.
+
+    Args:
+        among: look only into these shards, ascending; None: into all.
 
     Raises:
         CorruptOutput: a record or a table that counts cannot be read, so that nobody can tell what
             its shard still needs; nothing of that shard was removed.
     """
     removed = removed_bytes = kept = 0
+    found = _places(store) if among is None else _of_shards(_places(store), iter(among))
     with ThreadPoolExecutor(_THREADS, "gc") as pool:
-        for shard_id, places in itertools.groupby(_places(store), key=lambda place: place.shard_id):
+        for shard_id, places in itertools.groupby(found, key=lambda place: place.shard_id):
             unwanted, wanted = _sort_out(store, shard_id, list(places))
             kept += wanted
             for entry in unwanted:
@@ -66,20 +72,23 @@ def collect(store: Store, *, dry_run: bool) -> Collected:
             if not dry_run:
                 for _ in pool.map(store.delete, [entry.key for entry in unwanted]):
                     pass
-    for path, size in _scratch(store.local_root):
-        removed, removed_bytes = removed + 1, removed_bytes + size
+    for path, length in _scratch(store.local_root):
+        removed, removed_bytes = removed + 1, removed_bytes + length
         if not dry_run:
             path.unlink(missing_ok=True)
     return Collected(objects=removed, bytes=removed_bytes, kept=kept, dry_run=dry_run)
 
 
-def collected_lines(collected: Collected) -> list[str]:
-    """The collection for the terminal."""
+def collected_lines(collected: Collected, output: str) -> list[str]:
+    """The collection for the terminal; ``output`` as the user named it."""
     verb = "would remove" if collected.dry_run else "removed"
-    return [
-        f"{verb} {collected.objects:,} objects ({collected.bytes:,} bytes) that no commit counts; "
-        f"{collected.kept:,} stay"
+    lines = [
+        f"{verb} {plural(collected.objects, 'object')} ({size(collected.bytes)}) that no commit "
+        f"counts; {collected.kept:,} stay"
     ]
+    if collected.dry_run and collected.objects:
+        lines.append(f"do it with: imagemill gc {shlex.quote(output)} --delete")
+    return lines
 
 
 def _places(store: Store) -> Iterator[_Place]:
@@ -91,6 +100,16 @@ def _places(store: Store) -> Iterator[_Place]:
     ]
     folders = _attempts((f"{_IMAGES}{name}/", None) for name in store.folders(_IMAGES))
     return heapq.merge(folders, *tables, key=lambda place: place.shard_id)
+
+
+def _of_shards(places: Iterator[_Place], shard_ids: Iterator[int]) -> Iterator[_Place]:
+    """The places of some shards; both ascend."""
+    wanted = next(shard_ids, None)
+    for place in places:
+        while wanted is not None and wanted < place.shard_id:
+            wanted = next(shard_ids, None)
+        if place.shard_id == wanted:
+            yield place
 
 
 def _attempts(found: Iterable[tuple[str, int | None]]) -> list[_Place]:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import psutil
@@ -35,9 +35,9 @@ def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = WAIT
 
 
 class JobProcess:
-    """``imagemill`` with arguments, its output captured."""
+    """``imagemill`` with arguments, its output captured; ``environment`` is added to ours."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
         self.arguments = arguments
         self._process = subprocess.Popen(
             [sys.executable, "-m", "jobs.entry", *arguments],
@@ -45,7 +45,7 @@ class JobProcess:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
         )
         self.output = ""
 
@@ -63,7 +63,12 @@ class JobProcess:
             children = psutil.Process(self._process.pid).children(recursive=True)
         except psutil.NoSuchProcess:
             return []
-        return [child for child in children if _title(child).startswith(start)]
+        return [child for child in children if title(child).startswith(start)]
+
+    @property
+    def pid(self) -> int:
+        """The driver's process id."""
+        return self._process.pid
 
     def send(self, number: signal.Signals) -> None:
         """Signal the driver alone."""
@@ -79,7 +84,8 @@ class JobProcess:
         return self._process.poll() is None
 
 
-def _title(process: psutil.Process) -> str:
+def title(process: psutil.Process) -> str:
+    """What the process calls itself; empty when it is no more."""
     try:
         return " ".join(process.cmdline())
     except psutil.Error:
@@ -94,7 +100,7 @@ def imagemill(*arguments: str) -> tuple[int, str]:
 
 def commit_count(output: Path) -> int:
     """How many commit records an output holds."""
-    return len(list(output.glob("commits/*/*.json")))
+    return len(list(output.glob("commits/*/*/*.json")))
 
 
 def images_by_id(output: Path) -> dict[str, bytes]:
@@ -110,12 +116,12 @@ def images_by_id(output: Path) -> dict[str, bytes]:
 def counted_metadata(output: Path) -> list[str]:
     """Keys of the metadata that count, by the rule of the protocol, told here independently."""
     keys: list[str] = []
-    for folder in sorted((output / "leases").iterdir()):
+    for folder in sorted((output / "leases").glob("*/*")):
         newest = json.loads(max(folder.glob("*.json")).read_text())
         commits = [item["key"] for item in newest["accepted"]]
         if not newest["sealed"]:
             pattern = f"{newest['epoch']:06d}-*.json"
-            own = (output / "commits" / folder.name).glob(pattern)
+            own = (output / "commits" / folder.parent.name / folder.name).glob(pattern)
             commits += [str(path.relative_to(output)) for path in own]
         for commit in commits:
             metadata = json.loads((output / commit).read_text())["metadata"]
