@@ -29,17 +29,14 @@ from cluster.suspicion import Trial
 from cluster.term_signal import TermSignal
 from cluster.worker import Identity, Worker, WorkerOutcome, begin_lifetime
 from conf.errors import CoordinatorLost, ModelUnusable
-from conf.schema import RunConfig, parse_config
+from conf.schema import parse_config
 from operators.engine import Engine
 from operators.engines import load_engine
 
 _ANSWER_S = 60.0
-
-
-def _store_of(config: RunConfig) -> Store:
-    return Store(
-        config.output.path, options=config.storage.options, attempts=config.storage.attempts
-    )
+_CHECKPOINT_PATIENCE_S = 5.0
+"""How long the coordinator asks the store for a checkpoint: nobody may wait in vain for a file that
+can be done without, neither at the start nor at the end."""
 
 
 class CoordinatorActor:
@@ -50,7 +47,7 @@ class CoordinatorActor:
         self, config: Mapping[str, Any], *, total: int, shards: Sequence[int] | None, lease_s: float
     ) -> None:
         parsed = parse_config(config)
-        store = _store_of(parsed)
+        store = Store.of(parsed, patience_s=_CHECKPOINT_PATIENCE_S)
         left = backlog(Settled.of(store), total=total, shards=shards)
         self._coordinator = Coordinator(
             left.pending, total=left.total, sealed=left.sealed, counts=left.counts, lease_s=lease_s
@@ -176,7 +173,7 @@ class WorkerActor:
     def run(self) -> WorkerOutcome:
         """Work until nothing is left."""
         config = self._config
-        store = _store_of(config)
+        store = Store.of(config)
         worker = Worker(
             config,
             self._identity,

@@ -14,7 +14,7 @@ from cluster.driver_mark import DriverMark, read_mark
 from cluster.job_log import last_run, run_ended
 from cluster.store import Store
 from conf.errors import OutputTaken
-from jobs.figures import without_secrets
+from conf.secrets import without_secrets
 from jobs.presence import EVERY_S
 
 log = logging.getLogger("imagemill")

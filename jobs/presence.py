@@ -32,8 +32,7 @@ class Presence:
     """
 
     def __init__(self, config: RunConfig, record: RunRecord, *, every_s: float = EVERY_S) -> None:
-        hasty = replace(config.storage, attempts=1)
-        self._store = Store(config.output.path, options=hasty.options, attempts=hasty.attempts)
+        self._store = Store.of(config, patience_s=0)
         self._mark = DriverMark(
             run=record.run, seq=0, host=platform.node(), pid=os.getpid(), since=record.started_at
         )

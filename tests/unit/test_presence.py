@@ -17,6 +17,7 @@ from conf.errors import OutputTaken
 from jobs.company import refuse_company
 from jobs.presence import Presence
 from tests.small_jobs import small_config
+from tests.stores import ONCE
 
 OFTEN_S = 0.02
 PATIENCE_S = 20.0
@@ -24,7 +25,7 @@ PATIENCE_S = 20.0
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    return Store(str(tmp_path / "output"), attempts=1)
+    return Store(str(tmp_path / "output"), ONCE)
 
 
 def begun(store: Store) -> RunRecord:
