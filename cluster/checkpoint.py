@@ -123,8 +123,8 @@ def read_checkpoint(store: Store, number: int) -> Checkpoint:
     """Copy one checkpoint here and check it.
 
     Raises:
-        CorruptOutput: it is damaged, or of another version.
-        StoreUnavailable: it cannot be read, or was replaced by newer ones meanwhile.
+        CorruptOutput: it is damaged, of another version, or was replaced by newer ones meanwhile.
+        StoreUnavailable: it cannot be read.
     """
     key = layout.checkpoint(number)
     try:

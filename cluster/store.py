@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Self, TypeVar
@@ -145,13 +145,6 @@ class Store:
     def folders(self, prefix: str) -> list[str]:
         """The names of the folders directly inside ``prefix``, sorted."""
         return self._inside(prefix)[1]
-
-    def walk(self, prefix: str) -> Iterator[Entry]:
-        """All objects below ``prefix``, a folder at a time."""
-        entries, folders = self._inside(prefix)
-        yield from entries
-        for name in folders:
-            yield from self.walk(f"{prefix.rstrip('/')}/{name}/".lstrip("/"))
 
     def delete(self, key: str) -> None:
         """Remove an object; a missing one is no error."""

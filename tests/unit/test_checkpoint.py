@@ -23,7 +23,7 @@ from cluster.checkpoint import (
 )
 from cluster.sealed_shard import SealedShard
 from cluster.store import Store
-from conf.errors import CommitConflict, CorruptOutput, StoreRefused, StoreUnavailable
+from conf.errors import CommitConflict, CorruptOutput, StoreRefused
 from tests.stores import ONCE
 
 
@@ -209,8 +209,8 @@ def test_what_is_wrong_with_a_damaged_checkpoint_is_said(
         read_checkpoint(store, 1)
 
 
-def test_a_checkpoint_that_vanished_is_unavailable(store: Store) -> None:
-    with pytest.raises(StoreUnavailable, match=r"checkpoints/000007\.parquet"):
+def test_a_checkpoint_that_vanished_is_named(store: Store) -> None:
+    with pytest.raises(CorruptOutput, match=r"checkpoints/000007\.parquet is missing"):
         read_checkpoint(store, 7)
 
 

@@ -18,6 +18,7 @@ from conf.errors import CorruptOutput
 from jobs.report import top_reasons
 from jobs.verify import verify
 from tests.small_jobs import SmallJob, run_small_job, work_on
+from tests.stores import walk
 
 ROWS = [{"prompt": text} for text in ("a", "b", "", "d", "e", "f", "g", "h", "i")]
 TINY = {"sampling.width": 16, "sampling.height": 16, "sampling.steps": 2}
@@ -116,7 +117,7 @@ def test_a_damaged_newest_checkpoint_is_named_and_nothing_else_suffers(tmp_path:
 
 def test_reasons_are_read_only_of_shards_that_may_hold_rejected_rows(tmp_path: Path) -> None:
     small = checkpointed(tmp_path)
-    for entry in small.store.walk(layout.openings(1)):
+    for entry in walk(small.store, layout.openings(1)):
         small.store.put(entry.key, b"not a record")
     (reason,) = top_reasons(small.store, small.plan, 9)
     assert (reason.reason, reason.rows) == ("empty_prompt", 1)

@@ -21,6 +21,7 @@ from conf.errors import OutputMissing
 from jobs import shard_check
 from jobs.verify import Verification, report_lines, verify
 from tests.small_jobs import SmallJob, prepare_small_job, run_small_job, work_on
+from tests.stores import walk
 
 ROWS = [
     {"prompt": "a red circle", "num_images": 1},
@@ -61,7 +62,7 @@ def place(small: SmallJob, key: str) -> Path:
 def commits(small: SmallJob) -> dict[str, Commit]:
     return {
         entry.key: commit_from_json(small.store.get(entry.key) or b"", entry.key)
-        for entry in small.store.walk("commits/")
+        for entry in walk(small.store, "commits/")
     }
 
 
@@ -151,14 +152,14 @@ def test_a_retried_output_is_whole(tmp_path: Path) -> None:
 
 def test_a_flipped_byte_of_an_image_names_the_image(tmp_path: Path) -> None:
     small = made(tmp_path)
-    image = next(small.store.walk("images/")).key
+    image = next(walk(small.store, "images/")).key
     flip(place(small, image))
     assert problems(small).startswith(f"{image} has sha256 ")
 
 
 def test_a_truncated_image_names_both_sizes(tmp_path: Path) -> None:
     small = made(tmp_path)
-    image = next(small.store.walk("images/"))
+    image = next(walk(small.store, "images/"))
     place(small, image.key).write_bytes(b"short")
     assert f"{image.key} has 5 bytes; its row in metadata/" in problems(small)
     assert f"says {image.bytes}" in problems(small)
@@ -166,7 +167,7 @@ def test_a_truncated_image_names_both_sizes(tmp_path: Path) -> None:
 
 def test_a_deleted_image_is_named(tmp_path: Path) -> None:
     small = made(tmp_path)
-    image = next(small.store.walk("images/")).key
+    image = next(walk(small.store, "images/")).key
     small.store.delete(image)
     assert problems(small).startswith(f"{image} is missing although its row in metadata/")
 
@@ -340,7 +341,7 @@ def test_problems_are_counted_beyond_those_that_are_kept(
 ) -> None:
     monkeypatch.setattr(shard_check, "MOST_PROBLEMS", 3)
     small = made(tmp_path)
-    for entry in list(small.store.walk("images/")):
+    for entry in list(walk(small.store, "images/")):
         small.store.delete(entry.key)
     found: Verification = verify(small.store)
     assert len(found.problems) == 3
