@@ -63,7 +63,7 @@ class JobProcess:
             children = psutil.Process(self._process.pid).children(recursive=True)
         except psutil.NoSuchProcess:
             return []
-        return [child for child in children if _title(child).startswith(start)]
+        return [child for child in children if title(child).startswith(start)]
 
     def send(self, number: signal.Signals) -> None:
         """Signal the driver alone."""
@@ -79,7 +79,8 @@ class JobProcess:
         return self._process.poll() is None
 
 
-def _title(process: psutil.Process) -> str:
+def title(process: psutil.Process) -> str:
+    """What the process calls itself; empty when it is no more."""
     try:
         return " ".join(process.cmdline())
     except psutil.Error:

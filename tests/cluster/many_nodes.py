@@ -1,0 +1,87 @@
+"""A Ray cluster of several nodes on one machine, whose nodes come, go and are taken away.
+
+The nodes live as long as the test's process; jobs run against ``address`` in processes of their own
+(``JobProcess``). Nothing here connects the test itself to Ray.
+"""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+import psutil
+from ray._private.node import Node
+from ray._raylet import GcsClient
+from ray.cluster_utils import Cluster
+from ray.core.generated.autoscaler_pb2 import DRAIN_NODE_REASON_PREEMPTION
+
+from tests.cluster.job_process import title
+
+_OBJECT_STORE_BYTES = 80 * 1024 * 1024
+_SMALL = {"object_store_memory": _OBJECT_STORE_BYTES, "include_dashboard": False}
+
+
+class ManyNodes:
+    """A context manager: a head without CPUs, and nodes that are added one by one.
+
+    ``address`` is what ``cluster.address`` takes.
+    """
+
+    def __init__(self) -> None:
+        self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **_SMALL})
+
+    def __enter__(self) -> ManyNodes:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._cluster.shutdown()
+
+    @property
+    def address(self) -> str:
+        """Where the cluster is reached."""
+        address: str = self._cluster.address
+        return address
+
+    def add_node(self, *, cpus: int = 1, gpus: int = 0) -> Node:
+        """One node more, alive when this returns; GPUs are logical ones."""
+        return self._cluster.add_node(num_cpus=cpus, num_gpus=gpus, **_SMALL)
+
+    def remove_node(self, node: Node) -> None:
+        """The node is no more from one moment to the next, with all of its processes."""
+        self._cluster.remove_node(node, allow_graceful=False)
+
+    def drain_node(self, node: Node, *, notice_s: float) -> None:
+        """Tell the cluster, as a provider of spot machines does, that the node goes in so many
+        seconds. It does not go by itself: ``remove_node`` ends it."""
+        deadline_ms = int((time.time() + notice_s) * 1000)
+        accepted, why = GcsClient(address=self.address).drain_node(
+            node.node_id, DRAIN_NODE_REASON_PREEMPTION, "taken away by a test", deadline_ms
+        )
+        assert accepted, why
+
+    def workers(self, node: Node | None = None) -> list[psutil.Process]:
+        """The worker actors, on one node or all, that have begun their work."""
+        return self._titled("ray::WorkerActor.run", node)
+
+    def coordinators(self, node: Node | None = None) -> list[psutil.Process]:
+        """The coordinator actors, on one node or all."""
+        return self._titled("ray::CoordinatorActor", node)
+
+    def _titled(self, start: str, node: Node | None) -> list[psutil.Process]:
+        nodes = self._cluster.list_all_nodes() if node is None else [node]
+        found = [child for one in nodes for child in _children(one)]
+        return [child for child in found if title(child).startswith(start)]
+
+
+def _children(node: Node) -> list[psutil.Process]:
+    """The processes below the node's raylet."""
+    try:
+        (raylet,) = node.all_processes["raylet"]
+        return psutil.Process(raylet.process.pid).children(recursive=True)
+    except (KeyError, psutil.NoSuchProcess):
+        return []
