@@ -1,0 +1,242 @@
+"""One fault's surroundings: its input and output in the bucket, its rules, its drivers, its story.
+
+A fault is written against this; it stages by what the proxy saw, never by time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import random
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tests.chaos.bucket import S3Bucket, s3_client
+from tests.chaos.driver import Driver
+from tests.chaos.proxy import STAGE, Proxy
+from tests.chaos.rules import Action, Asked, Hold, Match, Rule
+from tests.chaos.traffic import Seen
+from tests.cluster.many_nodes import ManyNodes
+from tests.seaweedfs import FULL, SeaweedFS
+
+BUCKET = "images"
+ROOT = Path(__file__).parents[2]
+WAIT_S = 90.0
+SETTINGS = (
+    "engine=simulated",
+    "sampling.width=16",
+    "sampling.height=16",
+    "cluster.workers=1",
+    "input.shard_rows=8",
+    "job.commit_images=4",
+    "job.commit_seconds=0.2",
+    "cluster.heartbeat_s=0.2",
+    "cluster.lease_s=4",
+)
+"""Small images, small shards, and a lease that runs out while one looks on."""
+
+
+def make_rows(count: int, seed: int) -> list[dict[str, Any]]:
+    """Rows that differ in steps, so that a batch never ends all at once."""
+    chance = random.Random(seed)
+    return [
+        {"prompt": f"number {n} of {seed}", "steps": chance.randint(2, 12), "seed": n}
+        for n in range(count)
+    ]
+
+
+class Scene:
+    """A context manager; at its end no rule is in force and nothing that it started lives.
+
+    ``story`` tells how each run ended. ``statuses`` are those that the last run may end with.
+
+    Args:
+        name: also the folder of input and output in the bucket.
+        store: the server behind ``proxy``.
+        folder: for logs.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        store: SeaweedFS,
+        proxy: Proxy,
+        folder: Path,
+        rows: Sequence[Mapping[str, Any]],
+    ) -> None:
+        self.name = name
+        self.store = store
+        self.proxy = proxy
+        self.folder = folder
+        self.rows = rows
+        self.story: list[str] = []
+        self.status: int | None = None
+        self.wanted_status = 0
+        self.settings = SETTINGS
+        self.output = f"s3://{BUCKET}/{name}/out"
+        self._drivers: list[Driver] = []
+        self._client = s3_client(store.endpoint_url, FULL.access_key, FULL.secret_key)
+
+    def __enter__(self) -> Scene:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.proxy.rules.clear()
+        self.put_rows(self.rows)
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.proxy.rules.clear()
+        for driver in self._drivers:
+            if driver.tree():
+                driver.kill_all()
+
+    # --- what is in the bucket ------------------------------------------------------------------
+
+    def put_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write the input, past the proxy."""
+        self.rows = rows
+        sink = io.BytesIO()
+        pq.write_table(pa.Table.from_pylist([dict(row) for row in rows]), sink)
+        key = f"{self.name}/input/prompts.parquet"
+        self._client.put_object(Bucket=BUCKET, Key=key, Body=sink.getvalue())
+
+    def bucket(self) -> S3Bucket:
+        """The output, past the proxy."""
+        return S3Bucket(self._client, BUCKET, f"{self.name}/out")
+
+    # --- what the network does ------------------------------------------------------------------
+
+    def rule(
+        self,
+        action: Action,
+        method: str,
+        key: str,
+        *,
+        body: str = "",
+        times: int | None = None,
+        share: float = 1.0,
+    ) -> Rule:
+        """From now on, do this to such requests of this scene; ``key`` is a regular expression,
+        begun at ``input/`` or ``out/``."""
+        match = Match(method=method, key=f"^{re.escape(self.name)}/{key}", body=body)
+        return self.proxy.rules.add(Rule(match=match, action=action, times=times, share=share))
+
+    def lift(self, rule: Rule) -> None:
+        """Take a rule back."""
+        self.proxy.rules.remove(rule)
+
+    def hold(self, method: str, key: str, *, body: str = "", times: int | None = 1) -> Hold:
+        """Stop the next such request, or so many, at a barrier."""
+        barrier = Hold()
+        self.rule(barrier, method, key, body=body, times=times)
+        return barrier
+
+    def hold_stage(self, stage: str) -> Hold:
+        """Stop the next process that says that it comes to this stage."""
+        barrier = Hold()
+        match = Match(method="GET", key=f"^{STAGE}{stage}")
+        self.proxy.rules.add(Rule(match=match, action=barrier, times=1))
+        return barrier
+
+    def await_landed(self, method: str, key: str, count: int = 1) -> None:
+        """Wait until so many such requests did what they asked."""
+        wanted = re.compile(f"^{re.escape(self.name)}/{key}")
+
+        def fits(seen: Seen) -> bool:
+            return seen.method == method and seen.landed and wanted.search(seen.key) is not None
+
+        self.proxy.traffic.await_count(fits, count, f"{method} {key}", WAIT_S)
+
+    def traffic(self) -> list[Seen]:
+        """What went through the proxy for this scene."""
+        return self.proxy.traffic.below(f"{self.name}/")
+
+    # --- who is at work -------------------------------------------------------------------------
+
+    def environment(self) -> dict[str, str]:
+        """Where processes under test find the store (through the proxy) and the instrument."""
+        return {
+            **os.environ,
+            **self.store.environment(),
+            "AWS_ENDPOINT_URL": self.proxy.url,
+            "CHAOS_STAGE_URL": f"{self.proxy.url}{STAGE}",
+            "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent / "instrument"), str(ROOT)]),
+            "OMP_WAIT_POLICY": "PASSIVE",
+        }
+
+    def command(self, *arguments: str) -> Driver:
+        """Start ``imagemill`` with these arguments."""
+        log = self.folder / f"{len(self._drivers):02d}-{arguments[0]}.log"
+        driver = Driver(arguments, environment=self.environment(), log=log)
+        self._drivers.append(driver)
+        return driver
+
+    def run(self, *more: str) -> Driver:
+        """Start the job; later settings win."""
+        return self.command(
+            "run",
+            f"input.path=s3://{BUCKET}/{self.name}/input/prompts.parquet",
+            f"output.path={self.output}",
+            *self.settings,
+            *more,
+        )
+
+    def resume(self, *more: str) -> Driver:
+        """Go on with the job."""
+        return self.command("resume", self.output, *more)
+
+    def ends(self, driver: Driver, *expected: int) -> None:
+        """Wait for a driver's end and note it; its status must be one of the expected.
+
+        Raises:
+            AssertionError: it ended otherwise; the message holds what it said.
+        """
+        self.status = driver.wait()
+        self.story.append(f"{driver.arguments[0]} {self.status}")
+        assert self.status in expected, f"ended with {self.status}:\n{driver.output[-3000:]}"
+
+    def killed(self, what: str) -> None:
+        """Note that somebody was killed, after whom nothing goes on by itself."""
+        self.status = None
+        self.story.append(f"{what} killed")
+
+    def bring_to_end(self, *more: str) -> None:
+        """Resume as often as a patient user would, until the job is done."""
+        self.proxy.rules.clear()
+        for _ in range(3):
+            if self.status in (0, 1):
+                break
+            self.ends(self.resume(*more), 0, 1, 3)
+        assert self.status == self.wanted_status, self.story
+
+    def client_of(self, asked: Asked) -> psutil.Process:
+        """The process that sent a request which is being held."""
+        for found in psutil.net_connections("tcp4"):
+            if found.laddr == asked.client and found.pid:
+                return psutil.Process(found.pid)
+        raise AssertionError(f"nobody holds the connection {asked.client}")
+
+    def kill_client(self, asked: Asked) -> None:
+        """``kill -9`` of the process that sent a request; returns when it is gone."""
+        process = self.client_of(asked)
+        process.kill()
+        psutil.wait_procs([process], timeout=WAIT_S)
+
+    @contextlib.contextmanager
+    def cluster(self) -> Iterator[ManyNodes]:
+        """A cluster of several nodes whose processes see what the drivers see."""
+        before = dict(os.environ)
+        os.environ.update(self.environment())
+        try:
+            with ManyNodes() as nodes:
+                yield nodes
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
