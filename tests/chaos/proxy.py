@@ -93,7 +93,10 @@ class Proxy:
             await runner.cleanup()
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        asked = await self._read(request)
+        try:
+            asked = await self._read(request)
+        except OSError:  # the client died with the request half sent
+            return _reset(request)
         action = self.rules.action_for(asked)
         status: int | None = None
         reply: web.StreamResponse | None = None

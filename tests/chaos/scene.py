@@ -5,13 +5,11 @@ A fault is written against this; it stages by what the proxy saw, never by time.
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import random
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import psutil
@@ -20,14 +18,13 @@ import pyarrow.parquet as pq
 
 from tests.chaos.bucket import S3Bucket, s3_client
 from tests.chaos.driver import Driver
-from tests.chaos.proxy import STAGE, Proxy
+from tests.chaos.proxy import STAGE
 from tests.chaos.rules import Action, Asked, Hold, Match, Rule
+from tests.chaos.stage import Stage, environment
 from tests.chaos.traffic import Seen
-from tests.cluster.many_nodes import ManyNodes
-from tests.seaweedfs import FULL, SeaweedFS
+from tests.seaweedfs import FULL
 
 BUCKET = "images"
-ROOT = Path(__file__).parents[2]
 WAIT_S = 90.0
 SETTINGS = (
     "engine=simulated",
@@ -55,35 +52,39 @@ def make_rows(count: int, seed: int) -> list[dict[str, Any]]:
 class Scene:
     """A context manager; at its end no rule is in force and nothing that it started lives.
 
-    ``story`` tells how each run ended. ``statuses`` are those that the last run may end with.
+    ``story`` tells how each run ended. The job must end with ``wanted_status`` and so many rows
+    quarantined; ``same_images``: each image is byte for byte that of an undisturbed run; ``fenced``
+    are keys of commits that landed too late to count.
 
     Args:
         name: also the folder of input and output in the bucket.
-        store: the server behind ``proxy``.
-        folder: for logs.
+        stage: the store, the proxy before it and the cluster that is up.
     """
 
     def __init__(
         self,
         name: str,
         *,
-        store: SeaweedFS,
-        proxy: Proxy,
-        folder: Path,
+        stage: Stage,
         rows: Sequence[Mapping[str, Any]],
     ) -> None:
         self.name = name
-        self.store = store
-        self.proxy = proxy
-        self.folder = folder
+        self.stage = stage
+        self.store = stage.store
+        self.proxy = stage.proxy
+        self.folder = stage.folder / name
         self.rows = rows
+        self.address = stage.address
         self.story: list[str] = []
         self.status: int | None = None
         self.wanted_status = 0
+        self.wanted_quarantined = 0
+        self.same_images = True
+        self.fenced: list[str] = []
         self.settings = SETTINGS
         self.output = f"s3://{BUCKET}/{name}/out"
         self._drivers: list[Driver] = []
-        self._client = s3_client(store.endpoint_url, FULL.access_key, FULL.secret_key)
+        self._client = s3_client(stage.store.endpoint_url, FULL.access_key, FULL.secret_key)
 
     def __enter__(self) -> Scene:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -154,27 +155,36 @@ class Scene:
 
         self.proxy.traffic.await_count(fits, count, f"{method} {key}", WAIT_S)
 
+    def await_refused(self, key: str) -> None:
+        """Wait until a write was refused because its key existed."""
+        wanted = re.compile(f"^{re.escape(self.name)}/{key}")
+
+        def fits(seen: Seen) -> bool:
+            refused = seen.method == "PUT" and seen.status == 412
+            return refused and wanted.search(seen.key) is not None
+
+        self.proxy.traffic.await_count(fits, 1, f"a refused PUT {key}", WAIT_S)
+
+    def await_unanswered(self, count: int) -> None:
+        """Wait until so many requests found no store behind the proxy."""
+
+        def fits(seen: Seen) -> bool:
+            return seen.key.startswith(f"{self.name}/") and not seen.action and seen.status is None
+
+        self.proxy.traffic.await_count(fits, count, "a request without an answer", WAIT_S)
+
     def traffic(self) -> list[Seen]:
         """What went through the proxy for this scene."""
         return self.proxy.traffic.below(f"{self.name}/")
 
     # --- who is at work -------------------------------------------------------------------------
 
-    def environment(self) -> dict[str, str]:
-        """Where processes under test find the store (through the proxy) and the instrument."""
-        return {
-            **os.environ,
-            **self.store.environment(),
-            "AWS_ENDPOINT_URL": self.proxy.url,
-            "CHAOS_STAGE_URL": f"{self.proxy.url}{STAGE}",
-            "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent / "instrument"), str(ROOT)]),
-            "OMP_WAIT_POLICY": "PASSIVE",
-        }
-
     def command(self, *arguments: str) -> Driver:
         """Start ``imagemill`` with these arguments."""
         log = self.folder / f"{len(self._drivers):02d}-{arguments[0]}.log"
-        driver = Driver(arguments, environment=self.environment(), log=log)
+        driver = Driver(
+            arguments, environment={**os.environ, **environment(self.store, self.proxy)}, log=log
+        )
         self._drivers.append(driver)
         return driver
 
@@ -184,13 +194,18 @@ class Scene:
             "run",
             f"input.path=s3://{BUCKET}/{self.name}/input/prompts.parquet",
             f"output.path={self.output}",
+            f"cluster.address={self.address}",
             *self.settings,
             *more,
         )
 
     def resume(self, *more: str) -> Driver:
         """Go on with the job."""
-        return self.command("resume", self.output, *more)
+        return self.command("resume", self.output, f"cluster.address={self.address}", *more)
+
+    def own_ray(self) -> None:
+        """From now on, each driver starts a Ray of its own."""
+        self.address = "local"
 
     def ends(self, driver: Driver, *expected: int) -> None:
         """Wait for a driver's end and note it; its status must be one of the expected.
@@ -228,15 +243,3 @@ class Scene:
         process = self.client_of(asked)
         process.kill()
         psutil.wait_procs([process], timeout=WAIT_S)
-
-    @contextlib.contextmanager
-    def cluster(self) -> Iterator[ManyNodes]:
-        """A cluster of several nodes whose processes see what the drivers see."""
-        before = dict(os.environ)
-        os.environ.update(self.environment())
-        try:
-            with ManyNodes() as nodes:
-                yield nodes
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
