@@ -14,7 +14,7 @@ from botocore.exceptions import ClientError
 class Bucket(Protocol):
     """The objects of one output by their keys in it."""
 
-    def keys(self, prefix: str = "") -> Iterator[str]:
+    def listing(self, prefix: str = "") -> Iterator[str]:
         """All keys that begin so."""
 
     def read(self, key: str) -> bytes | None:
@@ -27,7 +27,7 @@ class FolderBucket:
     def __init__(self, root: Path) -> None:
         self._root = root
 
-    def keys(self, prefix: str = "") -> Iterator[str]:
+    def listing(self, prefix: str = "") -> Iterator[str]:
         for path in sorted(self._root.rglob("*")):
             key = path.relative_to(self._root).as_posix()
             if path.is_file() and key.startswith(prefix):
@@ -46,7 +46,7 @@ class S3Bucket:
         self._bucket = bucket
         self._root = f"{root.strip('/')}/"
 
-    def keys(self, prefix: str = "") -> Iterator[str]:
+    def listing(self, prefix: str = "") -> Iterator[str]:
         pages = self._client.get_paginator("list_objects_v2").paginate(
             Bucket=self._bucket, Prefix=self._root + prefix
         )
@@ -65,13 +65,16 @@ class S3Bucket:
         return body
 
 
-def s3_client(endpoint_url: str, access_key: str, secret_key: str) -> Any:
+def s3_client(
+    endpoint_url: str, access_key: str, secret_key: str, config: Config | None = None
+) -> Any:
     """botocore's own client, for path-style addresses."""
+    path_style = Config(s3={"addressing_style": "path"})
     return botocore.session.get_session().create_client(
         "s3",
         endpoint_url=endpoint_url,
         aws_access_key_id=access_key,
         aws_secret_access_key=secret_key,
         region_name="us-east-1",
-        config=Config(s3={"addressing_style": "path"}),
+        config=path_style.merge(config) if config else path_style,
     )

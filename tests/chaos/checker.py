@@ -203,7 +203,7 @@ class _Check:
             self.problems.append("metadata.parquet does not list exactly the images that count")
 
     def _check_manifest(self, amount_nano: int) -> None:
-        keys = sorted(self.bucket.keys("manifests/"))
+        keys = sorted(self.bucket.listing("manifests/"))
         if not keys:
             self.problems.append("the job has no manifest: it is not finished")
             return
@@ -221,7 +221,7 @@ class _Check:
                 self.problems.append(f"{keys[-1]}: {name} is {said.get(name)}, not {found}")
 
     def _leftovers(self) -> int:
-        found = {key for prefix in _ATTEMPTS for key in self.bucket.keys(prefix)}
+        found = {key for prefix in _ATTEMPTS for key in self.bucket.listing(prefix)}
         return len(found - self.named - {_WORKER_LEDGER})
 
     def _named_table(self, item: Counted, what: str) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ import psutil
 
 _END_S = 240.0
 _GONE_S = 60.0
+_ACTORS = ("ray::WorkerActor", "ray::CoordinatorActor")
 
 
 class Driver:
@@ -70,27 +71,19 @@ class Driver:
         return found
 
     def kill_alone(self) -> None:
-        """``kill -9`` of the driver; returns when what it had started is gone too."""
-        self.tree()
+        """``kill -9`` of the driver; returns when its workers and its coordinator are gone too."""
+        actors = [p for p in self.tree() if title(p).startswith(_ACTORS)]
         self._process.kill()
-        self.await_gone()
+        self._process.wait(_GONE_S)
+        _await_gone(actors)
 
     def kill_all(self) -> None:
         """``kill -9`` of the driver and everything that it started, all at once."""
         for found in self.tree():
             with contextlib.suppress(psutil.NoSuchProcess):
                 found.kill()
-        self.await_gone()
-
-    def await_gone(self) -> None:
-        """Wait until nothing of it lives.
-
-        Raises:
-            AssertionError: some of it outlives the driver.
-        """
         self._process.wait(_GONE_S)
-        _, alive = psutil.wait_procs(list(self._seen.values()), timeout=_GONE_S)
-        assert not alive, f"these outlived their driver: {[title(p) for p in alive]}"
+        _await_gone(self._seen.values())
 
     def wait(self, timeout_s: float = _END_S) -> int:
         """Wait for the end; returns the exit status, negative for a signal."""
@@ -103,3 +96,9 @@ def title(process: psutil.Process) -> str:
         return " ".join(process.cmdline())
     except psutil.Error:
         return ""
+
+
+def _await_gone(processes: Iterable[psutil.Process]) -> None:
+    """Raises AssertionError when some live on."""
+    _, alive = psutil.wait_procs(list(processes), timeout=_GONE_S)
+    assert not alive, f"these outlived their driver: {[title(p).strip() for p in alive]}"

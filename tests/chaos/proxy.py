@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import io
 import itertools
 import threading
 from typing import Self
@@ -103,7 +104,7 @@ class Proxy:
         try:
             if request.raw_path.startswith(STAGE):
                 await self._before(asked, action)
-                return web.Response(status=204)
+                return _error(action) if isinstance(action, Answer) else web.Response(status=204)
             if await self._before(asked, action):
                 reply = await self._forward(request, asked.body)
                 if isinstance(action, Duplicate):
@@ -160,7 +161,7 @@ class Proxy:
             request.method,
             URL(f"{self._upstream}{request.raw_path}", encoded=True),
             headers=headers,
-            data=body or None,
+            data=io.BytesIO(body) if body else None,
             allow_redirects=False,
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
         ) as found:

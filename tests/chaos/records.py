@@ -56,11 +56,11 @@ def read_records(bucket: Bucket) -> Records:
     its own epoch's commits too."""
     problems: list[str] = []
     openings: dict[int, dict[int, Plain]] = {}
-    for key in bucket.keys("leases/"):
+    for key in bucket.listing("leases/"):
         record = _json(bucket, key, problems)
         if record:
             openings.setdefault(record["shard_id"], {})[record["epoch"]] = record
-    commits = {key: _json(bucket, key, problems) for key in bucket.keys("commits/")}
+    commits = {key: _json(bucket, key, problems) for key in bucket.listing("commits/")}
     shards: dict[int, ShardRecords] = {}
     for shard_id, epochs in openings.items():
         if sorted(epochs) != list(range(1, len(epochs) + 1)):
@@ -89,7 +89,7 @@ def read_records(bucket: Bucket) -> Records:
 def _newest_stamps(
     bucket: Bucket, shards: Mapping[int, ShardRecords], problems: list[str]
 ) -> dict[str, Plain]:
-    found = [_json(bucket, key, problems) for key in bucket.keys("workers/")]
+    found = [_json(bucket, key, problems) for key in bucket.listing("workers/")]
     found += [item.commit["stamp"] for shard in shards.values() for item in shard.commits]
     newest: dict[str, Plain] = {}
     for stamp in filter(None, found):

@@ -9,7 +9,7 @@ import io
 import os
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import psutil
@@ -19,9 +19,10 @@ import pyarrow.parquet as pq
 from tests.chaos.bucket import S3Bucket, s3_client
 from tests.chaos.driver import Driver
 from tests.chaos.proxy import STAGE
-from tests.chaos.rules import Action, Asked, Hold, Match, Rule
+from tests.chaos.rules import Action, Answer, Asked, Hold, Match, Rule
 from tests.chaos.stage import Stage, environment
 from tests.chaos.traffic import Seen
+from tests.cluster.job_process import wait_until
 from tests.seaweedfs import FULL
 
 BUCKET = "images"
@@ -230,6 +231,24 @@ class Scene:
                 break
             self.ends(self.resume(*more), 0, 1, 3)
         assert self.status == self.wanted_status, self.story
+
+    def more_rows(self, count: int) -> list[dict[str, Any]]:
+        """The rows of the scene, continued."""
+        return make_rows(count, self.stage.seed)
+
+    def cure_rows(self) -> None:
+        """From now on, rows that did harm do none."""
+        match = Match(method="GET", key=f"^{STAGE}harm")
+        self.proxy.rules.add(Rule(match=match, action=Answer(status=410, code="Cured")))
+
+    def await_process(self, find: Callable[[], list[psutil.Process]]) -> None:
+        """Wait until there is such a process."""
+        wait_until(lambda: bool(find()), "a process that was expected", WAIT_S)
+
+    def await_gone(self, processes: Sequence[psutil.Process]) -> None:
+        """Wait until these processes have ended."""
+        _, alive = psutil.wait_procs(list(processes), timeout=WAIT_S)
+        assert not alive, f"these did not leave: {alive}"
 
     def client_of(self, asked: Asked) -> psutil.Process:
         """The process that sent a request which is being held."""

@@ -80,7 +80,7 @@ def whole_cluster_killed(scene: Scene) -> None:
 
 @fault
 def whole_cluster_killed_again_and_again(scene: Scene) -> None:
-    """The whole cluster is killed at its first commit, resumed, killed at its next seal, resumed."""
+    """The whole cluster is killed at its first commit, resumed, and killed at its next seal."""
     scene.own_ray()
     for key, body in (("out/commits/", ""), ("out/leases/", '"sealed":true')):
         barrier = scene.hold("PUT", key, body=body)

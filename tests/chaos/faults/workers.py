@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.chaos.fault import fault
 from tests.chaos.rules import Hold
-from tests.chaos.scene import Scene, make_rows
+from tests.chaos.scene import Scene
 
 SEALS = '"sealed":true'
 STARTS = '"sealed":false'
@@ -109,7 +109,7 @@ def worker_killed_before_its_opening(scene: Scene) -> None:
 @fault
 def two_workers_killed_at_their_commits(scene: Scene) -> None:
     """Both workers of a job are killed, each while a commit of its own is on its way."""
-    scene.put_rows(make_rows(96, scene.stage.seed))
+    scene.put_rows(scene.more_rows(96))
     first, second = scene.hold("PUT", "out/commits/"), scene.hold("PUT", "out/commits/")
     job = scene.run("cluster.workers=2")
     scene.kill_client(first.caught())
