@@ -20,7 +20,9 @@ from cluster.coordinator import (
 )
 from cluster.leases import Dismiss, Grant, Wait
 from cluster.plan_file import PlanReader
+from cluster.records import Ranges
 from cluster.store import Store
+from cluster.suspicion import Trial
 from cluster.worker import Identity, Worker, WorkerOutcome, begin_lifetime
 from conf.errors import CoordinatorLost, ModelUnusable
 from conf.schema import parse_config
@@ -33,13 +35,9 @@ _ANSWER_S = 60.0
 class CoordinatorActor:
     """See ``cluster.coordinator.Coordinator``; ``shards`` None means all of them."""
 
-    def __init__(
-        self, *, total: int, shards: Sequence[int] | None, lease_s: float, max_attempts: int
-    ) -> None:
+    def __init__(self, *, total: int, shards: Sequence[int] | None, lease_s: float) -> None:
         ids = range(total) if shards is None else shards
-        self._coordinator = Coordinator(
-            iter(ids), total=len(ids), lease_s=lease_s, max_attempts=max_attempts
-        )
+        self._coordinator = Coordinator(iter(ids), total=len(ids), lease_s=lease_s)
 
     def acquire(self, worker: str) -> Grant | Wait | Dismiss:
         return self._coordinator.acquire(worker)
@@ -47,8 +45,14 @@ class CoordinatorActor:
     def sealed(self, worker: str, shard_id: int, counts: Counts) -> None:
         self._coordinator.sealed(worker, shard_id, counts)
 
-    def returned(self, worker: str, shard_id: int, failed: bool) -> None:
-        self._coordinator.returned(worker, shard_id, failed)
+    def trying(self, worker: str, shard_id: int, trial: Trial) -> None:
+        self._coordinator.trying(worker, shard_id, trial)
+
+    def survived(self, worker: str, shard_id: int) -> None:
+        self._coordinator.survived(worker, shard_id)
+
+    def returned(self, worker: str, shard_id: int, failed: bool, at_work: Ranges | None) -> None:
+        self._coordinator.returned(worker, shard_id, failed, at_work)
 
     def beat(self, worker: str, progress: WorkerProgress) -> BeatReply:
         return self._coordinator.beat(worker, progress)
@@ -92,8 +96,16 @@ class RayLink:
     def sealed(self, worker: str, shard_id: int, counts: Counts) -> None:
         answer_of(self._coordinator.sealed.remote(worker, shard_id, counts))
 
-    def returned(self, worker: str, shard_id: int, failed: bool) -> None:
-        answer_of(self._coordinator.returned.remote(worker, shard_id, failed))
+    def trying(self, worker: str, shard_id: int, trial: Trial) -> None:
+        answer_of(self._coordinator.trying.remote(worker, shard_id, trial))
+
+    def survived(self, worker: str, shard_id: int) -> None:
+        answer_of(self._coordinator.survived.remote(worker, shard_id))
+
+    def returned(
+        self, worker: str, shard_id: int, failed: bool, at_work: Ranges | None = None
+    ) -> None:
+        answer_of(self._coordinator.returned.remote(worker, shard_id, failed, at_work))
 
     def beat(self, worker: str, progress: WorkerProgress) -> BeatReply:
         reply: BeatReply = answer_of(self._coordinator.beat.remote(worker, progress))

@@ -65,7 +65,7 @@ class Committer:
         finally:
             self._state.end_commit(len(batch.images))
         if last:
-            self._sealed(held)
+            self._done(held)
 
     def _await_due(self) -> HeldShard | None:
         """The shard to serve next; None when leaving and none is left."""
@@ -103,15 +103,19 @@ class Committer:
         if batch.rows or batch.rejected:
             commit = self._writer.write(held.log, held.work, held.rows, batch, self._stamp())
             held.add(commit)
-        if last:
+        if last and held.whole:
             held.log.seal(now=utc_now)
 
-    def _sealed(self, held: HeldShard) -> None:
-        self._state.sealed(held)
+    def _done(self, held: HeldShard) -> None:
+        """The shard is sealed, or of a suspect one the rows of the trial are done."""
+        self._state.done(held)
         if self._state.coordinator_lost:
             return
         try:
-            self._link.sealed(self._worker, held.shard_id, held.counts)
+            if held.whole:
+                self._link.sealed(self._worker, held.shard_id, held.counts)
+            else:
+                self._link.survived(self._worker, held.shard_id)
         except CoordinatorLost as error:
             self._state.fail(error)
         else:

@@ -25,8 +25,12 @@ from cluster.leases import (
     Returned,
     Revoke,
     Sealed,
+    Survived,
+    Trying,
     Wait,
 )
+from cluster.records import Ranges
+from cluster.suspicion import Trial
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +99,13 @@ class CoordinatorLink(Protocol):
 
     def sealed(self, worker: str, shard_id: int, counts: Counts) -> None: ...
 
-    def returned(self, worker: str, shard_id: int, failed: bool) -> None: ...
+    def trying(self, worker: str, shard_id: int, trial: Trial) -> None: ...
+
+    def survived(self, worker: str, shard_id: int) -> None: ...
+
+    def returned(
+        self, worker: str, shard_id: int, failed: bool, at_work: Ranges | None = None
+    ) -> None: ...
 
     def beat(self, worker: str, progress: WorkerProgress) -> BeatReply: ...
 
@@ -109,10 +119,9 @@ class Coordinator:
         *,
         total: int,
         lease_s: float,
-        max_attempts: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._board = LeaseBoard(shards, total=total, lease_s=lease_s, max_attempts=max_attempts)
+        self._board = LeaseBoard(shards, total=total, lease_s=lease_s)
         self._clock = clock
         self._lock = threading.Lock()
         self._revoked: dict[str, list[int]] = {}
@@ -145,10 +154,24 @@ class Coordinator:
             if self._board.sealed > before:
                 self._sealed_counts += counts
 
-    def returned(self, worker: str, shard_id: int, failed: bool) -> None:
-        """A shard was given back unfinished."""
+    def trying(self, worker: str, shard_id: int, trial: Trial) -> None:
+        """The worker begins with these rows of a suspect shard."""
         with self._lock:
-            self._board.handle(Returned(worker=worker, shard_id=shard_id, failed=failed))
+            self._board.handle(Trying(worker=worker, shard_id=shard_id, trial=trial))
+
+    def survived(self, worker: str, shard_id: int) -> None:
+        """The rows of the worker's trial are done; the shard was given back."""
+        with self._lock:
+            self._board.handle(Survived(worker=worker, shard_id=shard_id))
+
+    def returned(
+        self, worker: str, shard_id: int, failed: bool, at_work: Ranges | None = None
+    ) -> None:
+        """A shard was given back unfinished; ``at_work``: what of it was in an engine that failed,
+        None where that is not known."""
+        event = Returned(worker=worker, shard_id=shard_id, failed=failed, at_work=at_work)
+        with self._lock:
+            self._board.handle(event)
 
     def beat(self, worker: str, progress: WorkerProgress) -> BeatReply:
         """A sign of life with progress."""

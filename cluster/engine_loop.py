@@ -18,6 +18,9 @@ class EngineLoop:
     ``run`` returns when nothing is left to do or the worker drains, and raises what the engine
     raises: then the device is lost. How many finished images may be in memory is the state's to
     say: see ``WorkerState.bound``.
+
+    Args:
+        row_timeout_s: a row whose ticks took longer is quarantined.
     """
 
     def __init__(
@@ -29,6 +32,7 @@ class EngineLoop:
         *,
         link: CoordinatorLink,
         worker: str,
+        row_timeout_s: float,
     ) -> None:
         self._engine = engine
         self._uploader = uploader
@@ -36,6 +40,7 @@ class EngineLoop:
         self._state = state
         self._link = link
         self._worker = worker
+        self._row_timeout_s = row_timeout_s
 
     def run(self) -> None:
         """Tick until the work is over."""
@@ -46,8 +51,26 @@ class EngineLoop:
             if requests is None:
                 return
             engine.admit(requests)
-            for result in engine.tick() if engine.busy else ():
+            for result in self._tick():
                 self._route(result)
+            self._cut_overdue()
+
+    def _tick(self) -> list[ImageResult | ImageFailure]:
+        if not self._engine.busy:
+            return []
+        with self._state.ticking():
+            return self._engine.tick()
+
+    def _cut_overdue(self) -> None:
+        """Quarantine the rows that keep their batch busy without an end."""
+        overdue = self._engine.overdue(self._row_timeout_s)
+        for request in overdue:
+            held = self._state.leave_engine(request)
+            if held is not None:
+                self._state.reject(held, request, _overdue(self._row_timeout_s))
+        if overdue:
+            gone = {request.image_id for request in overdue}
+            self._engine.discard(lambda request: request.image_id in gone)
 
     def _forget_revoked(self) -> None:
         """Drop what is no longer ours and say so: the board may have granted it to us again."""
@@ -79,3 +102,12 @@ class EngineLoop:
             self._state.fail(error)
         finally:
             self._state.end_upload()
+
+
+def _overdue(limit_s: float) -> RowRejected:
+    return RowRejected(
+        stage="denoise",
+        reason="row_timeout",
+        message=f"it was denoised for more than {limit_s:g} s without an end (job.row_timeout_s); "
+        "ask for fewer steps or a smaller size",
+    )

@@ -10,8 +10,9 @@ from cluster.leases import Dismiss, Grant, Wait
 from cluster.records import Shard
 from cluster.shard_log import ShardState
 from cluster.store import Store
+from cluster.suspicion import Suspicion
 from cluster.worker_state import WorkerState
-from conf.errors import LeaseLost
+from conf.errors import LeaseLost, RowRejected
 from conf.schema import RunConfig
 from operators.row_defaults import row_defaults
 
@@ -68,19 +69,24 @@ class Feeder:
                     pause_s = min(_LONGEST_PAUSE_S, 2 * pause_s)
                     continue
                 case Grant() if self._state.lease(answer.shard_id):
-                    held = self._open(answer.shard_id)
+                    held = self._open(answer)
                     if held is not None:
-                        self._read(held, give_up=answer.give_up)
+                        self._read(held, answer.suspicion)
                 case Grant():
                     self._link.returned(self._worker, answer.shard_id, False)
             pause_s = _ASK_AGAIN_S
 
-    def _open(self, shard_id: int) -> HeldShard | None:
+    def _open(self, grant: Grant) -> HeldShard | None:
         """Open the leased shard; None when it is sealed or another's, and the lease is over."""
+        shard_id = grant.shard_id
         shard = self._shards.shard(shard_id)
         try:
             opened = open_shard(
-                self._store, shard, worker=self._worker, generation=self._generation
+                self._store,
+                shard,
+                worker=self._worker,
+                generation=self._generation,
+                suspicion=grant.suspicion,
             )
         except LeaseLost:
             self._link.returned(self._worker, shard_id, False)
@@ -94,10 +100,39 @@ class Feeder:
         self._state.hold(opened)
         return opened
 
-    def _read(self, held: HeldShard, *, give_up: bool) -> None:
+    def _read(self, held: HeldShard, suspicion: Suspicion | None) -> None:
         """Read the shard's rows as the queue takes them; stop when the shard is no longer ours."""
-        rows = held.read(self._config, self._defaults, self._state.changed, give_up=give_up)
-        for requests in rows:
-            if not self._state.enqueue(held, requests):
+        try:
+            if held.work.all_done:
                 return
-        self._state.rows_read()
+            self._load(held, suspicion)
+            for requests in held.requests(self._defaults, self._state.changed):
+                if not self._state.enqueue(held, requests):
+                    return
+        except RowRejected as error:
+            held.reject_all(error, self._state.changed)
+        finally:
+            self._state.rows_read()
+
+    def _load(self, held: HeldShard, suspicion: Suspicion | None) -> None:
+        """Read the rows and, of a suspect shard, say what will be tried before anything is.
+
+        Raises:
+            RowRejected: they cannot be read, or it is known what they do to workers.
+        """
+        most = self._config.job.max_attempts
+        if suspicion is not None and suspicion.unreadable(most):
+            raise _gave_up(f"{suspicion.deaths} workers died when they read this row's shard")
+        held.load(self._config)
+        if suspicion is None or held.trial is None:
+            return
+        self._link.trying(self._worker, held.shard_id, held.trial)
+        if suspicion.convicted(held.trial, most):
+            raise _gave_up(
+                f"{suspicion.deaths} workers died while they worked on this row, the last one "
+                "while it worked on nothing else"
+            )
+
+
+def _gave_up(what: str) -> RowRejected:
+    return RowRejected(stage="worker", reason="worker_died", message=f"{what} (job.max_attempts)")

@@ -13,10 +13,11 @@ from cluster.coordinator import Counts
 from cluster.input_files import InputFiles
 from cluster.lifetime import utc_now
 from cluster.reader import ShardRows, read_shard
-from cluster.records import Commit, Shard, count_of
+from cluster.records import Commit, Shard, count_of, offsets_of
 from cluster.shard_log import ShardLog, ShardState
 from cluster.shard_work import ShardWork
 from cluster.store import Store
+from cluster.suspicion import Suspicion, Trial
 from conf.errors import RowRejected
 from conf.schema import RunConfig
 from operators.request import Request, RowDefaults, parse_row
@@ -24,11 +25,16 @@ from operators.request import Request, RowDefaults, parse_row
 
 @dataclass(slots=True, eq=False)
 class HeldShard:
-    """Compared by identity: the same shard held again later is another hold."""
+    """Compared by identity: the same shard held again later is another hold.
+
+    ``trial``: which rows of a suspect shard this hold is for; ``work`` knows no others.
+    """
 
     store: Store
     log: ShardLog
     work: ShardWork
+    trial: Trial | None = None
+    whole: bool = True
     rows: ShardRows | None = None
     counts: Counts = field(default_factory=Counts)
     committed_at_s: float = field(default_factory=time.monotonic)
@@ -39,38 +45,36 @@ class HeldShard:
         """The shard that is held."""
         return self.work.shard.shard_id
 
-    def read(
-        self,
-        config: RunConfig,
-        defaults: RowDefaults,
-        lock: AbstractContextManager[Any],
-        *,
-        give_up: bool,
+    def load(self, config: RunConfig) -> None:
+        """Read the shard's rows.
+
+        Raises:
+            RowRejected: they cannot be read.
+        """
+        self.rows = read_shard(
+            self.work.shard,
+            config.input.columns,
+            InputFiles.of(config, self.store).open,
+        )
+
+    def requests(
+        self, defaults: RowDefaults, lock: AbstractContextManager[Any]
     ) -> Iterator[list[Request]]:
         """The requests of each pending row; rows that cannot become requests are rejected here.
 
         ``lock`` guards the bookkeeping, which other threads use meanwhile.
         """
-        pending = self.work.unfinished()
-        if not pending:
-            return
-        try:
-            if give_up:
-                raise _gave_up(config.job.max_attempts)
-            self.rows = read_shard(
-                self.work.shard,
-                config.input.columns,
-                InputFiles.of(config, self.store).open,
-            )
-        except RowRejected as error:
-            with lock:
-                for offset in pending:
-                    self.work.reject(offset, None, error)
-            return
-        for offset in pending:
+        for offset in self.work.unfinished():
             requests = self._requests(offset, defaults, lock)
             if requests:
                 yield requests
+
+    def reject_all(self, error: RowRejected, lock: AbstractContextManager[Any]) -> None:
+        """Quarantine every row that is left, with its label where the rows were read."""
+        with lock:
+            for offset in self.work.unfinished():
+                label = self.rows.label(offset) if self.rows else None
+                self.work.reject(offset, label, error)
 
     def _requests(
         self, offset: int, defaults: RowDefaults, lock: AbstractContextManager[Any]
@@ -109,9 +113,15 @@ class HeldShard:
 
 
 def open_shard(
-    store: Store, shard: Shard, *, worker: str, generation: int
+    store: Store,
+    shard: Shard,
+    *,
+    worker: str,
+    generation: int,
+    suspicion: Suspicion | None = None,
 ) -> HeldShard | ShardState:
-    """Open the shard's next epoch; returns its state instead when it is sealed already.
+    """Open the shard's next epoch; returns its state instead when it is sealed already. Under
+    suspicion, only some of its pending rows are for this hold.
 
     Raises:
         LeaseLost: another worker won the epoch.
@@ -121,16 +131,14 @@ def open_shard(
         return log
     committed, quarantined = log.state.done()
     pending = set(range(shard.rows)) - committed - quarantined
-    work = ShardWork(shard, epoch=log.epoch, pending=pending)
-    return HeldShard(store=store, log=log, work=work)
-
-
-def _gave_up(deaths: int) -> RowRejected:
-    return RowRejected(
-        stage="worker",
-        reason="worker_died",
-        message=f"the worker died {deaths} times while it held this row's shard; the rows that "
-        "were not committed by then are set aside (job.max_attempts)",
+    trial = suspicion.trial(pending) if suspicion and pending else None
+    tried = offsets_of(trial.rows) if trial else pending
+    return HeldShard(
+        store=store,
+        log=log,
+        work=ShardWork(shard, epoch=log.epoch, pending=tried),
+        trial=trial,
+        whole=tried == pending,
     )
 
 

@@ -159,6 +159,17 @@ def run_ended(store: Store, run: int) -> bool:
     return store.exists(layout.run_end(run))
 
 
+def end_reason(store: Store, run: int) -> str | None:
+    """Why run number ``run`` ended, in its own words; None: it did not say, or not yet."""
+    data = store.get(layout.run_end(run))
+    if data is None:
+        return None
+    try:
+        return str(json.loads(data)["reason"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorruptOutput(f"{layout.run_end(run)} is damaged: {error}") from error
+
+
 def ask_cancel(store: Store, run: int) -> None:
     """Ask run number ``run`` to stop."""
     store.put(layout.cancel(run), (json.dumps({"asked_at": utc_now()}) + "\n").encode())

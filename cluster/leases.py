@@ -11,6 +11,9 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from cluster.records import Ranges
+from cluster.suspicion import Suspicion, Trial
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
@@ -37,12 +40,31 @@ class Sealed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Trying:
+    """A worker read a suspect shard and begins with the rows of this trial."""
+
+    worker: str
+    shard_id: int
+    trial: Trial
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survived:
+    """A worker finished the rows of its trial and gives the shard back."""
+
+    worker: str
+    shard_id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Returned:
-    """A worker gave a shard back unfinished; ``failed`` counts as an attempt."""
+    """A worker gave a shard back unfinished. ``failed`` casts suspicion on it, where known only on
+    the rows that were ``at_work``."""
 
     worker: str
     shard_id: int
     failed: bool
+    at_work: Ranges | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,17 +87,16 @@ class Drain:
     """Grant nothing any more."""
 
 
-Event = Asked | Beat | Sealed | Returned | Gone | Clock | Drain
+Event = Asked | Beat | Sealed | Trying | Survived | Returned | Gone | Clock | Drain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
-    """Work on this shard. ``give_up``: quarantine its unfinished rows instead of making them."""
+    """Work on this shard; where there is a ``suspicion``, on what it says to try."""
 
     worker: str
     shard_id: int
-    attempt: int
-    give_up: bool
+    suspicion: Suspicion | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,32 +131,29 @@ Instruction = Grant | Wait | Dismiss | Revoke | Finished
 
 @dataclass(slots=True)
 class _Hold:
-    shards: dict[int, int] = field(default_factory=dict)
+    shards: dict[int, Trial | None] = field(default_factory=dict)
     deadline_s: float = 0.0
     alone: bool = False
 
 
 class LeaseBoard:
     """Invariants (``validate``): a shard is queued, held by one worker, or sealed, and never two;
-    attempts are remembered only for shards that failed; a suspect shard is held alone.
+    suspicions are remembered only for shards that failed; a suspect shard is held alone.
 
     Args:
         shards: the ids to work on, each once, lazily.
         total: how many ids the iterator yields.
         lease_s: a worker silent for so long loses its shards.
-        max_attempts: failures after which a shard's unfinished rows are given up.
     """
 
-    def __init__(
-        self, shards: Iterator[int], *, total: int, lease_s: float, max_attempts: int
-    ) -> None:
+    def __init__(self, shards: Iterator[int], *, total: int, lease_s: float) -> None:
         self._fresh = shards
         self._exhausted = total == 0
         self._again: deque[int] = deque()
-        self._failures: dict[int, int] = {}
+        self._suspects: deque[int] = deque()
+        self._suspicions: dict[int, Suspicion] = {}
         self._holds: dict[str, _Hold] = {}
         self._lease_s = lease_s
-        self._max_attempts = max_attempts
         self._draining = False
         self._drawn = 0
         self.total = total
@@ -166,6 +184,10 @@ class LeaseBoard:
                 return []
             case Sealed():
                 return self._sealed(event)
+            case Trying():
+                return self._trying(event)
+            case Survived():
+                return self._survived(event)
             case Returned():
                 return self._returned(event)
             case Gone():
@@ -190,82 +212,108 @@ class LeaseBoard:
         shard_id = self._next(free=not hold.shards)
         if shard_id is None:
             return [Wait(worker=event.worker)]
-        failures = self._failures.get(shard_id, 0)
-        hold.alone = failures > 0
-        hold.shards[shard_id] = failures + 1
-        return [
-            Grant(
-                worker=event.worker,
-                shard_id=shard_id,
-                attempt=failures + 1,
-                give_up=failures >= self._max_attempts,
-            )
-        ]
+        suspicion = self._suspicions.get(shard_id)
+        hold.alone = suspicion is not None
+        hold.shards[shard_id] = None
+        return [Grant(worker=event.worker, shard_id=shard_id, suspicion=suspicion)]
 
     def _next(self, *, free: bool) -> int | None:
-        """A shard that failed goes only to a worker that holds nothing, so that it fails alone."""
-        if self._again and (free or self._failures.get(self._again[0], 0) == 0):
+        """A suspect goes only to a worker that holds nothing, so that it fails alone."""
+        if free and self._suspects:
+            return self._suspects.popleft()
+        if self._again:
             return self._again.popleft()
         if self._exhausted:
             return None
         shard_id = next(self._fresh, None)
         if shard_id is None:
             self._exhausted = True
-            return self._next(free=free) if free and self._again else None
+            return None
         self._drawn += 1
         return shard_id
 
+    def _held_by(self, worker: str, shard_id: int) -> _Hold | None:
+        hold = self._holds.get(worker)
+        return hold if hold is not None and shard_id in hold.shards else None
+
     def _sealed(self, event: Sealed) -> list[Instruction]:
-        hold = self._holds.get(event.worker)
-        if hold is None or event.shard_id not in hold.shards:
+        hold = self._held_by(event.worker, event.shard_id)
+        if hold is None:
             return []
         del hold.shards[event.shard_id]
-        self._failures.pop(event.shard_id, None)
+        self._suspicions.pop(event.shard_id, None)
         self.sealed += 1
         return [Finished()] if self.finished else []
 
-    def _returned(self, event: Returned) -> list[Instruction]:
-        hold = self._holds.get(event.worker)
-        if hold is None or event.shard_id not in hold.shards:
+    def _trying(self, event: Trying) -> list[Instruction]:
+        hold = self._held_by(event.worker, event.shard_id)
+        if hold is not None:
+            hold.shards[event.shard_id] = event.trial
+        return []
+
+    def _survived(self, event: Survived) -> list[Instruction]:
+        hold = self._held_by(event.worker, event.shard_id)
+        if hold is None:
             return []
-        del hold.shards[event.shard_id]
-        self._requeue(event.shard_id, failed=event.failed)
+        trial = hold.shards.pop(event.shard_id)
+        suspicion = self._suspicions.pop(event.shard_id, None)
+        left = suspicion.survived(trial) if suspicion and trial else suspicion
+        if left is not None:
+            self._suspicions[event.shard_id] = left
+        self._requeue(event.shard_id)
+        return []
+
+    def _returned(self, event: Returned) -> list[Instruction]:
+        hold = self._held_by(event.worker, event.shard_id)
+        if hold is None:
+            return []
+        trial = hold.shards.pop(event.shard_id)
+        if event.failed:
+            self._suspect(event.shard_id, trial, event.at_work)
+        self._requeue(event.shard_id)
         return []
 
     def _gone(self, event: Gone) -> list[Instruction]:
         hold = self._holds.pop(event.worker, None)
         if hold is not None:
-            for shard_id in hold.shards:
-                self._requeue(shard_id, failed=event.crashed)
+            self._lose(hold.shards, failed=event.crashed)
         return []
 
     def _expire(self, now_s: float) -> list[Instruction]:
         found: list[Instruction] = []
         for worker, hold in self._holds.items():
             if hold.shards and now_s > hold.deadline_s:
-                lost = tuple(hold.shards)
+                found.append(Revoke(worker=worker, shards=tuple(hold.shards)))
+                self._lose(hold.shards, failed=True)
                 hold.shards.clear()
-                for shard_id in lost:
-                    self._requeue(shard_id, failed=True)
-                found.append(Revoke(worker=worker, shards=lost))
         return found
 
-    def _requeue(self, shard_id: int, *, failed: bool) -> None:
-        if failed:
-            self._failures[shard_id] = self._failures.get(shard_id, 0) + 1
-            self._again.append(shard_id)
-        else:
-            self._again.appendleft(shard_id)
+    def _lose(self, shards: dict[int, Trial | None], *, failed: bool) -> None:
+        for shard_id, trial in shards.items():
+            if failed:
+                self._suspect(shard_id, trial, None)
+            self._requeue(shard_id)
+
+    def _suspect(self, shard_id: int, trial: Trial | None, at_work: Ranges | None) -> None:
+        before = self._suspicions.get(shard_id, Suspicion())
+        self._suspicions[shard_id] = before.died(trial, at_work=at_work)
+
+    def _requeue(self, shard_id: int) -> None:
+        """At the back: whoever had to give it back should meet another one first."""
+        queue = self._suspects if shard_id in self._suspicions else self._again
+        queue.append(shard_id)
 
     def validate(self) -> None:
         """Check the invariants; for tests."""
         held = [shard for hold in self._holds.values() for shard in hold.shards]
-        queued = list(self._again)
+        queued = [*self._again, *self._suspects]
         assert len(set(held)) == len(held), f"held twice: {held}"
         assert len(set(queued)) == len(queued), f"queued twice: {queued}"
         assert not set(held) & set(queued), f"held and queued: {set(held) & set(queued)}"
         assert len(held) + len(queued) + self.sealed == self._drawn, "a shard is lost or doubled"
         assert self.sealed <= self.total
+        assert not set(self._again) & self._suspicions.keys(), "a suspect is queued as harmless"
+        assert set(self._suspects) <= self._suspicions.keys(), "queued as a suspect without cause"
         for hold in self._holds.values():
-            suspects = [s for s in hold.shards if self._failures.get(s, 0)]
+            suspects = self._suspicions.keys() & hold.shards.keys()
             assert not suspects or len(hold.shards) == 1, f"suspects not alone: {hold.shards}"

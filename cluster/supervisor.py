@@ -104,7 +104,6 @@ class Supervisor:
                 total=assignment.total,
                 shards=assignment.shards,
                 lease_s=config.cluster.lease_s,
-                max_attempts=config.job.max_attempts,
             )
         )
         self._total = total
@@ -227,6 +226,8 @@ class Supervisor:
             answer_of(self._coordinator.gone.remote(member.name, True))
             self._lost(member.name, f"died: {_last_line(error)}")
             return
+        # one whose engine hangs would not end by itself
+        ray.kill(member.actor)
         answer_of(self._coordinator.gone.remote(member.name, False))
         if outcome.error is None:
             return

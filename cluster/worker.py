@@ -1,6 +1,6 @@
 """The worker: pulls shards, keeps the engine full, uploads and commits beside it.
 
-It starts the threads, drives the engine in its own, and leaves in order. What each thread does is
+It starts the threads, watches the engine's, and leaves in order. What each thread does is
 in ``feeder``, ``engine_loop``, ``committer`` and ``pulse``; what they share is in ``worker_state``.
 The worker knows the coordinator only as a link and Ray not at all.
 """
@@ -8,7 +8,7 @@ The worker knows the coordinator only as a link and Ray not at all.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -21,12 +21,14 @@ from cluster.image_upload import ImageUploader
 from cluster.lifetime import Lifetime
 from cluster.money import price_of
 from cluster.pulse import Pulse
+from cluster.records import ranges_of
 from cluster.store import Store
 from cluster.worker_state import WorkerState
 from conf.errors import (
     CommitConflict,
     CommitUnknown,
     CoordinatorLost,
+    EngineHung,
     ImageMillError,
     LeaseLost,
     Retryable,
@@ -36,6 +38,7 @@ from operators.engine import Engine, EngineInfo, EngineStats
 
 _MAY_PASS = (Retryable, CommitUnknown, CommitConflict, LeaseLost)
 """What ends a worker, but not the job: the next epoch of the shard starts from what landed."""
+_LOOK_S = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,14 +171,27 @@ class Worker:
         uploads = 4 * engine.info.max_batch + 2 * threads
         self._state.bound(uploads=uploads, images=2 * self._config.job.commit_images + uploads)
         with ThreadPoolExecutor(threads, "io") as pool:
-            EngineLoop(
+            loop = EngineLoop(
                 engine,
                 uploader,
                 pool,
                 self._state,
                 link=self._link,
                 worker=self._me.worker,
-            ).run()
+                row_timeout_s=self._config.job.row_timeout_s,
+            )
+            self._watch(self._thread("engine", loop.run))
+
+    def _watch(self, engine: threading.Thread) -> None:
+        """Wait for the engine's thread; one that hangs in a tick is left behind."""
+        limit_s = self._config.job.row_timeout_s
+        while engine.is_alive():
+            engine.join(_LOOK_S)
+            if self._state.tick_s() > limit_s:
+                self._state.fail(
+                    EngineHung(f"the engine did not come back within job.row_timeout_s={limit_s:g}")
+                )
+                return
 
     def _committer(self, engine: EngineInfo) -> Committer:
         writer = CommitWriter(
@@ -203,16 +219,25 @@ class Worker:
         self._state.leave()
         if committer is not None:
             committer.join()
-        failure = self._state.failure
-        failed = failure is not None and not isinstance(failure, ImageMillError)
         leases = self._state.take_leases()
         if self._state.coordinator_lost:
             return
         try:
-            for shard_id in leases:
-                self._link.returned(self._me.worker, shard_id, failed)
+            self._give_back(leases)
         except CoordinatorLost as error:
             self._state.fail(error)
+
+    def _give_back(self, leases: Iterable[int]) -> None:
+        """Return what is leased still. When the engine failed, its rows are the suspects; when
+        anything else failed that has no name, all shards are."""
+        failure, at_work = self._state.failure, self._state.at_work()
+        unknown = failure is not None and not isinstance(failure, ImageMillError)
+        for shard_id in leases:
+            if at_work is None:
+                self._link.returned(self._me.worker, shard_id, unknown)
+            else:
+                rows = ranges_of(at_work.get(shard_id, ()))
+                self._link.returned(self._me.worker, shard_id, bool(rows), rows or None)
 
     def _close(self) -> WorkerOutcome:
         """The last beat and the closing stamp; raises what is no error of our tree."""

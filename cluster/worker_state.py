@@ -7,8 +7,10 @@ coordinator and no worker.
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 from cluster.coordinator import Counts
 from cluster.held_shard import HeldShard
@@ -32,7 +34,8 @@ class WorkerState:
     lacks some do not count: only the engine can make it ready to be committed.
 
     Invariants: a request is in the queue, in the engine, in an upload, or its image is in its
-    shard's work; the owners know the requests of the first two. A leased shard is being opened,
+    shard's work; the owners know the requests of the first two, ``inside`` those of the engine. A
+    leased shard is being opened,
     held, or on its way back.
     """
 
@@ -46,6 +49,7 @@ class WorkerState:
         self._revoked: set[int] = set()
         self._queue: deque[Request] = deque()
         self._owners: dict[str, HeldShard] = {}
+        self._inside: dict[str, Request] = {}
         self._uploads = 0
         self._most_uploads = 1
         self._committing = 0
@@ -54,6 +58,7 @@ class WorkerState:
         self._dismissed = False
         self._draining = False
         self._leaving = False
+        self._tick_began_s: float | None = None
 
     # --- going on or not ------------------------------------------------------------------------
 
@@ -176,6 +181,7 @@ class WorkerState:
             if gone:
                 self._owners = {i: held for i, held in self._owners.items() if not held.lost}
                 self._queue = deque(r for r in self._queue if r.image_id in self._owners)
+                self._inside = {i: r for i, r in self._inside.items() if i in self._owners}
                 self.changed.notify_all()
             return gone
 
@@ -189,8 +195,8 @@ class WorkerState:
         with self.changed:
             return sum((held.counts for held in self._held.values()), Counts())
 
-    def sealed(self, held: HeldShard) -> None:
-        """The shard is done: it is held no more, unless under another lease."""
+    def done(self, held: HeldShard) -> None:
+        """Nothing of the shard is left to do here: it is held no more, unless anew."""
         with self.changed:
             if self._held.get(held.shard_id) is held:
                 del self._held[held.shard_id]
@@ -269,7 +275,9 @@ class WorkerState:
             requests = [self._queue.popleft() for _ in range(count)]
             if requests:
                 self.changed.notify_all()
-            return [request for request in requests if self._still_wanted(request)]
+            wanted = [request for request in requests if self._still_wanted(request)]
+            self._inside.update((request.image_id, request) for request in wanted)
+            return wanted
 
     def _still_wanted(self, request: Request) -> bool:
         held = self._owners.get(request.image_id)
@@ -286,7 +294,32 @@ class WorkerState:
     def leave_engine(self, request: Request) -> HeldShard | None:
         """The engine is done with the request; returns its shard, None when that was lost."""
         with self.changed:
+            self._inside.pop(request.image_id, None)
             return self._owners.pop(request.image_id, None)
+
+    @contextmanager
+    def ticking(self) -> Iterator[None]:
+        """The engine is at work; one that never comes back leaves its rows ``at_work``."""
+        self._tick_began_s = time.monotonic()
+        yield
+        self._tick_began_s = None
+
+    def tick_s(self) -> float:
+        """How long the tick that is under way has lasted; 0 when there is none."""
+        began_s = self._tick_began_s
+        return 0.0 if began_s is None else time.monotonic() - began_s
+
+    def at_work(self) -> dict[int, set[int]] | None:
+        """The rows in the engine by shard, as offsets in it, when a tick began and did not end."""
+        with self.changed:
+            if self._tick_began_s is None:
+                return None
+            found: dict[int, set[int]] = {}
+            for image_id, request in self._inside.items():
+                held = self._owners[image_id]
+                offset = held.work.offset_of(request.row_id)
+                found.setdefault(held.shard_id, set()).add(offset)
+            return found
 
     def begin_upload(self) -> None:
         """An image goes to the pool."""

@@ -16,6 +16,7 @@
     ├── Retryable              give the work back and retry
     │   ├── StoreUnavailable   the store did not answer
     │   ├── NoWorkers          no worker could start; free resources, resume the job
+    │   ├── EngineHung         the engine did not come back; another worker takes over
     │   └── CoordinatorLost    the run's coordinator died or does not answer; resume the job
     ├── StoreFull              the target cannot take more bytes; stop, keep what is committed
     ├── LeaseLost              somebody else owns the shard now; stop and discard
@@ -100,6 +101,10 @@ class StoreUnavailable(Retryable):
 
 class NoWorkers(Retryable):
     """No worker could start in time."""
+
+
+class EngineHung(Retryable):
+    """The engine did not come back from a tick."""
 
 
 class CoordinatorLost(Retryable):

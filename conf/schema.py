@@ -27,6 +27,7 @@ _HOW_FAST = (
     "job.commit_seconds",
     "job.max_attempts",
     "job.max_quarantined",
+    "job.row_timeout_s",
 )
 MISSING = "???"
 """Hydra's mark for a value that the user must give."""
@@ -152,7 +153,12 @@ class JobConfig:
     commit_images: int = key("commit a shard's finished rows after so many images", low=1)
     commit_seconds: float = key("commit a shard's finished rows after so many seconds", low=0)
     max_attempts: int = key(
-        "a shard that killed its worker so often has its unfinished rows quarantined", low=1
+        "a row that killed so many workers, the last one alone, is quarantined", low=1
+    )
+    row_timeout_s: float = key(
+        "a row that keeps the engine busy for longer is quarantined; a worker whose engine does "
+        "not come back for so long is replaced",
+        low=0.1,
     )
     max_quarantined: float = key("share of rows that may be quarantined with exit status 0", low=0)
 

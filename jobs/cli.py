@@ -100,8 +100,8 @@ def build_parser() -> argparse.ArgumentParser:
     _on_output(commands, "cancel", "ask a running job to commit what is done and stop", _cancel)
     _on_output(commands, "verify", "account for every row and re-read every sha256", _verify)
     _on_output(commands, "report", "write report, contact sheet and README anew", _report)
-    gc = _on_output(commands, "gc", "remove objects that no commit counts", _gc)
-    gc.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+    gc = _on_output(commands, "gc", "show, or with --delete remove, what no commit counts", _gc)
+    gc.add_argument("--delete", action="store_true", help="remove it; without this only say what")
     _command(commands, "models", "list the models that model=NAME may name", _models)
     return parser
 
@@ -222,7 +222,7 @@ def _report(given: argparse.Namespace) -> int:
 
 def _gc(given: argparse.Namespace) -> int:
     _, store = verbs.open_job(given.output, given.overrides)
-    _print(collected_lines(collect(store, dry_run=given.dry_run)))
+    _print(collected_lines(collect(store, dry_run=not given.delete), given.output))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""``imagemill gc``: remove what attempts left behind and no commit counts.
+"""``imagemill gc``: what attempts left behind and no commit counts; shown first, then removed.
 
 An object is removed only if its own key says that an epoch older than its shard's newest opening
 wrote it, since nothing of such an epoch can be counted any more. Records, plan, stamps and reports
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import shlex
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,7 @@ from cluster.shard_log import ShardState, read_shard_state
 from cluster.store import Entry, Store
 from cluster.tables import read_parquet
 from conf.errors import CorruptOutput
+from jobs.figures import plural, size
 
 _SCRATCH_AGE_S = 3600.0
 _THREADS = 8
@@ -66,20 +68,23 @@ def collect(store: Store, *, dry_run: bool) -> Collected:
             if not dry_run:
                 for _ in pool.map(store.delete, [entry.key for entry in unwanted]):
                     pass
-    for path, size in _scratch(store.local_root):
-        removed, removed_bytes = removed + 1, removed_bytes + size
+    for path, length in _scratch(store.local_root):
+        removed, removed_bytes = removed + 1, removed_bytes + length
         if not dry_run:
             path.unlink(missing_ok=True)
     return Collected(objects=removed, bytes=removed_bytes, kept=kept, dry_run=dry_run)
 
 
-def collected_lines(collected: Collected) -> list[str]:
-    """The collection for the terminal."""
+def collected_lines(collected: Collected, output: str) -> list[str]:
+    """The collection for the terminal; ``output`` as the user named it."""
     verb = "would remove" if collected.dry_run else "removed"
-    return [
-        f"{verb} {collected.objects:,} objects ({collected.bytes:,} bytes) that no commit counts; "
-        f"{collected.kept:,} stay"
+    lines = [
+        f"{verb} {plural(collected.objects, 'object')} ({size(collected.bytes)}) that no commit "
+        f"counts; {collected.kept:,} stay"
     ]
+    if collected.dry_run and collected.objects:
+        lines.append(f"do it with: imagemill gc {shlex.quote(output)} --delete")
+    return lines
 
 
 def _places(store: Store) -> Iterator[_Place]:

@@ -24,7 +24,7 @@ from cluster.store import Store
 from cluster.tables import read_parquet
 from conf.errors import CorruptOutput, StoreRefused
 
-MOST_PROBLEMS = 1000
+MOST_PROBLEMS = 20
 """So many problems are kept as sentences; the others are counted."""
 
 Row = Mapping[str, Any]

@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from itertools import islice
 
 from cluster import layout
-from cluster.job_log import cancel_asked, generation, is_finished, last_run, read_job
+from cluster.job_log import (
+    cancel_asked,
+    end_reason,
+    generation,
+    is_finished,
+    last_run,
+    read_job,
+)
 from cluster.money import price_of
 from cluster.plan_file import PlanReader
 from cluster.records import RunRecord
@@ -33,6 +40,7 @@ class Status:
     """What the store says of a job. ``planned`` false: it was stopped before its plan was written.
 
     ``broken_files`` are the first input files that were left out, with the reason.
+    ``end_reason`` None: the last run did not say that it ended.
     ``rejected_at_read`` counts the quarantined rows that no retry mends; 0 in an unfinished job.
     """
 
@@ -54,6 +62,7 @@ class Status:
     bill: Bill
     currency: str
     last_run: RunRecord | None
+    end_reason: str | None
     cancel_asked: bool
     broken_files: tuple[str, ...]
     simulated: bool
@@ -99,6 +108,7 @@ def status(store: Store) -> Status:
         bill=close(totals, price_of(job.config.pricing)),
         currency=job.config.pricing.currency,
         last_run=run,
+        end_reason=end_reason(store, run.run) if run else None,
         cancel_asked=run is not None and cancel_asked(store, run.run),
         broken_files=tuple(islice(broken, _MOST_BROKEN)),
         simulated=is_simulated(job.config),
@@ -127,8 +137,11 @@ def _run(found: Status) -> str:
     run = found.last_run
     if run is None:
         return "none yet"
+    begun = f"number {run.run}, started {run.started_at} with {plural(run.workers, 'worker')}"
+    if found.end_reason is not None:
+        return f"{begun}; ended: {found.end_reason}"
     asked = ", asked to stop" if found.cancel_asked and not found.finished else ""
-    return f"number {run.run}, started {run.started_at} with {plural(run.workers, 'worker')}{asked}"
+    return f"{begun}{asked}; at work, or killed"
 
 
 def _progress(found: Status) -> list[str]:

@@ -101,5 +101,8 @@ class Engine(Protocol):
         Never raises for one row; what it raises means that the device is lost.
         """
 
+    def overdue(self, limit_s: float) -> list[Request]:
+        """Requests whose ticks took longer than this, summed over all that they took part in."""
+
     def discard(self, unwanted: Callable[[Request], bool]) -> int:
         """Drop the requests inside for which ``unwanted`` holds; returns how many were dropped."""

@@ -15,11 +15,13 @@ from operators.request import Request
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Work:
-    """``number`` is unique in its engine; ``device_ns`` is what the request was charged so far."""
+    """``number`` is unique in its engine; ``device_ns`` is what the request was charged so far, its
+    share of the ``ran_ns`` that its ticks took."""
 
     number: int
     request: Request
     device_ns: int = 0
+    ran_ns: int = 0
     started_at_ns: int = 0
 
     @property
@@ -39,6 +41,10 @@ class Work:
     def start(self) -> None:
         """It got a slot."""
         self.started_at_ns = time.time_ns()
+
+    def overdue(self, limit_s: float) -> bool:
+        """Whether its ticks took longer than this."""
+        return self.ran_ns > limit_s * 1e9
 
     def failure(self, error: RowRejected) -> ImageFailure:
         return ImageFailure(

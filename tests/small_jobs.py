@@ -103,12 +103,7 @@ def work_on(
     config, store = small.config, small.store
     record = open_run(store, generation=generation, workers=1, version="0.0.0")
     ids = list(range(small.plan.shards) if shards is None else shards)
-    coordinator = Coordinator(
-        iter(ids),
-        total=len(ids),
-        lease_s=config.cluster.lease_s,
-        max_attempts=config.job.max_attempts,
-    )
+    coordinator = Coordinator(iter(ids), total=len(ids), lease_s=config.cluster.lease_s)
     worker = Worker(
         config,
         Identity(

@@ -127,6 +127,9 @@ class SimulatedEngine:
             self._batcher.add(work.number, shape=work.shape, steps=request.steps)
             self._admitted += 1
 
+    def overdue(self, limit_s: float) -> list[Request]:
+        return [work.request for work in self._work.values() if work.overdue(limit_s)]
+
     def discard(self, unwanted: Callable[[Request], bool]) -> int:
         dropped = [number for number, work in self._work.items() if unwanted(work.request)]
         self._forget(dropped)
@@ -142,9 +145,12 @@ class SimulatedEngine:
         running = {number: self._work[number] for number in plan.rows}
         self._ticks += 1
         self._occupied += len(running)
+        began_ns = time.perf_counter_ns()
         self._wait(plan.shape[0] * plan.shape[1], sum(work.weight for work in running.values()))
+        took_ns = time.perf_counter_ns() - began_ns
         for work in running.values():
             work.left -= 1
+            work.ran_ns += took_ns
         finished = {number: work for number, work in running.items() if not work.left}
         pictures = [draw_picture(work.request) for work in finished.values()]
         self._meter.lap([(work, work.weight) for work in running.values()])

@@ -122,6 +122,9 @@ class StepwiseEngine:
             self._new.append(_Work(number=self._admitted, request=request))
             self._admitted += 1
 
+    def overdue(self, limit_s: float) -> list[Request]:
+        return [work.request for work in self._work.values() if work.overdue(limit_s)]
+
     def discard(self, unwanted: Callable[[Request], bool]) -> int:
         kept = [work for work in self._new if not unwanted(work.request)]
         dropped = len(self._new) - len(kept)
@@ -142,7 +145,11 @@ class StepwiseEngine:
         if running:
             self._ticks += 1
             self._occupied += len(running)
+            began_ns = time.perf_counter_ns()
             outcomes += self._denoise(plan.shape, running)
+            took_ns = time.perf_counter_ns() - began_ns
+            for work in running:
+                work.ran_ns += took_ns
             outcomes += self._finish(plan.shape, running)
         return outcomes
 

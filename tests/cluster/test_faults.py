@@ -7,7 +7,6 @@ import signal
 from pathlib import Path
 
 import psutil
-import pyarrow.parquet as pq
 import pytest
 
 from tests.cluster.job_process import (
@@ -183,25 +182,4 @@ def test_a_cancelled_job_stops_with_status_3_and_resumes(prompts: Path, tmp_path
     assert job.finish() == 3, job.output
     assert "cancelled" in job.output
     assert imagemill("resume", str(output))[0] == 0
-    assert_whole(output)
-
-
-def test_a_shard_that_kills_its_worker_too_often_is_set_aside_and_the_rest_is_made(
-    prompts: Path, tmp_path: Path
-) -> None:
-    output = tmp_path / "out"
-    job = start(prompts, output, "job.max_attempts=1")
-    wait_for_commits(job, output)
-    job.workers()[0].kill()
-    assert job.finish() == 1, job.output
-    status, text = imagemill("verify", str(output))
-    assert status == 0, text
-    tables = [pq.read_table(path) for path in (output / "quarantine").glob("*.parquet")]
-    reasons = {reason for table in tables for reason in table["reason"].to_pylist()}
-    assert reasons == {"worker_died"}
-    rejected = sum(table.num_rows for table in tables)
-    assert 0 < rejected < ROWS
-    assert len(images_by_id(output)) == ROWS - rejected
-    status, text = imagemill("retry", str(output))
-    assert status == 0, text
     assert_whole(output)

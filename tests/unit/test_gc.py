@@ -78,12 +78,14 @@ def test_a_dry_run_removes_nothing_and_says_what_it_would(tmp_path: Path) -> Non
     collected = collect(small.store, dry_run=True)
     assert collected.objects == len(left)
     assert keys(small.store) == before
-    (line,) = collected_lines(collected)
-    assert line == (
-        f"would remove 6 objects (30 bytes) that no commit counts; {collected.kept} stay"
-    )
-    (done,) = collected_lines(collect(small.store, dry_run=False))
+    assert collected_lines(collected, "my job") == [
+        f"would remove 6 objects (30 bytes) that no commit counts; {collected.kept} stay",
+        "do it with: imagemill gc 'my job' --delete",
+    ]
+    (done,) = collected_lines(collect(small.store, dry_run=False), "my job")
     assert done.startswith("removed 6 objects (30 bytes)")
+    (nothing,) = collected_lines(collect(small.store, dry_run=True), "my job")
+    assert nothing.startswith("would remove 0 objects")
 
 
 def opened(store: Store, shard_id: int) -> ShardLog:

@@ -23,8 +23,12 @@ from cluster.leases import (
     Returned,
     Revoke,
     Sealed,
+    Survived,
+    Trying,
     Wait,
 )
+from cluster.records import Ranges, count_of, offsets_of
+from cluster.suspicion import Suspicion, Trial
 
 LEASE_S = 10.0
 WORKERS = ("ada", "bob", "cyd")
@@ -36,10 +40,8 @@ class Boards:
     def __init__(self) -> None:
         self.made: list[LeaseBoard] = []
 
-    def __call__(self, total: int, *, max_attempts: int = 3) -> LeaseBoard:
-        board = LeaseBoard(
-            iter(range(total)), total=total, lease_s=LEASE_S, max_attempts=max_attempts
-        )
+    def __call__(self, total: int) -> LeaseBoard:
+        board = LeaseBoard(iter(range(total)), total=total, lease_s=LEASE_S)
         self.made.append(board)
         return board
 
@@ -66,10 +68,10 @@ def granted(board: LeaseBoard, worker: str = "ada", now_s: float = 0.0) -> Grant
 def test_shards_are_granted_in_order_each_to_one_worker(boards: Boards) -> None:
     board = boards(3)
     grants = [granted(board, worker) for worker in WORKERS]
-    assert [(g.worker, g.shard_id, g.attempt, g.give_up) for g in grants] == [
-        ("ada", 0, 1, False),
-        ("bob", 1, 1, False),
-        ("cyd", 2, 1, False),
+    assert grants == [
+        Grant(worker="ada", shard_id=0),
+        Grant(worker="bob", shard_id=1),
+        Grant(worker="cyd", shard_id=2),
     ]
     assert board.held == 3
     assert ask(board) == Wait(worker="ada")
@@ -122,41 +124,125 @@ def test_a_suspect_is_granted_only_to_a_worker_that_holds_nothing(boards: Boards
     board.handle(Gone(worker="ada", crashed=True))
     assert granted(board, "bob").shard_id == 2, "bob holds a shard: no suspect for him"
     assert ask(board, "bob") == Wait(worker="bob")
-    assert granted(board, "cyd") == Grant(worker="cyd", shard_id=0, attempt=2, give_up=False)
+    suspect = Grant(worker="cyd", shard_id=0, suspicion=Suspicion(deaths=1))
+    assert granted(board, "cyd") == suspect
     assert ask(board, "cyd") == Wait(worker="cyd"), "a suspect is held alone"
 
 
-def test_a_shard_that_failed_max_attempts_times_is_granted_to_be_given_up(boards: Boards) -> None:
-    board = boards(1, max_attempts=2)
-    for attempt in (1, 2):
-        assert granted(board) == Grant(worker="ada", shard_id=0, attempt=attempt, give_up=False)
-        board.handle(Gone(worker="ada", crashed=True))
-    assert granted(board) == Grant(worker="ada", shard_id=0, attempt=3, give_up=True)
-    assert board.handle(Sealed(worker="ada", shard_id=0)) == [Finished()]
+ALL: Ranges = ((0, 8),)
+HALF: Ranges = ((0, 4),)
+REST: Ranges = ((4, 8),)
 
 
-def test_a_shard_returned_unharmed_comes_next_and_is_no_suspect(boards: Boards) -> None:
-    board = boards(3)
+def try_rows(board: LeaseBoard, worker: str, suspects: Ranges, rows: Ranges) -> None:
+    """Take shard 0 as a suspect and say what is tried of it."""
+    assert granted(board, worker).shard_id == 0
+    trial = Trial(suspects=suspects, rows=rows)
+    assert board.handle(Trying(worker=worker, shard_id=0, trial=trial)) == []
+
+
+def suspicion_of(board: LeaseBoard, worker: str = "zoe") -> Suspicion | None:
+    return granted(board, worker).suspicion
+
+
+def test_whoever_dies_in_a_trial_leaves_its_rows_as_the_suspects(boards: Boards) -> None:
+    board = boards(1)
     granted(board)
+    board.handle(Gone(worker="ada", crashed=True))
+    try_rows(board, "bob", ALL, ALL)
+    board.handle(Gone(worker="bob", crashed=True))
+    try_rows(board, "cyd", ALL, HALF)
+    board.handle(Gone(worker="cyd", crashed=True))
+    assert suspicion_of(board) == Suspicion(deaths=3, rows=HALF)
+
+
+def test_the_rows_of_a_trial_that_was_survived_are_suspects_no_more(boards: Boards) -> None:
+    board = boards(1)
+    granted(board)
+    board.handle(Gone(worker="ada", crashed=True))
+    try_rows(board, "bob", ALL, HALF)
+    board.handle(Survived(worker="bob", shard_id=0))
+    assert suspicion_of(board, "bob") == Suspicion(deaths=1, rows=REST)
+
+
+def test_a_shard_whose_suspects_all_survived_is_none_any_more(boards: Boards) -> None:
+    board = boards(2)
+    granted(board)
+    board.handle(Gone(worker="ada", crashed=True))
+    try_rows(board, "bob", HALF, HALF)
+    board.handle(Survived(worker="bob", shard_id=0))
+    assert granted(board, "bob") == Grant(worker="bob", shard_id=0)
+    assert granted(board, "bob").shard_id == 1, "and is not held alone"
+
+
+def test_a_silent_worker_in_a_trial_casts_suspicion_on_its_rows(boards: Boards) -> None:
+    board = boards(1)
+    granted(board)
+    board.handle(Gone(worker="ada", crashed=True))
+    try_rows(board, "bob", ALL, HALF)
+    board.handle(Clock(now_s=LEASE_S + 1))
+    assert suspicion_of(board) == Suspicion(deaths=2, rows=HALF)
+
+
+def test_an_engine_that_failed_names_the_rows_that_were_in_it(boards: Boards) -> None:
+    board = boards(1)
+    granted(board)
+    board.handle(Returned(worker="ada", shard_id=0, failed=True, at_work=((2, 4),)))
+    assert suspicion_of(board) == Suspicion(deaths=1, rows=((2, 4),))
+
+
+def test_a_trial_that_was_given_back_unfinished_proves_nothing(boards: Boards) -> None:
+    board = boards(1)
+    granted(board)
+    board.handle(Gone(worker="ada", crashed=True))
+    try_rows(board, "bob", ALL, HALF)
+    board.handle(Returned(worker="bob", shard_id=0, failed=False))
+    assert suspicion_of(board) == Suspicion(deaths=1)
+
+
+def test_deaths_before_the_rows_were_read_are_counted_apart(boards: Boards) -> None:
+    board = boards(1)
+    for worker in ("ada", "bob", "cyd"):
+        granted(board, worker)
+        board.handle(Gone(worker=worker, crashed=True))
+    found = suspicion_of(board)
+    assert found == Suspicion(deaths=3, unread=2), "the first worker was not asked to tell"
+    assert found.unreadable(2)
+    assert not found.unreadable(3)
+
+
+def test_words_about_a_trial_of_a_shard_not_held_are_ignored(boards: Boards) -> None:
+    board = boards(1)
+    granted(board)
+    board.handle(Trying(worker="bob", shard_id=0, trial=Trial(suspects=ALL, rows=HALF)))
+    board.handle(Survived(worker="bob", shard_id=0))
+    assert board.held == 1
+
+
+def test_a_shard_returned_unharmed_goes_to_the_back_and_is_no_suspect(boards: Boards) -> None:
+    board = boards(3)
+    granted(board), granted(board)
     board.handle(Returned(worker="ada", shard_id=0, failed=False))
-    assert granted(board, "bob") == Grant(worker="bob", shard_id=0, attempt=1, give_up=False)
-    assert granted(board, "bob").shard_id == 1
+    board.handle(Returned(worker="ada", shard_id=1, failed=False))
+    assert granted(board, "bob") == Grant(worker="bob", shard_id=0)
+    board.handle(Returned(worker="bob", shard_id=0, failed=False))
+    assert [granted(board, "bob").shard_id for _ in range(3)] == [1, 0, 2]
 
 
 def test_a_worker_that_left_in_peace_makes_no_suspects(boards: Boards) -> None:
     board = boards(1)
     granted(board)
     board.handle(Gone(worker="ada", crashed=False))
-    assert granted(board, "bob").attempt == 1
+    assert granted(board, "bob").suspicion is None
 
 
 def test_a_clean_shard_behind_a_suspect_is_not_held_up_by_it(boards: Boards) -> None:
-    board = boards(3)
-    granted(board), granted(board, "bob")
+    board = boards(4)
+    granted(board), granted(board, "bob"), granted(board, "bob")
     board.handle(Gone(worker="ada", crashed=True))
     board.handle(Returned(worker="bob", shard_id=1, failed=False))
-    assert granted(board, "cyd").shard_id == 1
-    assert granted(board, "cyd").shard_id == 2
+    assert granted(board, "bob").shard_id == 1
+    assert granted(board, "bob").shard_id == 3
 
 
 def test_words_of_unknown_workers_and_of_shards_not_held_are_ignored(boards: Boards) -> None:
@@ -199,7 +285,7 @@ def test_a_silent_workers_death_is_no_second_failure_of_its_shards(boards: Board
     granted(board)
     board.handle(Clock(now_s=LEASE_S + 1))
     board.handle(Gone(worker="ada", crashed=True))
-    assert granted(board, "bob", LEASE_S + 1).attempt == 2
+    assert granted(board, "bob", LEASE_S + 1).suspicion == Suspicion(deaths=1)
 
 
 class Histories(RuleBasedStateMachine):
@@ -207,16 +293,14 @@ class Histories(RuleBasedStateMachine):
 
     board: LeaseBoard
 
-    @initialize(total=st.integers(0, 12), max_attempts=st.integers(1, 3))
-    def start(self, total: int, max_attempts: int) -> None:
-        self.max_attempts = max_attempts
-        self.board = LeaseBoard(
-            iter(range(total)), total=total, lease_s=LEASE_S, max_attempts=max_attempts
-        )
+    @initialize(total=st.integers(0, 12))
+    def start(self, total: int) -> None:
+        self.board = LeaseBoard(iter(range(total)), total=total, lease_s=LEASE_S)
         self.total = total
         self.now_s = 0.0
         self.owners: dict[int, str] = {}
         self.failures: dict[int, int] = {}
+        self.trials: dict[int, Trial] = {}
         self.sealed: set[int] = set()
         self.seen_s: dict[str, float] = {}
         self.drained = False
@@ -232,8 +316,7 @@ class Histories(RuleBasedStateMachine):
                 assert answer.shard_id not in self.owners, "granted twice"
                 assert answer.shard_id not in self.sealed, "granted after its seal"
                 failed = self.failures.get(answer.shard_id, 0)
-                assert answer.attempt == failed + 1
-                assert answer.give_up == (failed >= self.max_attempts)
+                assert (answer.suspicion.deaths if answer.suspicion else 0) == failed
                 assert not (failed and holds), "a suspect was granted beside others"
                 self.owners[answer.shard_id] = worker
             case Dismiss():
@@ -251,6 +334,7 @@ class Histories(RuleBasedStateMachine):
         told = self.board.handle(Sealed(worker=worker, shard_id=shard_id))
         if self.owners.get(shard_id) == worker:
             del self.owners[shard_id]
+            self.trials.pop(shard_id, None)
             self.sealed.add(shard_id)
             self.failures.pop(shard_id, None)
             assert told == ([Finished()] if len(self.sealed) == self.total else [])
@@ -262,6 +346,22 @@ class Histories(RuleBasedStateMachine):
         self.board.handle(Returned(worker=worker, shard_id=shard_id, failed=failed))
         if self.owners.get(shard_id) == worker:
             self._lose(shard_id, failed=failed)
+
+    @rule(worker=st.sampled_from(WORKERS), shard_id=st.integers(0, 12), rows=st.integers(1, 8))
+    def tries(self, worker: str, shard_id: int, rows: int) -> None:
+        trial = Trial(suspects=ALL, rows=((0, rows),))
+        assert self.board.handle(Trying(worker=worker, shard_id=shard_id, trial=trial)) == []
+        if self.owners.get(shard_id) == worker:
+            self.trials[shard_id] = trial
+
+    @rule(worker=st.sampled_from(WORKERS), shard_id=st.integers(0, 12))
+    def survives(self, worker: str, shard_id: int) -> None:
+        self.board.handle(Survived(worker=worker, shard_id=shard_id))
+        if self.owners.get(shard_id) == worker:
+            trial = self.trials.get(shard_id)
+            if trial is not None and trial.rows == trial.suspects:
+                self.failures.pop(shard_id, None)
+            self._lose(shard_id, failed=False)
 
     @rule(worker=st.sampled_from(WORKERS), crashed=st.booleans())
     def leaves(self, worker: str, crashed: bool) -> None:
@@ -288,6 +388,7 @@ class Histories(RuleBasedStateMachine):
 
     def _lose(self, shard_id: int, *, failed: bool) -> None:
         del self.owners[shard_id]
+        self.trials.pop(shard_id, None)
         if failed:
             self.failures[shard_id] = self.failures.get(shard_id, 0) + 1
 
@@ -324,39 +425,50 @@ TestHistories = Histories.TestCase
 TestHistories.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
-    total=st.integers(1, 30),
-    poison=st.sets(st.integers(0, 29), max_size=4),
+    shards=st.lists(st.integers(1, 40), min_size=1, max_size=6),
+    killers=st.sets(st.tuples(st.integers(0, 5), st.integers(0, 39)), max_size=4),
     ahead=st.integers(1, 4),
-    max_attempts=st.integers(1, 3),
+    max_attempts=st.integers(1, 4),
 )
-def test_poison_shards_are_given_up_and_cost_nobody_else_an_attempt_more_than_once(
-    total: int, poison: set[int], ahead: int, max_attempts: int
+def test_rows_that_kill_are_found_one_by_one_and_their_neighbours_are_made(
+    shards: list[int], killers: set[tuple[int, int]], ahead: int, max_attempts: int
 ) -> None:
-    """A poison shard kills whoever works on it; its neighbours are suspects at most once."""
-    board = LeaseBoard(iter(range(total)), total=total, lease_s=LEASE_S, max_attempts=max_attempts)
+    """Workers that die over certain rows, with nothing of a shard committed before its last row:
+    exactly these rows are given up, after a number of deaths that halving bounds."""
+    killers = {
+        (shard, row) for shard, row in killers if shard < len(shards) and row < shards[shard]
+    }
+    board = LeaseBoard(iter(range(len(shards))), total=len(shards), lease_s=LEASE_S)
+    pending = {shard: set(range(rows)) for shard, rows in enumerate(shards)}
+    given_up: set[tuple[int, int]] = set()
     deaths = 0
-    given_up: set[int] = set()
-    holding: list[Grant] = []
     while not board.finished:
-        answer = ask(board, f"worker-{deaths}")
-        if isinstance(answer, Grant):
-            holding.append(answer)
-            if len(holding) < ahead:
-                continue
-        assert holding, "nothing is held and nothing is granted"
-        grant = holding.pop(0)
-        if grant.shard_id in poison and not grant.give_up:
-            board.handle(Gone(worker=grant.worker, crashed=True))
-            holding.clear()
-            deaths += 1
-        else:
-            board.handle(Sealed(worker=grant.worker, shard_id=grant.shard_id))
-            given_up |= {grant.shard_id} if grant.give_up else set()
         board.validate()
-    killers = {p for p in poison if p < total}
-    assert killers <= given_up
-    if max_attempts > 1:
-        assert given_up == killers
-    assert deaths <= len(killers) * max_attempts
+        worker = f"worker-{deaths}"
+        holding: list[Grant] = []
+        while len(holding) < ahead and isinstance(answer := ask(board, worker), Grant):
+            holding.append(answer)
+        assert holding, "nothing is held and nothing is granted"
+        for grant in holding:
+            shard, suspicion = grant.shard_id, grant.suspicion
+            rows = set(pending[shard])
+            if suspicion is not None:
+                trial = suspicion.trial(rows)
+                board.handle(Trying(worker=worker, shard_id=shard, trial=trial))
+                rows = offsets_of(trial.rows)
+                if suspicion.convicted(trial, max_attempts):
+                    assert count_of(trial.rows) == 1
+                    given_up |= {(shard, row) for row in rows}
+                    pending[shard] -= rows
+            if {(shard, row) for row in rows & pending[shard]} & killers:
+                board.handle(Gone(worker=worker, crashed=True))
+                deaths += 1
+                break
+            pending[shard] -= rows
+            told = Survived if pending[shard] else Sealed
+            board.handle(told(worker=worker, shard_id=shard))
+    assert given_up == killers
+    halvings = max(shards).bit_length() + 1
+    assert deaths <= len(killers) * (max_attempts + 1 + halvings)

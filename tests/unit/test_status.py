@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from cluster import layout
-from cluster.job_log import ask_cancel, open_retry
+from cluster.job_log import ask_cancel, open_retry, write_run_end
 from cluster.plan_file import write_plan
 from cluster.store import Store
-from conf.errors import OutputMissing
+from conf.errors import CorruptOutput, OutputMissing
 from jobs.status import Status, status, status_lines
 from tests.small_jobs import SmallJob, prepare_small_job, run_small_job
 
@@ -99,7 +99,18 @@ def test_a_cancel_that_was_asked_for_is_told(tmp_path: Path) -> None:
     small = run_small_job(tmp_path, ROWS, shards=[1], **TINY)
     ask_cancel(small.store, 1)
     assert status(small.store).cancel_asked
-    assert line(status(small.store), "last run").endswith("with 1 worker, asked to stop")
+    assert line(status(small.store), "last run").endswith(
+        "with 1 worker, asked to stop; at work, or killed"
+    )
+    write_run_end(small.store, 1, "cancelled")
+    assert line(status(small.store), "last run").endswith("with 1 worker; ended: cancelled")
+
+
+def test_a_damaged_record_of_a_runs_end_is_named(tmp_path: Path) -> None:
+    small = run_small_job(tmp_path, ROWS, shards=[1], **TINY)
+    small.store.put(layout.run_end(1), b"{}")
+    with pytest.raises(CorruptOutput, match=r"^ends/000001\.json is damaged: 'reason'"):
+        status(small.store)
 
 
 def test_a_retry_reopens_the_job(tmp_path: Path) -> None:

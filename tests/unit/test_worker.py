@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,163 +11,22 @@ import pytest
 from shard_records import commit_of, opened, try_open
 
 from cluster import actors, feeder
-from cluster.coordinator import BeatReply, Coordinator, Counts, WorkerProgress
+from cluster.coordinator import BeatReply, Counts, WorkerProgress
 from cluster.leases import Dismiss, Grant, Wait
 from cluster.lifetime import utc_now
 from cluster.records import stamp_from_json
 from cluster.shard_log import ShardState
 from cluster.store import Store
+from cluster.suspicion import Suspicion
 from cluster.tables import read_parquet
-from cluster.worker import Identity, Worker, WorkerOutcome
+from cluster.worker import WorkerOutcome
 from conf.errors import CoordinatorLost, StoreFull, StoreUnavailable
 from jobs.verify import verify
-from operators.engine import EngineInfo, EngineStats, ImageFailure, ImageResult
-from operators.engines import load_engine
-from operators.request import Request
-from tests.small_jobs import SmallJob, prepare_small_job, run_small_job, work_on
+from operators.engine import ImageFailure, ImageResult
+from tests.one_worker import ROWS, TINY, Hooked, Stage, quarantine
+from tests.small_jobs import run_small_job, work_on
 
-TINY = {"sampling.width": 16, "sampling.height": 16, "sampling.steps": 2}
-ROWS = [{"prompt": f"picture {n}"} for n in range(6)]
 PATIENCE_S = 20.0
-
-
-class Hooked:
-    """The simulated engine with a word before each tick and a hand on what comes out."""
-
-    def __init__(
-        self,
-        small: SmallJob,
-        *,
-        before_tick: Callable[[], None] = lambda: None,
-        change: Callable[[ImageResult | ImageFailure], ImageResult | ImageFailure] = lambda r: r,
-    ) -> None:
-        self._engine = load_engine(small.config.engine, small.config.model)
-        self._before_tick = before_tick
-        self._change = change
-        self.admitted: list[str] = []
-        self.discarded = 0
-
-    @property
-    def info(self) -> EngineInfo:
-        return self._engine.info
-
-    @property
-    def stats(self) -> EngineStats:
-        return self._engine.stats
-
-    @property
-    def room(self) -> int:
-        return self._engine.room
-
-    @property
-    def busy(self) -> bool:
-        return self._engine.busy
-
-    def admit(self, requests: Sequence[Request]) -> None:
-        self.admitted += [request.image_id for request in requests]
-        self._engine.admit(requests)
-
-    def tick(self) -> list[ImageResult | ImageFailure]:
-        self._before_tick()
-        return [self._change(result) for result in self._engine.tick()]
-
-    def discard(self, unwanted: Callable[[Request], bool]) -> int:
-        dropped = self._engine.discard(unwanted)
-        self.discarded += dropped
-        return dropped
-
-
-class Link:
-    """The coordinator itself, with a record of what the worker said."""
-
-    def __init__(self, coordinator: Coordinator) -> None:
-        self.coordinator = coordinator
-        self.returns: list[tuple[int, bool]] = []
-        self.seals: list[int] = []
-        self.grants: list[Grant] = []
-        self.told = threading.Event()
-        """The worker beats again after a beat that told it to drop a shard or to drain."""
-        self._telling = False
-
-    def acquire(self, worker: str) -> Grant | Wait | Dismiss:
-        answer = self.coordinator.acquire(worker)
-        if isinstance(answer, Grant):
-            self.grants.append(answer)
-        return answer
-
-    def sealed(self, worker: str, shard_id: int, counts: Counts) -> None:
-        self.seals.append(shard_id)
-        self.coordinator.sealed(worker, shard_id, counts)
-
-    def returned(self, worker: str, shard_id: int, failed: bool) -> None:
-        self.returns.append((shard_id, failed))
-        self.coordinator.returned(worker, shard_id, failed)
-
-    def beat(self, worker: str, progress: WorkerProgress) -> BeatReply:
-        if self._telling:
-            self.told.set()
-        reply = self.coordinator.beat(worker, progress)
-        self._telling = self._telling or reply.drain or bool(reply.revoked)
-        return reply
-
-
-class Clock:
-    """Time that passes only when told to."""
-
-    def __init__(self) -> None:
-        self.now_s = 0.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
-class Stage:
-    """A planned job, a coordinator with its own clock, and workers on request."""
-
-    def __init__(
-        self, tmp_path: Path, rows: Sequence[dict[str, Any]] = ROWS, **changes: Any
-    ) -> None:
-        self.small = prepare_small_job(tmp_path, rows, **{**TINY, **changes})
-        self.clock = Clock()
-        self.link = Link(
-            Coordinator(
-                iter(range(self.small.plan.shards)),
-                total=self.small.plan.shards,
-                lease_s=60.0,
-                max_attempts=self.small.config.job.max_attempts,
-                clock=self.clock,
-            )
-        )
-
-    def worker(self, engine: Any, *, name: str = "w1", store: Store | None = None) -> Worker:
-        return Worker(
-            self.small.config,
-            Identity(worker=name, run=1, generation=0, node="here", gpus=""),
-            store=store or self.small.store,
-            shards=self.small.plan,
-            link=self.link,
-            make_engine=lambda: engine,
-        )
-
-    def run(self, engine: Any = None, **how: Any) -> WorkerOutcome:
-        return self.worker(engine or Hooked(self.small), **how).run()
-
-    def whole(self) -> tuple[int, int, int]:
-        """(committed, quarantined, pending) of an output that verifies."""
-        found = verify(self.small.store, threads=2)
-        assert found.problems == ()
-        return found.committed, found.quarantined, found.pending
-
-
-def quarantine(store: Store) -> list[dict[str, Any]]:
-    return sorted(
-        (
-            row
-            for entry in store.listing("quarantine/")
-            for row in read_parquet(store.get(entry.key) or b"").to_pylist()
-        ),
-        key=lambda row: row["row_id"],
-    )
 
 
 def test_a_worker_finishes_everything_and_says_so(tmp_path: Path) -> None:
@@ -242,24 +100,6 @@ def test_a_row_of_many_images_is_committed_as_a_whole_or_not_at_all(tmp_path: Pa
         ].to_pylist()
     ]
     assert ids == [f"000000001-{n}" for n in range(4)]
-
-
-def test_a_shard_that_killed_too_many_workers_has_its_rest_quarantined(tmp_path: Path) -> None:
-    stage = Stage(tmp_path, **{"job.max_attempts": 2})
-    for name in ("a", "b"):
-        grant = stage.link.acquire(name)
-        assert isinstance(grant, Grant)
-        assert grant.shard_id == 0
-        stage.link.coordinator.gone(name, crashed=True)
-        if name == "a":
-            other = stage.link.acquire("x")
-            assert isinstance(other, Grant)
-            assert other.shard_id == 0
-            stage.link.coordinator.gone("x", crashed=False)
-    assert stage.run().error is None
-    assert stage.whole() == (2, 4, 0)
-    assert {row["reason"] for row in quarantine(stage.small.store)} == {"worker_died"}
-    assert {row["row_id"] for row in quarantine(stage.small.store)} == {0, 1, 2, 3}
 
 
 def test_drain_commits_what_is_finished_and_returns_the_leases(tmp_path: Path) -> None:
@@ -420,7 +260,7 @@ def test_the_only_worker_is_found_silent_and_is_not_heard_once_it_is_gone(tmp_pa
     assert (snapshot.silent, snapshot.phases, snapshot.made) == ((), (), 0)
     answer = coordinator.acquire("w2")
     assert isinstance(answer, Grant)
-    assert answer.attempt == 2, "the failure is counted once"
+    assert answer.suspicion == Suspicion(deaths=1), "the failure is counted once"
 
 
 @pytest.mark.parametrize("failed", [False, True])

@@ -19,7 +19,7 @@ def test_a_shard_that_is_revoked_and_then_sealed_does_not_stop_the_feeder(tmp_pa
     state = WorkerState()
     held = hold(prepare_small_job(tmp_path, [{"prompt": "x"}]), state)
     state.revoke([0])
-    state.sealed(held)
+    state.done(held)
     assert state.forget_revoked() == []
     state.dismiss()
     assert state.next_requests(room=1, busy=False) is None, "nothing is held: the work is over"
