@@ -145,9 +145,7 @@ class WorkerActor:
     def run(self) -> WorkerOutcome:
         """Work until nothing is left."""
         config = self._config
-        store = Store(
-            config.output.path, options=config.storage.options, attempts=config.storage.attempts
-        )
+        store = Store.of(config)
         worker = Worker(
             config,
             self._identity,

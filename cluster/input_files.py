@@ -20,7 +20,7 @@ from fsspec.utils import get_protocol
 
 from cluster.plan_file import STAGED_MARK
 from cluster.store import Store
-from conf.errors import ImageMillError, InputChanged, InputError, StoreUnavailable
+from conf.errors import CorruptOutput, ImageMillError, InputChanged, InputError, StoreUnavailable
 from conf.schema import RunConfig
 
 ENDINGS = {
@@ -167,10 +167,8 @@ class InputFiles:
         if self._store is None:
             raise InputError(f"{key} is staged in an output that was not given")
         try:
-            return cast(BinaryIO, self._store.open(key))
-        except StoreUnavailable as error:
-            if self._store.exists(key):
-                raise
+            return self._store.open(key)
+        except CorruptOutput as error:
             raise InputChanged(f"{self._store.path(key)} is gone; it was staged there") from error
 
 

@@ -43,6 +43,7 @@ class Pulse:
         self._state = state
         self._lifetime = lifetime
         self._store = store
+        self._hasty_store = store.with_patience(0)
         self._link = link
         self._worker = worker
         self._heartbeat_s = heartbeat_s
@@ -59,9 +60,10 @@ class Pulse:
                 self._try_persist()
 
     def _try_persist(self) -> None:
-        """A stamp that the store did not take is superseded by the next one."""
+        """A stamp that the store did not take is superseded by the next one; waiting for the store
+        would stop the heart."""
         try:
-            self.persist()
+            persist(self._hasty_store, self.stamp())
         except StoreUnavailable as error:
             log.warning("no stamp was written: %s", error, extra={"event": "stamp_missed"})
 

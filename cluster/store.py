@@ -1,40 +1,47 @@
 """Object storage: keys under one root URL, put-if-absent writes with three told-apart outcomes.
 
-Any fsspec file system. Local folders get an atomic put-if-absent of their own (write, fsync, hard
-link), since fsspec's local exclusive create shows half-written files. The store knows nothing of
-shards or commits.
+Owns keys, patience and the settling of writes whose reply was lost. What one request does is the
+business of ``LocalFiles``, ``S3Objects`` and ``PlainObjects``. The store knows nothing of shards or
+commits.
 """
 
 from __future__ import annotations
 
-import errno
-import os
+import copy
 import random
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import BinaryIO, Self, TypeVar
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
+from fsspec.utils import get_protocol
 
+from cluster.local_files import LocalFiles
+from cluster.plain_objects import PlainObjects
+from cluster.s3_objects import S3Objects
+from cluster.store_access import S3_PROTOCOLS, Access
+from cluster.store_errors import FAILURES, Action, store_failure
 from conf.errors import (
     CommitConflict,
     CommitUnknown,
     ConfigError,
+    CorruptOutput,
     StoreFull,
     StoreRefused,
     StoreUnavailable,
 )
+from conf.schema import RunConfig
+from conf.secrets import without_secrets
 
 T = TypeVar("T")
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM)
-_EXISTS = (errno.EEXIST, errno.EINVAL)
+Objects = LocalFiles | S3Objects | PlainObjects
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
+_DEFAULT = Access()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,30 +55,42 @@ class Entry:
 class Store:
     """Objects below one URL. Safe to use from several threads.
 
-    Invariant: ``put_if_absent`` never changes an existing object; readers never see part of one.
+    Invariant: ``put_if_absent`` never changes an existing object; readers never see part of one,
+    and see at once what others wrote.
     """
 
-    def __init__(
-        self, url: str, *, options: Mapping[str, Any] | None = None, attempts: int = 5
-    ) -> None:
-        try:
-            fs, root = fsspec.core.url_to_fs(url, **dict(options or {}))
-        except (ValueError, ImportError) as error:
-            raise ConfigError(f"cannot use '{url}' as a store: {error}") from error
+    def __init__(self, url: str, access: Access = _DEFAULT) -> None:
         self.url = url
-        self._fs = fs
-        self._root = str(root).rstrip("/")
-        self._attempts = attempts
-        self._local = isinstance(fs, LocalFileSystem)
+        self._access = access
+        self._objects, self._root = open_objects(url, access)
+
+    @classmethod
+    def of(cls, config: RunConfig, *, patience_s: float | None = None) -> Self:
+        """The output's store, with the job's patience or less.
+
+        Raises:
+            ConfigError: it cannot be reached in the way that the configuration says.
+        """
+        access = Access.of(config.storage)
+        if patience_s is not None:
+            access = replace(access, patience_s=min(patience_s, access.patience_s))
+        return cls(config.output.path, access)
+
+    def with_patience(self, patience_s: float) -> Self:
+        """The same store, asked again for so long."""
+        other = copy.copy(self)
+        other._access = replace(self._access, patience_s=patience_s)
+        other._objects, other._root = open_objects(self.url, other._access)
+        return other
 
     def path(self, key: str) -> str:
-        """The key as a path of the file system, for messages and for opening in place."""
+        """The key as a path of the file system, for messages."""
         return f"{self._root}/{key}"
 
     @property
     def local_root(self) -> Path | None:
         """The root folder where the store is a local one."""
-        return Path(self._root) if self._local else None
+        return Path(self._root) if isinstance(self._objects, LocalFiles) else None
 
     def put_if_absent(self, key: str, data: bytes) -> None:
         """Write a new object; writing the same bytes again is no error.
@@ -80,92 +99,64 @@ class Store:
             CommitConflict: the key holds other content; nothing was changed.
             CommitUnknown: the write may have landed, and re-reading did not answer either.
             StoreFull, StoreRefused: it did not land.
-            StoreUnavailable: it was not seen to land within the attempts. On a remote store it may
-                land still: whoever named rows in it must treat it as unknown.
+            StoreUnavailable: it was not seen to land in time. On a remote store it may land still:
+                whoever named rows in it must treat it as unknown.
         """
-        create = self._link_new if self._local else self._create
-        self._retrying(key, lambda: create(key, data))
+        self._retrying("write", key, lambda: self._create(self._objects.create, key, data))
 
     def put(self, key: str, data: bytes) -> None:
         """Write or replace an object that is derived from others (reports, indexes)."""
-        if self._local:
-            self._retrying(key, lambda: self._replace(key, data))
-            return
-        self._retrying(key, lambda: self._fs.pipe_file(self.path(key), data))
+        self._retrying("write", key, lambda: self._objects.replace(self.path(key), data))
 
     def get(self, key: str) -> bytes | None:
         """The object's bytes, or None when there is no such key."""
-
-        def read() -> bytes | None:
-            try:
-                data: bytes = self._fs.cat_file(self.path(key))
-            except (FileNotFoundError, NotADirectoryError):
-                return None
-            return data
-
-        return self._retrying(key, read)
+        return self._retrying("read", key, lambda: self._objects.read(self.path(key)))
 
     def exists(self, key: str) -> bool:
         """Whether the key exists."""
+        return self._retrying("read", key, lambda: self._objects.exists(self.path(key)))
 
-        def look() -> bool:
-            # not isfile(), which takes a store that does not answer for one that has no such key
+    def open(self, key: str) -> BinaryIO:
+        """A seekable binary file for reading the object in place.
+
+        Raises:
+            CorruptOutput: it is missing.
+        """
+        path = self.path(key)
+
+        def patiently(read: Callable[[], bytes]) -> bytes:
+            return self._retrying("read", key, read)
+
+        def open_it() -> BinaryIO:
             try:
-                kind: str = self._fs.info(self.path(key), refresh=True)["type"]
-            except (FileNotFoundError, NotADirectoryError):
-                return False
-            return kind == "file"
+                return self._objects.open(path, patiently)
+            except (FileNotFoundError, NotADirectoryError) as error:
+                raise CorruptOutput(f"{path} is missing") from error
 
-        return self._retrying(key, look)
-
-    def open(self, key: str) -> Any:
-        """A seekable binary file for reading the object in place."""
-        return self._retrying(key, lambda: self._fs.open(self.path(key), "rb"))
+        return self._retrying("read", key, open_it)
 
     def listing(self, prefix: str) -> list[Entry]:
         """The objects directly inside the folder ``prefix`` (of bounded size), sorted by key."""
-
-        def ls() -> list[Entry]:
-            try:
-                items = self._fs.ls(self.path(prefix).rstrip("/"), detail=True, refresh=True)
-            except (FileNotFoundError, NotADirectoryError):
-                return []
-            return [self._entry(item) for item in items if item["type"] == "file"]
-
-        return sorted(self._retrying(prefix, ls), key=lambda entry: entry.key)
+        return self._inside(prefix)[0]
 
     def folders(self, prefix: str) -> list[str]:
         """The names of the folders directly inside ``prefix``, sorted."""
-
-        def ls() -> list[str]:
-            try:
-                items = self._fs.ls(self.path(prefix).rstrip("/"), detail=True, refresh=True)
-            except (FileNotFoundError, NotADirectoryError):
-                return []
-            found = [str(i["name"]) for i in items if i["type"] == "directory"]
-            return [name.rstrip("/").rsplit("/", 1)[-1] for name in found]
-
-        return sorted(self._retrying(prefix, ls))
+        return self._inside(prefix)[1]
 
     def walk(self, prefix: str) -> Iterator[Entry]:
         """All objects below ``prefix``, a folder at a time."""
-        yield from self.listing(prefix)
-        for name in self.folders(prefix):
+        entries, folders = self._inside(prefix)
+        yield from entries
+        for name in folders:
             yield from self.walk(f"{prefix.rstrip('/')}/{name}/".lstrip("/"))
 
     def delete(self, key: str) -> None:
         """Remove an object; a missing one is no error."""
-
-        def remove() -> None:
-            try:
-                self._fs.rm_file(self.path(key))
-            except FileNotFoundError:
-                return
-
-        self._retrying(key, remove)
+        self._retrying("write", key, lambda: self._objects.delete(self.path(key)))
 
     def probe(self) -> None:
-        """Prove, before anything starts, that the store can be written and can put-if-absent.
+        """Prove, before anything starts, that the store can be written and can put-if-absent, large
+        objects too.
 
         Raises:
             StoreRefused: it cannot, and why.
@@ -176,134 +167,113 @@ class Store:
             try:
                 self.put_if_absent(key, b"two")
             except CommitConflict:
+                self._probe_parts(key)
                 return
-            raise StoreRefused(
-                f"{self.url} overwrote an existing object although asked not to: a store without "
-                "put-if-absent cannot promise exactly-once; choose another output.path"
-            )
+            raise self._cannot("")
         except StoreFull as error:
-            raise StoreRefused(f"output.path {self.url} is full: {error}") from error
-        except StoreUnavailable as error:
-            raise StoreRefused(f"cannot write to output.path {self.url}: {error}") from error
+            raise StoreRefused(f"output.path {self._shown} is full: {error}") from error
+        except (StoreUnavailable, CommitUnknown) as error:
+            raise StoreRefused(f"cannot write to output.path {self._shown}: {error}") from error
         finally:
             self._remove_probe(key)
+
+    @property
+    def _shown(self) -> str:
+        return without_secrets(self.url)
+
+    def _probe_parts(self, key: str) -> None:
+        if not isinstance(self._objects, S3Objects):
+            return
+        in_parts = self._objects.create_in_parts
+        try:
+            self._retrying("write", key, lambda: self._create(in_parts, key, b"three"))
+        except CommitConflict:
+            return
+        raise self._cannot("that was uploaded in parts ")
+
+    def _cannot(self, how: str) -> StoreRefused:
+        return StoreRefused(
+            f"{self._shown} overwrote an existing object {how}although asked not to: a store "
+            "without put-if-absent cannot promise exactly-once; choose another output.path"
+        )
 
     def _remove_probe(self, key: str) -> None:
         try:
             self.delete(key)
-        except StoreUnavailable:
+        except (StoreUnavailable, StoreRefused):
             return
 
-    def _entry(self, item: Mapping[str, Any]) -> Entry:
-        name = str(item["name"])
-        relative = name[len(self._root) :] if name.startswith(self._root) else name
-        return Entry(key=relative.lstrip("/"), bytes=int(item["size"] or 0))
+    def _inside(self, prefix: str) -> tuple[list[Entry], list[str]]:
+        folder = self.path(prefix).rstrip("/")
+        found, folders = self._retrying("read", prefix, lambda: self._objects.listing(folder))
+        below = f"{prefix.strip('/')}/".lstrip("/")
+        entries = [Entry(key=f"{below}{name}", bytes=size) for name, size in found]
+        return sorted(entries, key=lambda entry: entry.key), sorted(folders)
 
-    def _retrying(self, key: str, operation: Callable[[], T]) -> T:
-        """Run with exponential pauses and full jitter; only what may pass is tried again."""
-        for attempt in range(1, self._attempts + 1):
-            try:
-                return operation()
-            except OSError as error:
-                mapped = _mapped(error, self.path(key))
-                if not isinstance(mapped, StoreUnavailable) or attempt == self._attempts:
-                    raise mapped from error
-            longest = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**attempt)
-            time.sleep(random.uniform(0, longest))
-        raise AssertionError("unreachable: attempts is at least 1")
-
-    def _link_new(self, key: str, data: bytes) -> None:
-        target = Path(self.path(key))
-        temporary = self._write_temporary(target, data)
-        try:
-            os.link(temporary, target)
-        except FileExistsError:
-            if target.read_bytes() != data:
-                raise CommitConflict(f"{target} exists with other content") from None
-        finally:
-            temporary.unlink(missing_ok=True)
-        _sync_folder(target.parent)
-
-    def _replace(self, key: str, data: bytes) -> None:
-        target = Path(self.path(key))
-        temporary = self._write_temporary(target, data)
-        try:
-            os.replace(temporary, target)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
-        _sync_folder(target.parent)
-
-    def _write_temporary(self, target: Path, data: bytes) -> Path:
-        _make_folder(target.parent)
-        scratch = Path(self._root) / ".tmp"
-        scratch.mkdir(exist_ok=True)
-        temporary = scratch / f"{os.getpid()}-{secrets.token_hex(8)}"
-        try:
-            with temporary.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
-        return temporary
-
-    def _create(self, key: str, data: bytes) -> None:
+    def _create(self, create: Callable[[str, bytes], None], key: str, data: bytes) -> None:
+        """One try of a put-if-absent, settled by what the key holds where the try does not tell."""
         path = self.path(key)
         try:
-            self._fs.pipe_file(path, data, mode="create")
-        except OSError as error:
+            create(path, data)
+        except FAILURES as error:
+            if not self._objects.replies_get_lost and not isinstance(error, FileExistsError):
+                raise
             self._settle(path, data, error)
 
-    def _settle(self, path: str, data: bytes, error: OSError) -> None:
-        """The write failed or the key exists: what the key holds now tells which."""
-        refused = isinstance(error, FileExistsError) or error.errno in _EXISTS
+    def _settle(self, path: str, data: bytes, error: Exception) -> None:
+        taken = isinstance(error, FileExistsError)
+        failure = store_failure(error, "write", path)
+        if not taken and not isinstance(failure, StoreUnavailable):
+            raise failure from error
         try:
-            found = self._fs.cat_file(path)
-        except FileNotFoundError:
-            raise error from None
-        except OSError as unread:
-            if refused:
-                raise CommitConflict(f"{path} exists; its content could not be read") from unread
-            raise CommitUnknown(f"{path}: the write may have landed ({error})") from error
+            found = self._objects.read(path)
+        except FAILURES as unread:
+            raise CommitUnknown(f"{path}: the write may have landed ({failure})") from unread
+        if found is None:
+            raise failure from error
         if found != data:
             raise CommitConflict(f"{path} exists with other content") from error
 
+    def _retrying(self, action: Action, key: str, operation: Callable[[], T]) -> T:
+        """Run with exponential pauses and full jitter; only what may pass is tried again, for the
+        store's patience after the first failure."""
+        deadline_s: float | None = None
+        longest_s = _FIRST_PAUSE_S
+        while True:
+            try:
+                return operation()
+            except FAILURES as error:
+                failure: Exception = store_failure(error, action, self.path(key))
+                failure.__cause__ = error
+            except (StoreUnavailable, CommitUnknown) as error:
+                failure = error
+            now_s = time.monotonic()
+            deadline_s = deadline_s or now_s + self._access.patience_s
+            if not isinstance(failure, StoreUnavailable | CommitUnknown) or now_s >= deadline_s:
+                raise failure
+            time.sleep(min(random.uniform(0, longest_s), max(0.0, deadline_s - now_s)))
+            longest_s = min(_LONGEST_PAUSE_S, longest_s * 2)
 
-def _make_folder(folder: Path) -> None:
-    """Make a folder that outlives a power cut, with those above it."""
-    if folder.is_dir():
-        return
-    if folder.parent != folder:
-        _make_folder(folder.parent)
+
+def open_objects(url: str, access: Access) -> tuple[Objects, str]:
+    """The objects of a URL's file system, and the URL as a path of it.
+
+    Raises:
+        ConfigError: this URL, or this way to reach it, cannot be used.
+    """
+    options = access.file_system_options(url)
+    shown = without_secrets(url)
     try:
-        folder.mkdir(exist_ok=True)
-    except FileExistsError as error:
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from error
-    _sync_folder(folder.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make new names in the folder outlive a power cut, where the file system knows how."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        if error.errno not in _NO_FOLDER_SYNC:
-            raise
-
-
-def _mapped(error: OSError, path: str) -> Exception:
-    """The error of our tree for what the file system raised."""
-    reason = error.strerror or str(error) or type(error).__name__
-    if error.errno in _FULL:
-        return StoreFull(f"cannot write {path}: {reason}")
-    if isinstance(error, PermissionError | NotADirectoryError | IsADirectoryError) or (
-        error.errno in (errno.EROFS, errno.ENAMETOOLONG)
-    ):
-        return StoreRefused(f"cannot write {path}: {reason}; choose another output.path")
-    return StoreUnavailable(f"{path}: {reason}")
+        fs, found = fsspec.core.url_to_fs(url, **options)
+        root = str(found).rstrip("/")
+        if isinstance(fs, LocalFileSystem):
+            return LocalFiles(Path(root)), root
+        if get_protocol(url) in S3_PROTOCOLS:
+            return S3Objects(fs), root
+        return PlainObjects(fs), root
+    except FAILURES as error:
+        raise store_failure(error, "read", shown) from error
+    except (ValueError, TypeError, ImportError) as error:
+        raise ConfigError(
+            f"cannot use '{shown}' as a store: {without_secrets(str(error))}"
+        ) from error

@@ -167,8 +167,17 @@ class JobConfig:
 class StorageConfig:
     """How the store is reached."""
 
-    options: dict[str, Any] = key("options of the fsspec file system of the output")
-    attempts: int = key("tries of a store operation before it counts as unavailable", low=1)
+    endpoint_url: str | None = key(
+        "where an S3 store answers; null: AWS_ENDPOINT_URL, the profile's, or AWS itself"
+    )
+    profile: str | None = key(
+        "profile of ~/.aws to act as; null: environment, AWS_PROFILE, the machine's role"
+    )
+    region: str | None = key("region of the bucket; null: AWS_DEFAULT_REGION or the profile's")
+    patience_s: float = key(
+        "how long a store operation is tried again before the store counts as unavailable", low=0
+    )
+    options: dict[str, Any] = key("options of the fsspec file system; never written to the output")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -280,6 +289,11 @@ def check_together(config: RunConfig) -> RunConfig:
     if config.job.max_quarantined > 1:
         raise ConfigError(
             f"job.max_quarantined is {config.job.max_quarantined}; expected a share from 0 to 1"
+        )
+    if "@" in (config.storage.endpoint_url or ""):
+        raise ConfigError(
+            "storage.endpoint_url carries credentials, which would be written to the output; "
+            "expected http(s)://host:port alone"
         )
     if config.cluster.heartbeat_s * 3 > config.cluster.lease_s:
         raise ConfigError(

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from cluster.input_files import InputFiles
+from cluster.store import Store
+from cluster.store_access import LOOK_S
 from conf.errors import ConfigError, StoreUnavailable
 from conf.schema import RunConfig
 from jobs.figures import duration, plural
 from jobs.measured import rate_key, simulated_seconds
 from jobs.plan import PlannedJob, make_plan
 from jobs.preview import Preview, make_preview
-from jobs.run import check_claimable, model_revision, open_store, prepare
+from jobs.run import check_claimable, model_revision, prepare
 from jobs.unique_ids import check_unique_ids
 from operators.row_defaults import row_defaults
 
@@ -59,7 +61,7 @@ def _plan_lines(config: RunConfig, planned: PlannedJob, revision: str) -> list[s
 def _output_lines(config: RunConfig) -> list[str]:
     """Whether the output could be claimed; it is only looked at."""
     try:
-        check_claimable(open_store(config), config)
+        check_claimable(Store.of(config, patience_s=LOOK_S), config)
     except (ConfigError, StoreUnavailable) as error:
         return [f"{REFUSED}a run would be refused: {error}"]
     return []

@@ -32,8 +32,9 @@ from conf.errors import (
     StoreRefused,
     StoreUnavailable,
 )
+from conf.secrets import without_secrets
 from jobs.control import SignalControl
-from jobs.figures import plural, without_secrets
+from jobs.figures import plural
 from jobs.finish import Finish, finish
 from jobs.measured import remember_rate
 from jobs.progress import ProgressDisplay

@@ -21,7 +21,6 @@ MEND = "mend these rows in the input and run them as a new job"
 """What to do when every quarantined row was rejected at reading."""
 _SIGNIFICANT = 3
 _DOUBLED = re.compile(r"^(.+?): (?=\1(?:\W|$))", re.DOTALL)
-_USER_INFO = re.compile(r"(?<=://)[^/@\s]+@")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,8 +168,3 @@ def named_once(problem: str) -> str:
 def plural(count: int, noun: str) -> str:
     """A count with its noun."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
-
-
-def without_secrets(url: str) -> str:
-    """The URL without a user and password in it."""
-    return _USER_INFO.sub("…@", url)

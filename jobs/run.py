@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, replace
 
 from rich.console import Console
@@ -27,8 +28,9 @@ from cluster.lifetime import utc_now
 from cluster.money import price_of
 from cluster.plan_file import PlanReader, write_plan
 from cluster.store import Store
+from cluster.store_access import LOOK_S
 from cluster.totals import states
-from conf.errors import ConfigError, OutputTaken
+from conf.errors import ConfigError, OutputTaken, StoreRefused, StoreUnavailable
 from conf.schema import RunConfig, check_together
 from jobs.configure import absolute, compose
 from jobs.execute import JobResult, execute, result_of, version
@@ -41,13 +43,6 @@ from operators.row_defaults import row_defaults
 log = logging.getLogger("imagemill")
 CHANGEABLE = ("cluster.", "storage.")
 """Keys that a resumed or retried job may be given anew: where it runs, not what it makes."""
-
-
-def open_store(config: RunConfig) -> Store:
-    """The output's store."""
-    return Store(
-        config.output.path, options=config.storage.options, attempts=config.storage.attempts
-    )
 
 
 def prepare(overrides: Sequence[str]) -> RunConfig:
@@ -86,12 +81,13 @@ def run(overrides: Sequence[str], console: Console | None = None) -> JobResult:
     """
     config = prepare(overrides)
     revision = model_revision(config)
-    store = open_store(config)
-    check_claimable(store, config)
-    store.probe()
-    planned = make_plan(config, store)
-    if config.input.unique_ids:
-        check_unique_ids(config, planned.inputs, store)
+    with _nothing_started():
+        store = Store.of(config, patience_s=LOOK_S)
+        check_claimable(store, config)
+        store.probe()
+        planned = make_plan(config, store)
+        if config.input.unique_ids:
+            check_unique_ids(config, planned.inputs, store)
     for warning in planned.warnings:
         log.warning("%s", warning, extra={"event": "plan_warning"})
     job = JobRecord(
@@ -102,11 +98,13 @@ def run(overrides: Sequence[str], console: Console | None = None) -> JobResult:
         created_at=utc_now(),
     )
 
-    def claim() -> None:
-        write_job(store, job)
-        write_plan(store, planned.inputs, planned.shards)
+    patient = store.with_patience(config.storage.patience_s)
 
-    return execute(job, store, console or Console(stderr=True), claim=claim)
+    def claim() -> None:
+        write_job(patient, job)
+        write_plan(patient, planned.inputs, planned.shards)
+
+    return execute(job, patient, console or Console(stderr=True), claim=claim)
 
 
 def resume(output: str, overrides: Sequence[str] = (), console: Console | None = None) -> JobResult:
@@ -118,6 +116,7 @@ def resume(output: str, overrides: Sequence[str] = (), console: Console | None =
         ModelUnusable: the model is not the one that the job began with.
     """
     job, store = open_job(output, overrides)
+    store = store.with_patience(job.config.storage.patience_s)
     if not (store.exists(layout.PLAN_SHARDS) and store.exists(layout.PLAN_INPUTS)):
         planned = make_plan(job.config, store)
         write_plan(store, planned.inputs, planned.shards)
@@ -141,6 +140,7 @@ def retry(output: str, overrides: Sequence[str] = (), console: Console | None = 
             f"{output} is not finished; first 'imagemill resume {shlex.quote(output)}', then retry"
         )
     _check_same_world(job, store)
+    store = store.with_patience(job.config.storage.patience_s)
     plan = PlanReader(store)
     shards = tuple(
         state.shard_id
@@ -171,20 +171,23 @@ def open_job(output: str, overrides: Sequence[str] = ()) -> tuple[JobRecord, Sto
                 f"{' or '.join(CHANGEABLE)}"
             )
     given = compose(["input.path=given", f"output.path={absolute(output)}", *overrides])
-    store = open_store(given)
-    job = read_job(store)
+    with _nothing_started(), _saying_where_to_look(given):
+        store = Store.of(given, patience_s=LOOK_S)
+        job = read_job(store)
     names = {text.partition("=")[0] for text in overrides}
     changed = {
         item.name: getattr(given.cluster, item.name)
         for item in fields(given.cluster)
         if f"cluster.{item.name}" in names
     }
-    kept = replace(job.config.storage, options=given.storage.options)
+    patience_s = (
+        given.storage.patience_s if "storage.patience_s" in names else job.config.storage.patience_s
+    )
     config = replace(
         job.config,
         output=replace(job.config.output, path=given.output.path),
         cluster=replace(job.config.cluster, **changed),
-        storage=given.storage if "storage.attempts" in names else kept,
+        storage=replace(given.storage, patience_s=patience_s),
     )
     return replace(job, config=check_together(config)), store
 
@@ -212,6 +215,29 @@ def check_claimable(store: Store, config: RunConfig) -> None:
             f"output.path {store.url} is not empty and holds no job "
             f"(found {', '.join(found[:3])}); nothing was changed; choose a new folder"
         )
+
+
+@contextmanager
+def _nothing_started() -> Iterator[None]:
+    """Before a job is claimed, a store that does not answer is a reason not to begin."""
+    try:
+        yield
+    except StoreUnavailable as error:
+        raise StoreRefused(str(error)) from error
+
+
+@contextmanager
+def _saying_where_to_look(given: RunConfig) -> Iterator[None]:
+    """The job's own storage keys cannot help: they lie in the store that is to be opened."""
+    try:
+        yield
+    except StoreRefused as error:
+        if not given.output.path.startswith(("s3:", "s3a:")):
+            raise
+        raise StoreRefused(
+            f"{error}. How to reach the store cannot be read from the job, which lies in it: give "
+            "storage.endpoint_url=… and storage.profile=… again, or set AWS_ENDPOINT_URL and AWS_*"
+        ) from error
 
 
 def _warn_of_company(store: Store) -> None:

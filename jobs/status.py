@@ -20,6 +20,7 @@ from cluster.plan_file import PlanReader
 from cluster.records import RunRecord
 from cluster.store import Store
 from cluster.totals import Bill, Totals, close, fold
+from conf.secrets import without_secrets
 from jobs.figures import (
     MEND,
     SIMULATED,
@@ -28,7 +29,6 @@ from jobs.figures import (
     named_once,
     plural,
     size,
-    without_secrets,
 )
 from jobs.report.survey import survey
 

@@ -8,8 +8,10 @@ from cluster import layout
 from cluster.job_log import JobRecord
 from cluster.plan_file import PlanReader
 from cluster.store import Store
+from cluster.store_access import LOOK_S
 from cluster.totals import Bill, Totals
 from conf.errors import ImageMillError
+from conf.secrets import without_secrets
 from jobs.figures import (
     MEND,
     SIMULATED,
@@ -24,7 +26,6 @@ from jobs.figures import (
     plural,
     share,
     size,
-    without_secrets,
 )
 from jobs.finish import Finish
 from jobs.report.survey import survey
@@ -133,9 +134,7 @@ def _rejected_at_read(job: JobRecord) -> int:
     """Quarantined rows that no retry mends; 0 where the output does not answer."""
     config = job.config
     try:
-        store = Store(
-            config.output.path, options=config.storage.options, attempts=config.storage.attempts
-        )
+        store = Store.of(config, patience_s=LOOK_S)
         return survey(store, PlanReader(store), images=False).rejected_at_read
     except ImageMillError:
         return 0

@@ -29,7 +29,7 @@ _SMALL = {
     "input.shard_rows": 4,
     "cluster.heartbeat_s": 0.05,
     "job.commit_seconds": 0,
-    "storage.attempts": 1,
+    "storage.patience_s": 0,
 }
 
 
@@ -82,7 +82,7 @@ def prepare_small_job(
     """Plan the job and claim its output; nothing is made yet."""
     write_input(tmp_path, rows)
     config = small_config(tmp_path, overrides)
-    store = Store(config.output.path, attempts=config.storage.attempts)
+    store = Store.of(config)
     planned = make_plan(config, store)
     job = JobRecord(
         config=config,

@@ -8,6 +8,7 @@ import shlex
 from cluster.job_log import JobRecord
 from cluster.store import Store
 from cluster.totals import Bill, Totals
+from conf.secrets import without_secrets
 from jobs.figures import (
     figures_of,
     format_money,
@@ -15,7 +16,6 @@ from jobs.figures import (
     model_label,
     money,
     size,
-    without_secrets,
 )
 from jobs.report.rendering import render
 

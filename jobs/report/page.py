@@ -17,6 +17,7 @@ from cluster.money import split
 from cluster.plan_file import PlanReader
 from cluster.store import Store
 from cluster.totals import Bill, Totals
+from conf.secrets import without_secrets
 from jobs.figures import (
     Figures,
     ReportFacts,
@@ -30,7 +31,6 @@ from jobs.figures import (
     number,
     share,
     size,
-    without_secrets,
 )
 from jobs.report.rendering import render
 from jobs.report.samples import Sample, pick_samples

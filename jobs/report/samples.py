@@ -22,7 +22,7 @@ from cluster.records import ObjectRef
 from cluster.shard_log import ShardState, read_shard_state
 from cluster.store import Store
 from cluster.tables import read_parquet
-from conf.errors import StoreUnavailable
+from conf.errors import CorruptOutput, StoreUnavailable
 from jobs.report.survey import top_reasons
 from operators.contact_sheet import thumbnail
 
@@ -170,7 +170,7 @@ def _read_images(store: Store, rows: list[dict[str, Any]]) -> dict[str, bytes]:
     try:
         with store.open(key) as raw:
             return {by_member[name]: data for name, data in read(raw, set(by_member))}
-    except (OSError, StoreUnavailable, tarfile.TarError, pa.ArrowException):
+    except (OSError, CorruptOutput, StoreUnavailable, tarfile.TarError, pa.ArrowException):
         return {}
 
 

@@ -28,6 +28,7 @@ from jobs.figures import ReportFacts
 from jobs.plan import make_plan
 from jobs.report import image_list, write_report
 from tests.small_jobs import SmallJob, small_config, work_on
+from tests.stores import ONCE
 
 FORMATS = ("files", "webdataset", "parquet")
 ROWS = 10
@@ -59,7 +60,7 @@ def run_on(tmp_path: Path, output_format: str, *tables: pa.Table) -> SmallJob:
     for place, table in enumerate(tables):
         pq.write_table(table, tmp_path / "input" / f"{place}.parquet")
     config = small_config(tmp_path, {"output.format": output_format})
-    store = Store(config.output.path, attempts=1)
+    store = Store(config.output.path, ONCE)
     planned = make_plan(config, store)
     job = JobRecord(
         config=config,

@@ -18,6 +18,7 @@ from conf.errors import InputChanged, InputError, RowRejected
 from jobs import staging
 from jobs.plan import check_inputs_unchanged, make_plan
 from operators.request import parse_row
+from tests.stores import ONCE
 
 
 def rows_of(path: Path, **changes: Any) -> list[tuple[dict[str, Any], str | None, dict[str, Any]]]:
@@ -244,7 +245,7 @@ def test_staged_source_may_go_but_not_change(tmp_path: Path) -> None:
 
 def test_staged_part_that_is_gone(tmp_path: Path) -> None:
     path = write(tmp_path / "p.csv", "prompt\na\n")
-    store = Store(str(tmp_path / "out"), attempts=1)
+    store = Store(str(tmp_path / "out"), ONCE)
     config = job_config(path, output=store.url)
     shard = next(make_plan(config, store).shards)
     store.delete(shard.file.removeprefix(STAGED_MARK))

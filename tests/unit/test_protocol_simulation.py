@@ -26,6 +26,7 @@ from conf.errors import (
     LeaseLost,
     StoreUnavailable,
 )
+from tests.stores import ONCE
 
 SCHEDULES = 1500
 ROWS = 5
@@ -96,7 +97,7 @@ class Unreliable(Store):
     """The truth behind a bad network. What it raises is what ``Store`` may raise, no more."""
 
     def __init__(self, world: World, pause: Callable[[], None]) -> None:
-        super().__init__(world.truth.url, attempts=1)
+        super().__init__(world.truth.url, ONCE)
         self._world = world
         self._pause = pause
 
@@ -182,7 +183,7 @@ class Observer:
 
 def run_schedule(seed: int) -> int:
     """Run one schedule to the end; returns how many openings it took."""
-    world = World(random=random.Random(seed), truth=Store("memory://simulation", attempts=1))
+    world = World(random=random.Random(seed), truth=Store("memory://simulation", ONCE))
     fsspec.filesystem("memory").store.clear()
     observer = Observer(truth=world.truth)
     for generation in range(world.random.choice((1, 1, 2))):
@@ -285,7 +286,7 @@ def test_the_simulation_notices_a_protocol_that_forgets_the_fence(
 
 def test_an_opener_without_bad_luck_needs_two_openings() -> None:
     fsspec.filesystem("memory").store.clear()
-    store = Store("memory://simulation", attempts=1)
+    store = Store("memory://simulation", ONCE)
     log = opened(store)
     log.commit(commit_of(log, range(ROWS)))
     log.seal(now=now)

@@ -15,6 +15,7 @@ from cluster.records import opening_from_json, to_json
 from cluster.shard_log import ShardLog, ShardState, read_shard_state
 from cluster.store import Store
 from conf.errors import CommitUnknown, CorruptOutput, LeaseLost, StoreUnavailable
+from tests.stores import ONCE
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -31,7 +32,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 @pytest.fixture
 def store(url: str) -> Store:
-    return Store(url, attempts=1)
+    return Store(url, ONCE)
 
 
 def done(store: Store) -> tuple[set[int], set[int]]:
@@ -66,7 +67,7 @@ def test_of_two_openers_one_wins_and_the_other_learns_that_it_lost(store: Store,
             super().put_if_absent(key, data)
 
     with pytest.raises(LeaseLost, match="shard 0: epoch 1 was opened by another"):
-        opened(Overtaken(url, attempts=1), worker="slow")
+        opened(Overtaken(url, ONCE), worker="slow")
     (entry,) = store.listing(layout.openings(0))
     assert opening_from_json(store.get(entry.key) or b"", entry.key).worker == "fast"
 
@@ -163,7 +164,7 @@ class Forgetful(Store):
 def test_commit_that_landed_but_was_reported_failed_is_not_committed_twice(
     store: Store, url: str
 ) -> None:
-    log = opened(Forgetful(url, attempts=1))
+    log = opened(Forgetful(url, ONCE))
     with pytest.raises(CommitUnknown):
         log.commit(commit_of(log, [0, 1]))
     heir = opened(store)
@@ -183,7 +184,7 @@ def test_a_commit_that_was_not_seen_to_land_may_be_written_again_under_its_numbe
                 raise StoreUnavailable("no answer")
             super().put_if_absent(key, data)
 
-    flaky = Down(url, attempts=1)
+    flaky = Down(url, ONCE)
     log = opened(flaky)
     with pytest.raises(StoreUnavailable):
         log.commit(commit_of(log, [0]))

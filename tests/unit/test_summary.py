@@ -12,6 +12,7 @@ import pytest
 
 from cluster.records import Stamp
 from cluster.tables import to_parquet
+from conf.secrets import without_secrets
 from jobs.figures import (
     ReportFacts,
     active_seconds,
@@ -22,7 +23,6 @@ from jobs.figures import (
     number,
     share,
     size,
-    without_secrets,
 )
 from jobs.finish import Finish
 from jobs.summary import summary_lines

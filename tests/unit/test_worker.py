@@ -25,6 +25,7 @@ from jobs.verify import verify
 from operators.engine import ImageFailure, ImageResult
 from tests.one_worker import ROWS, TINY, Hooked, Stage, quarantine
 from tests.small_jobs import run_small_job, work_on
+from tests.stores import ONCE
 
 PATIENCE_S = 20.0
 
@@ -167,7 +168,7 @@ def test_a_store_that_fills_up_ends_the_worker_and_loses_nothing(tmp_path: Path,
                 raise StoreFull(f"cannot write {key}: No space left on device")
             super().put_if_absent(key, data)
 
-    outcome = stage.run(store=Filling(config.output.path, attempts=1))
+    outcome = stage.run(store=Filling(config.output.path, ONCE))
     assert (outcome.error, outcome.retryable) == ("StoreFull", False)
     assert "No space left on device" in outcome.message
     assert sum(stage.whole()) == 6
@@ -191,7 +192,7 @@ def test_a_lease_lost_at_a_commit_is_given_back_and_nothing_is_doubled(tmp_path:
                 assert heir.state.done()[0] == {0, 1, 2, 3}
             super().put_if_absent(key, data)
 
-    outcome = stage.run(store=Contested(stage.small.config.output.path, attempts=1))
+    outcome = stage.run(store=Contested(stage.small.config.output.path, ONCE))
     assert outcome.error is None
     assert stolen.is_set()
     assert (0, False) in stage.link.returns
@@ -275,7 +276,7 @@ def test_a_shard_that_cannot_be_opened_is_given_back_before_the_worker_fails(
                 raise ValueError("odd") if failed else StoreUnavailable("no answer")
             super().put_if_absent(key, data)
 
-    store = Unopenable(stage.small.config.output.path, attempts=1)
+    store = Unopenable(stage.small.config.output.path, ONCE)
     if failed:
         with pytest.raises(ValueError, match="odd"):
             stage.run(store=store)
@@ -334,7 +335,7 @@ def test_a_first_stamp_that_cannot_be_written_is_an_outcome_and_no_crash(tmp_pat
         def put(self, key: str, data: bytes) -> None:
             raise StoreUnavailable(f"{key}: no answer")
 
-    outcome = stage.run(store=Stampless(stage.small.config.output.path, attempts=1))
+    outcome = stage.run(store=Stampless(stage.small.config.output.path, ONCE))
     assert (outcome.error, outcome.retryable) == ("StoreUnavailable", True)
     assert outcome.message == "workers/w1.json: no answer"
     assert stage.whole() == (0, 0, 4)
@@ -383,7 +384,7 @@ class Congested(Store):
     """Containers are written only once ``open`` is set; ``blocked`` is set by the first to wait."""
 
     def __init__(self, url: str) -> None:
-        super().__init__(url, attempts=1)
+        super().__init__(url, ONCE)
         self.blocked, self.open = threading.Event(), threading.Event()
 
     def put_if_absent(self, key: str, data: bytes) -> None:
