@@ -14,6 +14,7 @@ import tarfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 import pyarrow as pa
@@ -48,19 +49,23 @@ class Verdict:
     problems: tuple[str, ...]
 
 
-def check(bucket: Bucket, wanted: Sequence[Mapping[str, Any]]) -> Verdict:
+def check(
+    bucket: Bucket, wanted: Sequence[Mapping[str, Any]], *, outlived: bool = False
+) -> Verdict:
     """Check a finished output.
 
     Args:
         wanted: the input's rows, in their order: what must be there.
+        outlived: a worker lived on after the manifest, whose cost is less than the ledger's then.
     """
-    return _Check(bucket, wanted).run()
+    return _Check(bucket, wanted, outlived).run()
 
 
 @dataclass(slots=True)
 class _Check:
     bucket: Bucket
     wanted: Sequence[Mapping[str, Any]]
+    outlived: bool
     lost: int = 0
     doubled: int = 0
     problems: list[str] = field(default_factory=list)
@@ -208,14 +213,15 @@ class _Check:
             self.problems.append("the job has no manifest: it is not finished")
             return
         said = json.loads(self.bucket.read(keys[-1]) or b"{}")
-        units, nano = divmod(amount_nano, 10**9)
+        cost_nano = int(Fraction(said.get("cost", 0)) * 10**9)
+        if cost_nano > amount_nano or (cost_nano < amount_nano and not self.outlived):
+            self.problems.append(f"{keys[-1]}: cost is {cost_nano} nano, not {amount_nano}")
         for name, found in (
             ("rows", len(self.wanted)),
             ("committed", len(self.committed)),
             ("quarantined", len(self.quarantined)),
             ("images", len(self.metadata)),
             ("image_bytes", sum(row["bytes"] for row in self.metadata)),
-            ("cost", f"{units}.{nano:09d}"),
         ):
             if said.get(name) != found:
                 self.problems.append(f"{keys[-1]}: {name} is {said.get(name)}, not {found}")

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tests.chaos.checker import Verdict, check
-from tests.chaos.fault import Fault
+from tests.chaos.fault import Fault, Skipped
 from tests.chaos.records import read_records
 from tests.chaos.scene import Scene, make_rows
 from tests.chaos.stage import Stage
@@ -71,12 +71,13 @@ def perform(
         with scene:
             fault.cause(scene)
             scene.bring_to_end()
-            verdict = check(scene.bucket(), scene.rows)
+            verdict = check(scene.bucket(), scene.rows, outlived=scene.outlived)
+            outcome = _judged(outcome, scene, verdict, pictures)
+    except Skipped as reason:
+        scene.story.append(f"skipped: {reason}")
     except Exception as error:  # noqa: BLE001 - one fault's failure is a line of the table
         told = traceback.format_exc() if not isinstance(error, AssertionError) else str(error)
         outcome = replace(outcome, problems=(told,))
-    if verdict is not None:
-        outcome = _judged(outcome, scene, verdict, pictures)
     took_s = time.monotonic() - started_s
     return replace(outcome, ended=", ".join(scene.story), seconds=took_s), verdict
 

@@ -10,21 +10,24 @@ import os
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+from typing import Any, TypeVar
 
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tests.chaos.bucket import S3Bucket, s3_client
+from tests.chaos.bucket import Bucket, FolderBucket, S3Bucket, s3_client
 from tests.chaos.driver import Driver
-from tests.chaos.proxy import STAGE
+from tests.chaos.proxy import STAGE, Proxy
 from tests.chaos.rules import Action, Answer, Asked, Hold, Match, Rule
 from tests.chaos.stage import Stage, environment
 from tests.chaos.traffic import Seen
 from tests.cluster.job_process import wait_until
-from tests.seaweedfs import FULL
+from tests.seaweedfs import FULL, SeaweedFS
 
+T = TypeVar("T")
 BUCKET = "images"
 WAIT_S = 90.0
 SETTINGS = (
@@ -55,7 +58,8 @@ class Scene:
 
     ``story`` tells how each run ended. The job must end with ``wanted_status`` and so many rows
     quarantined; ``same_images``: each image is byte for byte that of an undisturbed run; ``fenced``
-    are keys of commits that landed too late to count.
+    are keys of commits that landed too late to count; ``outlived``: a worker lives on after the
+    manifest was written, so that the ledger comes to more than that.
 
     Args:
         name: also the folder of input and output in the bucket.
@@ -81,10 +85,13 @@ class Scene:
         self.wanted_status = 0
         self.wanted_quarantined = 0
         self.same_images = True
+        self.outlived = False
         self.fenced: list[str] = []
         self.settings = SETTINGS
         self.output = f"s3://{BUCKET}/{name}/out"
         self._drivers: list[Driver] = []
+        self._folder: Path | None = None
+        self._more = ExitStack()
         self._client = s3_client(stage.store.endpoint_url, FULL.access_key, FULL.secret_key)
 
     def __enter__(self) -> Scene:
@@ -98,6 +105,24 @@ class Scene:
         for driver in self._drivers:
             if driver.tree():
                 driver.kill_all()
+        self._more.close()
+
+    def enter(self, context: AbstractContextManager[T]) -> T:
+        """Enter what is to be left with the scene."""
+        return self._more.enter_context(context)
+
+    def move_to(self, store: SeaweedFS, proxy: Proxy) -> None:
+        """Play before another store, with a Ray of its own, since the shared one knows only the
+        shared store."""
+        self.store, self.proxy = store, proxy
+        self._client = s3_client(store.endpoint_url, FULL.access_key, FULL.secret_key)
+        self.put_rows(self.rows)
+        self.own_ray()
+
+    def move_to_folder(self, folder: Path) -> None:
+        """Put the output into a local folder; the input stays in the bucket."""
+        self.output = str(folder)
+        self._folder = folder
 
     # --- what is in the bucket ------------------------------------------------------------------
 
@@ -109,8 +134,10 @@ class Scene:
         key = f"{self.name}/input/prompts.parquet"
         self._client.put_object(Bucket=BUCKET, Key=key, Body=sink.getvalue())
 
-    def bucket(self) -> S3Bucket:
+    def bucket(self) -> Bucket:
         """The output, past the proxy."""
+        if self._folder is not None:
+            return FolderBucket(self._folder)
         return S3Bucket(self._client, BUCKET, f"{self.name}/out")
 
     # --- what the network does ------------------------------------------------------------------
@@ -156,15 +183,15 @@ class Scene:
 
         self.proxy.traffic.await_count(fits, count, f"{method} {key}", WAIT_S)
 
-    def await_refused(self, key: str) -> None:
-        """Wait until a write was refused because its key existed."""
+    def await_status(self, method: str, status: int, count: int = 1, key: str = "out/") -> None:
+        """Wait until so many such requests were answered with this status."""
         wanted = re.compile(f"^{re.escape(self.name)}/{key}")
 
         def fits(seen: Seen) -> bool:
-            refused = seen.method == "PUT" and seen.status == 412
-            return refused and wanted.search(seen.key) is not None
+            same = (seen.method, seen.status) == (method, status)
+            return same and wanted.search(seen.key) is not None
 
-        self.proxy.traffic.await_count(fits, 1, f"a refused PUT {key}", WAIT_S)
+        self.proxy.traffic.await_count(fits, count, f"{method} {key}: {status}", WAIT_S)
 
     def await_unanswered(self, count: int) -> None:
         """Wait until so many requests found no store behind the proxy."""

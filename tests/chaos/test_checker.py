@@ -7,14 +7,14 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.coordinator import Coordinator
+from cluster.coordinator import Snapshot
 from cluster.supervisor import RunEnd
 from jobs.finish import finish
 from tests.chaos.bucket import FolderBucket
@@ -34,8 +34,8 @@ TINY = {"sampling.width": 16, "sampling.height": 16, "sampling.steps": 2, "job.c
 
 def make_output(folder: Path, output_format: str) -> Path:
     small = run_small_job(folder, ROWS, **{**TINY, "output.format": output_format})
-    idle = Coordinator(iter(()), total=0, lease_s=1, max_attempts=1).snapshot()
-    end = RunEnd(finished=True, reason="", snapshot=idle, restarts=0)
+    unread = cast(Snapshot, None)  # a run's end is summed up from the store, not from its snapshot
+    end = RunEnd(finished=True, reason="", snapshot=unread, restarts=0)
     finish(small.store, small.job, small.plan, end=end, wall_s=1.0)
     assert small.store.local_root is not None
     return small.store.local_root
@@ -266,7 +266,7 @@ def empty_the_quarantine(output: Path) -> None:
         (forget_a_worker, "has the lines {}"),
         (list_a_stranger, "metadata.parquet does not list"),
         (remove_manifest, "has no manifest"),
-        (forge_the_manifest, "cost is 0.1"),
+        (forge_the_manifest, "cost is 100000000 nano"),
         (empty_the_quarantine, "lists other rows"),
     ],
 )
@@ -304,3 +304,14 @@ def test_a_row_of_the_input_that_the_plan_forgot_is_lost(output: Path) -> None:
     verdict = check(FolderBucket(output), [*ROWS, {"prompt": "one more"}])
     assert verdict.lost == 1
     assert "the plan has 6 rows; the input has 7" in verdict.problems
+
+
+def test_a_ledger_above_the_manifests_cost_is_right_only_where_a_worker_outlived_it(
+    output: Path,
+) -> None:
+    manifest = first(output, "manifests/*.json")
+    change_record(manifest, lambda record: record.update(cost="0.000000001"))
+    assert any("cost is 1 nano" in problem for problem in checked(output).problems)
+    assert check(FolderBucket(output), ROWS, outlived=True).problems == ()
+    change_record(manifest, lambda record: record.update(cost="1"))
+    assert check(FolderBucket(output), ROWS, outlived=True).problems != ()

@@ -52,7 +52,7 @@ def commits_unknown_and_unreadable(scene: Scene) -> None:
     scene.rule(LoseReply(), "PUT", "out/commits/", times=6)
     for method in ("GET", "HEAD"):
         scene.rule(LoseRequest(), method, "out/commits/", times=30)
-    scene.ends(scene.run(), 0, 3)
+    scene.ends(scene.run("storage.patience_s=2"), 0, 3)
 
 
 @fault

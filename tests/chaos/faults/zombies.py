@@ -65,7 +65,7 @@ def _refused(scene: Scene, barrier: Hold) -> None:
     key = late.key.removeprefix(f"{scene.name}/")
     scene.await_landed("PUT", f"{re.escape(key)}$")
     barrier.forward()
-    scene.await_refused(f"{re.escape(key)}$")
+    scene.await_status("PUT", 412, key=f"{re.escape(key)}$")
     scene.ends(job, 0)
 
 
@@ -88,6 +88,7 @@ def worker_and_driver_frozen_while_another_run_finishes(scene: Scene) -> None:
     """Worker and driver are stopped (SIGSTOP) with a commit on its way; a second run finishes the
     job; then the commit lands and both go on."""
     scene.own_ray()
+    scene.outlived = True
     barrier = scene.hold("PUT", "out/commits/")
     job = scene.run()
     late = barrier.caught()
