@@ -133,10 +133,10 @@ def reply_to_the_manifest_lost(scene: Scene) -> None:
 
 @fault
 def gc_beside_a_running_job(scene: Scene) -> None:
-    """``imagemill gc`` runs while images are uploaded and not yet committed."""
+    """``imagemill gc --delete`` runs while images are uploaded and not yet committed."""
     barrier = scene.hold("PUT", "out/commits/")
     job = scene.run()
     barrier.caught()
-    scene.ends(scene.command("gc", scene.output), 0)
+    scene.ends(scene.command("gc", scene.output, "--delete"), 0)
     barrier.forward()
     scene.ends(job, 0)
