@@ -4,6 +4,7 @@ survived."""
 from __future__ import annotations
 
 import argparse
+import logging
 import signal
 import sys
 import time
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for item in chosen:
             print(f"{item.name:<44} {item.sentence}")
         return 0
+    logging.getLogger("ray").setLevel(logging.ERROR)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     bad = 0
     for number in range(asked.repeat):

@@ -54,8 +54,9 @@ def test_an_image_that_is_lost_makes_the_matrix_fail(shared: Stage) -> None:
     assert any("it is missing" in problem for problem in outcome.problems)
 
 
-def test_there_are_at_least_25_faults_and_each_says_what_it_does_in_the_docs() -> None:
+def test_there_are_at_least_25_faults_and_the_docs_tell_of_each() -> None:
     assert len(FAULTS) >= 25
-    told = (Path(__file__).parents[2] / "docs/reliability.md").read_text()
-    assert [name for name in FAULTS if f"`{name}`" not in told] == []
     assert len({fault.sentence for fault in FAULTS.values()}) == len(FAULTS)
+    told = (Path(__file__).parents[2] / "docs/reliability.md").read_text()
+    lines = [f"| `{fault.name}` | {fault.sentence} |" for fault in FAULTS.values()]
+    assert [line for line in lines if line not in told] == []

@@ -23,15 +23,6 @@ def burst_of_503_slow_down(scene: Scene) -> None:
 
 
 @fault
-def store_refuses_all_writes_for_a_while(scene: Scene) -> None:
-    """After the first commit, every write is answered 503 until sixty were."""
-    job = scene.run()
-    scene.await_landed("PUT", "out/commits/")
-    scene.rule(Answer(status=503, code="SlowDown"), "PUT", "out/", times=60)
-    scene.ends(job, 0, 3)
-
-
-@fault
 def connections_reset(scene: Scene) -> None:
     """A fifth of all requests never arrives: the connection is reset."""
     scene.rule(LoseRequest(), "*", "out/", share=0.2)

@@ -67,19 +67,7 @@ def driver_killed_and_its_manifest_lands(scene: Scene) -> None:
 
 
 @fault
-def whole_cluster_killed(scene: Scene) -> None:
-    """``kill -9`` of everything at once: driver, Ray, coordinator, both workers."""
-    scene.own_ray()
-    barrier = scene.hold("PUT", "out/commits/")
-    job = scene.run("cluster.workers=2")
-    barrier.caught()
-    job.kill_all()
-    barrier.drop()
-    scene.killed("cluster")
-
-
-@fault
-def whole_cluster_killed_again_and_again(scene: Scene) -> None:
+def whole_cluster_killed_twice(scene: Scene) -> None:
     """The whole cluster is killed at its first commit, resumed, and killed at its next seal."""
     scene.own_ray()
     for key, body in (("out/commits/", ""), ("out/leases/", '"sealed":true')):
@@ -118,16 +106,11 @@ def two_drivers_at_once(scene: Scene) -> None:
 
 
 @fault
-def reply_to_the_claim_lost(scene: Scene) -> None:
-    """The replies to job.json, plan and run record are lost: they landed, nobody said so."""
-    scene.rule(LoseReply(), "PUT", "out/(?:job.json|plan/|runs/)", times=8)
-    scene.ends(scene.run(), 0)
-
-
-@fault
-def reply_to_the_manifest_lost(scene: Scene) -> None:
-    """The replies to the manifest are lost: it landed, nobody said so."""
-    scene.rule(LoseReply(), "PUT", "out/manifests/", times=6)
+def replies_to_claim_and_manifest_lost(scene: Scene) -> None:
+    """The replies to job.json, plan, run record and manifest are lost: they landed, nobody said
+    so."""
+    for key in ("job.json", "plan/", "runs/", "manifests/"):
+        scene.rule(LoseReply(), "PUT", f"out/{key}", times=3)
     scene.ends(scene.run(), 0)
 
 

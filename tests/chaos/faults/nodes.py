@@ -12,7 +12,7 @@ from tests.chaos.stage import cluster, environment
 from tests.cluster.many_nodes import ManyNodes
 
 NOTICE_S = 10
-_SLOW = ("engine.simulated_speed=0.1", f"cluster.preemption_notice_s={NOTICE_S}")
+_SLOW = ("engine.simulated_speed=0.2", f"cluster.preemption_notice_s={NOTICE_S}")
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from tests.chaos.driver import Driver
 from tests.chaos.fault import fault
 from tests.chaos.scene import Scene
 
-_SLOW = "engine.simulated_speed=0.1"
+_SLOW = "engine.simulated_speed=0.2"
 
 
 def started(scene: Scene, *more: str) -> Driver:
@@ -32,14 +32,6 @@ def ctrl_c_twice(scene: Scene) -> None:
     job = started(scene)
     job.send(signal.SIGINT)
     job.send(signal.SIGINT)
-    scene.ends(job, 3)
-
-
-@fault
-def sigterm_of_the_driver(scene: Scene) -> None:
-    """SIGTERM of the driver, as a batch system sends it: the same as Ctrl-C."""
-    job = started(scene)
-    job.send(signal.SIGTERM)
     scene.ends(job, 3)
 
 

@@ -71,12 +71,6 @@ def worker_killed_while_uploading(scene: Scene) -> None:
 
 
 @fault
-def worker_killed_and_its_upload_lands(scene: Scene) -> None:
-    """A worker is killed while an image is on its way; the image arrives after its death."""
-    kill_while(scene, scene.hold("PUT", "out/images/"), lands=True)
-
-
-@fault
 def worker_killed_before_its_commit(scene: Scene) -> None:
     """A worker is killed between upload and commit: its commit never arrives."""
     kill_while(scene, scene.hold("PUT", "out/commits/"), lands=False)
