@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
+from botocore.exceptions import ClientError
 
 from tests.chaos.bucket import Bucket, FolderBucket, S3Bucket, s3_client
 from tests.chaos.driver import Driver
@@ -133,6 +134,14 @@ class Scene:
         pq.write_table(pa.Table.from_pylist([dict(row) for row in rows]), sink)
         key = f"{self.name}/input/prompts.parquet"
         self._client.put_object(Bucket=BUCKET, Key=key, Body=sink.getvalue())
+
+    def takes_writes(self) -> bool:
+        """Whether the store, past the proxy, has room for an object."""
+        try:
+            self._client.put_object(Bucket=BUCKET, Key=f"{self.name}/room", Body=bytes(1000))
+        except ClientError:
+            return False
+        return True
 
     def bucket(self) -> Bucket:
         """The output, past the proxy."""

@@ -98,6 +98,7 @@ def two_drivers_at_once(scene: Scene) -> None:
     barrier = scene.hold("PUT", "out/commits/")
     job = scene.run()
     barrier.caught()
+    scene.outlived = True
     second = scene.resume()
     scene.story.append("both at work")
     scene.ends(second, 0, 2, 3)

@@ -89,6 +89,7 @@ def disk_full_under_the_store(scene: Scene) -> None:
     scene.story.append("disk full")
     scene.ends(job, 3)
     ballast.unlink()
+    wait_until(scene.takes_writes, "the store takes writes again", WAIT_S)
 
 
 @fault
