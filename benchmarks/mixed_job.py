@@ -79,7 +79,7 @@ def disturbed(source: Path, output: Path, rows: int) -> None:
     """Kill a worker, then the driver; go on with two workers."""
 
     def committed() -> int:
-        return len(list(output.glob("commits/*/*.json")))
+        return len(list(output.glob("commits/*/*/*.json")))
 
     job = start("run", f"input.path={source}", f"output.path={output}", "job.commit_seconds=5")
     wait_for(lambda: committed() >= 2, "the first commits")

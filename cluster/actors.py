@@ -10,22 +10,25 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayError
 
+from cluster.backlog import backlog
+from cluster.checkpointer import Checkpointer
 from cluster.coordinator import (
     BeatReply,
     Coordinator,
     CoordinatorLink,
-    Counts,
     Snapshot,
     WorkerProgress,
 )
 from cluster.leases import Dismiss, Grant, Wait
 from cluster.plan_file import PlanReader
 from cluster.records import Ranges
+from cluster.sealed_shard import SealedShard
+from cluster.settled import Settled
 from cluster.store import Store
 from cluster.suspicion import Trial
 from cluster.worker import Identity, Worker, WorkerOutcome, begin_lifetime
 from conf.errors import CoordinatorLost, ModelUnusable
-from conf.schema import parse_config
+from conf.schema import RunConfig, parse_config
 from operators.engine import Engine
 from operators.engines import load_engine
 
@@ -33,17 +36,26 @@ _ANSWER_S = 60.0
 
 
 class CoordinatorActor:
-    """See ``cluster.coordinator.Coordinator``; ``shards`` None means all of them."""
+    """See ``cluster.coordinator.Coordinator``; ``shards`` None means all of them. What the newest
+    checkpoint settles is not handed out, and what is sealed from now on goes into the next ones."""
 
-    def __init__(self, *, total: int, shards: Sequence[int] | None, lease_s: float) -> None:
-        ids = range(total) if shards is None else shards
-        self._coordinator = Coordinator(iter(ids), total=len(ids), lease_s=lease_s)
+    def __init__(
+        self, config: Mapping[str, Any], *, total: int, shards: Sequence[int] | None, lease_s: float
+    ) -> None:
+        parsed = parse_config(config)
+        store = Store.of(parsed)
+        left = backlog(Settled.of(store), total=total, shards=shards)
+        self._coordinator = Coordinator(
+            left.pending, total=left.total, sealed=left.sealed, counts=left.counts, lease_s=lease_s
+        )
+        self._checkpointer = Checkpointer(store, every_s=parsed.cluster.checkpoint_s)
 
     def acquire(self, worker: str) -> Grant | Wait | Dismiss:
         return self._coordinator.acquire(worker)
 
-    def sealed(self, worker: str, shard_id: int, counts: Counts) -> None:
-        self._coordinator.sealed(worker, shard_id, counts)
+    def sealed(self, worker: str, seal: SealedShard) -> None:
+        self._coordinator.sealed(worker, seal)
+        self._checkpointer.add(seal)
 
     def trying(self, worker: str, shard_id: int, trial: Trial) -> None:
         self._coordinator.trying(worker, shard_id, trial)
@@ -65,6 +77,10 @@ class CoordinatorActor:
 
     def snapshot(self) -> Snapshot:
         return self._coordinator.snapshot()
+
+    def close(self) -> None:
+        """Write the last checkpoint of the run."""
+        self._checkpointer.close()
 
 
 def answer_of(reference: Any) -> Any:
@@ -93,8 +109,8 @@ class RayLink:
         answer: Grant | Wait | Dismiss = answer_of(self._coordinator.acquire.remote(worker))
         return answer
 
-    def sealed(self, worker: str, shard_id: int, counts: Counts) -> None:
-        answer_of(self._coordinator.sealed.remote(worker, shard_id, counts))
+    def sealed(self, worker: str, seal: SealedShard) -> None:
+        answer_of(self._coordinator.sealed.remote(worker, seal))
 
     def trying(self, worker: str, shard_id: int, trial: Trial) -> None:
         answer_of(self._coordinator.trying.remote(worker, shard_id, trial))

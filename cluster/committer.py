@@ -10,7 +10,9 @@ from cluster.coordinator import CoordinatorLink
 from cluster.held_shard import HeldShard
 from cluster.lifetime import utc_now
 from cluster.records import Stamp
+from cluster.shard_log import ShardState
 from cluster.shard_work import Batch
+from cluster.totals import sealed_shard
 from cluster.worker_state import WorkerState
 from conf.errors import CommitUnknown, CoordinatorLost, LeaseLost
 from conf.schema import JobConfig
@@ -58,14 +60,14 @@ class Committer:
             held.committed_at_s = time.monotonic()
             self._state.begin_commit(len(batch.images))
         try:
-            self._commit(held, batch, last=last)
+            sealed = self._commit(held, batch, last=last)
         except (LeaseLost, CommitUnknown):
             self._state.revoke_hold(held)
             return
         finally:
             self._state.end_commit(len(batch.images))
         if last:
-            self._done(held)
+            self._done(held, sealed)
 
     def _await_due(self) -> HeldShard | None:
         """The shard to serve next; None when leaving and none is left."""
@@ -99,21 +101,21 @@ class Committer:
             return 0.0
         return held.committed_at_s + self._job.commit_seconds - now_s
 
-    def _commit(self, held: HeldShard, batch: Batch, *, last: bool) -> None:
+    def _commit(self, held: HeldShard, batch: Batch, *, last: bool) -> ShardState | None:
+        """Commit the batch; with the ``last`` one seal the shard and return what it holds."""
         if batch.rows or batch.rejected:
             commit = self._writer.write(held.log, held.work, held.rows, batch, self._stamp())
             held.add(commit)
-        if last and held.whole:
-            held.log.seal(now=utc_now)
+        return held.log.seal(now=utc_now) if last and held.whole else None
 
-    def _done(self, held: HeldShard) -> None:
+    def _done(self, held: HeldShard, sealed: ShardState | None) -> None:
         """The shard is sealed, or of a suspect one the rows of the trial are done."""
         self._state.done(held)
         if self._state.coordinator_lost:
             return
         try:
-            if held.whole:
-                self._link.sealed(self._worker, held.shard_id, held.counts)
+            if sealed is not None:
+                self._link.sealed(self._worker, sealed_shard(sealed))
             else:
                 self._link.survived(self._worker, held.shard_id)
         except CoordinatorLost as error:

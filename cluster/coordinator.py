@@ -30,6 +30,7 @@ from cluster.leases import (
     Wait,
 )
 from cluster.records import Ranges
+from cluster.sealed_shard import SealedShard
 from cluster.suspicion import Trial
 
 
@@ -97,7 +98,7 @@ class CoordinatorLink(Protocol):
 
     def acquire(self, worker: str) -> Grant | Wait | Dismiss: ...
 
-    def sealed(self, worker: str, shard_id: int, counts: Counts) -> None: ...
+    def sealed(self, worker: str, seal: SealedShard) -> None: ...
 
     def trying(self, worker: str, shard_id: int, trial: Trial) -> None: ...
 
@@ -111,7 +112,12 @@ class CoordinatorLink(Protocol):
 
 
 class Coordinator:
-    """Safe to call from several threads. See ``CoordinatorLink`` for what workers call."""
+    """Safe to call from several threads. See ``CoordinatorLink`` for what workers call.
+
+    Args:
+        shards, total, sealed: see ``LeaseBoard``.
+        counts: what the shards hold that are sealed from the start.
+    """
 
     def __init__(
         self,
@@ -119,16 +125,18 @@ class Coordinator:
         *,
         total: int,
         lease_s: float,
+        sealed: int = 0,
+        counts: Counts = Counts(),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._board = LeaseBoard(shards, total=total, lease_s=lease_s)
+        self._board = LeaseBoard(shards, total=total, lease_s=lease_s, sealed=sealed)
         self._clock = clock
         self._lock = threading.Lock()
         self._revoked: dict[str, list[int]] = {}
         self._progress: dict[str, WorkerProgress] = {}
         self._gone: set[str] = set()
         self._past = (0, 0, 0, 0)
-        self._sealed_counts = Counts()
+        self._sealed_counts = counts
         self._draining = False
 
     def acquire(self, worker: str) -> Grant | Wait | Dismiss:
@@ -146,13 +154,18 @@ class Coordinator:
         assert isinstance(answer, Grant | Wait | Dismiss)
         return answer
 
-    def sealed(self, worker: str, shard_id: int, counts: Counts) -> None:
-        """A shard is sealed and holds ``counts``."""
+    def sealed(self, worker: str, seal: SealedShard) -> None:
+        """A shard is surely sealed, by this worker or before."""
         with self._lock:
             before = self._board.sealed
-            self._board.handle(Sealed(worker=worker, shard_id=shard_id))
+            self._board.handle(Sealed(worker=worker, shard_id=seal.shard_id))
             if self._board.sealed > before:
-                self._sealed_counts += counts
+                self._sealed_counts += Counts(
+                    rows=seal.committed,
+                    quarantined=seal.quarantined,
+                    images=seal.images,
+                    amount_nano=sum(share.used_amount for share in seal.shares),
+                )
 
     def trying(self, worker: str, shard_id: int, trial: Trial) -> None:
         """The worker begins with these rows of a suspect shard."""

@@ -11,6 +11,7 @@ from cluster.records import Shard
 from cluster.shard_log import ShardState
 from cluster.store import Store
 from cluster.suspicion import Suspicion
+from cluster.totals import sealed_shard
 from cluster.worker_state import WorkerState
 from conf.errors import LeaseLost, RowRejected
 from conf.schema import RunConfig
@@ -93,7 +94,7 @@ class Feeder:
             self._state.release(shard_id)
             return None
         if isinstance(opened, ShardState):
-            self._link.sealed(self._worker, shard_id, counts_of(opened))
+            self._link.sealed(self._worker, sealed_shard(opened))
             self._state.release(shard_id)
             return None
         opened.counts = counts_of(opened.log.state)

@@ -16,6 +16,10 @@ PLAN_STAGED = "plan/staged"
 MANIFEST = "manifest.json"
 WORKER_LEDGER = "ledger/workers.parquet"
 """The lines of the workers' lifetimes: derived from their stamps, rebuilt at will."""
+LEASES = "leases/"
+GROUP_SHARDS = 1000
+"""Shards whose opening and commit records share a folder of the first level."""
+CHECKPOINTS = "checkpoints/"
 WORKERS = "workers/"
 """Folder of the workers' newest stamps."""
 REPORT = "report.html"
@@ -32,9 +36,19 @@ def shard_name(shard_id: int) -> str:
     return f"{shard_id:08d}"
 
 
+def group_of(shard_id: int) -> int:
+    """The group of the shard; records lie in a folder a group, so that no folder grows large."""
+    return shard_id // GROUP_SHARDS
+
+
+def group_name(group: int) -> str:
+    """The group in keys: the first digits of its shards' names."""
+    return f"{group:05d}"
+
+
 def openings(shard_id: int) -> str:
     """Folder of a shard's opening records."""
-    return f"leases/{shard_name(shard_id)}/"
+    return f"{LEASES}{group_name(group_of(shard_id))}/{shard_name(shard_id)}/"
 
 
 def opening(shard_id: int, epoch: int) -> str:
@@ -44,7 +58,7 @@ def opening(shard_id: int, epoch: int) -> str:
 
 def commits(shard_id: int) -> str:
     """Folder of a shard's commit records."""
-    return f"commits/{shard_name(shard_id)}/"
+    return f"commits/{group_name(group_of(shard_id))}/{shard_name(shard_id)}/"
 
 
 def commit(shard_id: int, epoch: int, seq: int) -> str:
@@ -96,6 +110,11 @@ def cancel(number: int) -> str:
 def retry(generation: int) -> str:
     """Key of a retry record."""
     return f"retries/{generation:06d}.json"
+
+
+def checkpoint(number: int) -> str:
+    """Key of a checkpoint."""
+    return f"{CHECKPOINTS}{number:06d}.parquet"
 
 
 def manifest(generation: int) -> str:

@@ -142,22 +142,25 @@ class LeaseBoard:
 
     Args:
         shards: the ids to work on, each once, lazily.
-        total: how many ids the iterator yields.
+        total: how many ids there are, with those that are sealed already.
+        sealed: how many of them are sealed from the start; the iterator does not yield these.
         lease_s: a worker silent for so long loses its shards.
     """
 
-    def __init__(self, shards: Iterator[int], *, total: int, lease_s: float) -> None:
+    def __init__(
+        self, shards: Iterator[int], *, total: int, lease_s: float, sealed: int = 0
+    ) -> None:
         self._fresh = shards
-        self._exhausted = total == 0
+        self._exhausted = total == sealed
         self._again: deque[int] = deque()
         self._suspects: deque[int] = deque()
         self._suspicions: dict[int, Suspicion] = {}
         self._holds: dict[str, _Hold] = {}
         self._lease_s = lease_s
         self._draining = False
-        self._drawn = 0
+        self._drawn = sealed
         self.total = total
-        self.sealed = 0
+        self.sealed = sealed
 
     @property
     def finished(self) -> bool:

@@ -118,7 +118,7 @@ class ShardLog:
     def __init__(self, store: Store, *, state: ShardState, opening: Opening) -> None:
         self._store = store
         self._opening = opening
-        self._own: list[str] = []
+        self._own: list[CountedCommit] = []
         self.state = state
         self._seq = 0
 
@@ -195,29 +195,37 @@ class ShardLog:
             self._store.put_if_absent(key, to_json(commit))
         except CommitConflict as error:
             raise LeaseLost(f"{key} was written by somebody else") from error
-        self._own.append(key)
+        self._own.append(CountedCommit(key=key, commit=commit, quarantine=True))
         self._seq += 1
 
-    def seal(self, *, now: Callable[[], str]) -> None:
+    def seal(self, *, now: Callable[[], str]) -> ShardState:
         """Close the shard: one more opening record that lists everything and starts no work.
+
+        Returns what counts from now on: the state that any reader finds.
 
         Raises:
             LeaseLost: another epoch was opened meanwhile; this one's late commits do not count.
         """
-        own = tuple(Accepted(key=key, quarantine=True) for key in self._own)
-        _put_opening(
-            self._store,
-            Opening(
-                shard_id=self._opening.shard_id,
-                epoch=self.epoch + 1,
-                attempt=self._opening.attempt,
-                worker=self._opening.worker,
-                nonce=secrets.token_hex(8),
-                opened_at=now(),
-                accepted=self._opening.accepted + own,
-                sealed=True,
-                generation=self._opening.generation,
-            ),
+        own = tuple(Accepted(key=item.key, quarantine=True) for item in self._own)
+        seal = Opening(
+            shard_id=self._opening.shard_id,
+            epoch=self.epoch + 1,
+            attempt=self._opening.attempt,
+            worker=self._opening.worker,
+            nonce=secrets.token_hex(8),
+            opened_at=now(),
+            accepted=self._opening.accepted + own,
+            sealed=True,
+            generation=self._opening.generation,
+        )
+        _put_opening(self._store, seal)
+        return ShardState(
+            shard_id=seal.shard_id,
+            epoch=seal.epoch,
+            attempt=seal.attempt,
+            sealed=True,
+            generation=seal.generation,
+            commits=(*self.state.commits, *self._own),
         )
 
 

@@ -1,18 +1,25 @@
-"""What an output holds: a streaming fold over all shards' records and all workers' stamps.
+"""What an output holds: a streaming fold over its checkpoint, the records of the shards that are
+not in it, and all workers' stamps.
 
 Reads only the store; memory grows with the workers, not with the rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import groupby, islice
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from cluster import layout
 from cluster.money import LedgerLine, Price, bill, close_worker
 from cluster.plan_file import PlanReader
 from cluster.records import Commit, Stamp, count_of, stamp_from_json
+from cluster.sealed_shard import SealedShard, WorkerShare
+from cluster.settled import Settled
 from cluster.shard_log import ShardState, read_shard_state
 from cluster.store import Store
 
@@ -64,6 +71,42 @@ class Totals:
         use.used_amount += commit.amount_nano
         use.see(commit.stamp)
 
+    def add_settled(self, table: pa.Table) -> None:
+        """Count rows of a checkpoint; their workers' stamps are not in them."""
+        self.sealed += table.num_rows
+        self.attempts = max(self.attempts, pc.max(table["attempt"]).as_py() or 0)
+        for name in ("committed", "quarantined", "images", "image_bytes"):
+            total = pc.sum(table[name]).as_py() or 0
+            setattr(self, name, getattr(self, name) + total)
+        shares = pa.Table.from_struct_array(pc.list_flatten(table["shares"]))
+        sums = shares.group_by("worker").aggregate([("used_ns", "sum"), ("used_amount", "sum")])
+        for row in sums.to_pylist():
+            use = self.workers.setdefault(row["worker"], WorkerUse())
+            use.used_ns += row["used_ns_sum"]
+            use.used_amount += row["used_amount_sum"]
+
+
+def sealed_shard(state: ShardState) -> SealedShard:
+    """What a sealed shard's counted commits sum up to."""
+    totals = Totals()
+    for commit, quarantine in counted(state):
+        totals.add_commit(commit, quarantine=quarantine)
+    return SealedShard(
+        shard_id=state.shard_id,
+        generation=state.generation,
+        epoch=state.epoch,
+        attempt=state.attempt,
+        committed=totals.committed,
+        quarantined=totals.quarantined,
+        images=totals.images,
+        image_bytes=totals.image_bytes,
+        shares=tuple(
+            WorkerShare(used_ns=use.used_ns, used_amount=use.used_amount, stamp=use.stamp)
+            for use in totals.workers.values()
+            if use.stamp is not None
+        ),
+    )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bill:
@@ -75,12 +118,39 @@ class Bill:
     total_amount: int
 
 
-def states(store: Store, plan: PlanReader) -> Iterator[ShardState]:
-    """Every shard's state in plan order, read ahead in threads."""
+def states(
+    store: Store, plan: PlanReader, among: Iterable[int] | None = None
+) -> Iterator[ShardState]:
+    """The states of the shards that were ever opened, in plan order, read ahead in threads.
+
+    Args:
+        among: only these ids, ascending; None means all of the plan.
+    """
+    opened = _opened(store, range(plan.shards) if among is None else among)
     with ThreadPoolExecutor(_THREADS, "fold") as pool:
-        for first in range(0, plan.shards, _READ_AHEAD):
-            chunk = range(first, min(first + _READ_AHEAD, plan.shards))
+        while chunk := list(islice(opened, _READ_AHEAD)):
             yield from pool.map(lambda shard_id: read_shard_state(store, shard_id), chunk)
+
+
+def _opened(store: Store, shard_ids: Iterable[int]) -> Iterator[int]:
+    """Those that have a folder of opening records: one listing of groups, and one of each group
+    that holds any of the ids."""
+    groups = set(store.folders(layout.LEASES))
+    wanted = (
+        (name, list(ids))
+        for group, ids in groupby(shard_ids, layout.group_of)
+        if (name := layout.group_name(group)) in groups
+    )
+
+    def listed(group: tuple[str, list[int]]) -> list[int]:
+        name, ids = group
+        found = set(store.folders(f"{layout.LEASES}{name}/"))
+        return [shard_id for shard_id in ids if layout.shard_name(shard_id) in found]
+
+    with ThreadPoolExecutor(_THREADS, "groups") as pool:
+        while chunk := list(islice(wanted, _THREADS)):
+            for ids in pool.map(listed, chunk):
+                yield from ids
 
 
 def counted(state: ShardState) -> Iterator[tuple[Commit, bool]]:
@@ -90,9 +160,14 @@ def counted(state: ShardState) -> Iterator[tuple[Commit, bool]]:
 
 
 def fold(store: Store, plan: PlanReader) -> Totals:
-    """Sum up an output."""
+    """Sum up an output. Records are read only of shards that its checkpoint does not settle."""
     totals = Totals(rows=plan.rows, shards=plan.shards)
-    for state in states(store, plan):
+    settled = Settled.of(store)
+    for table in settled.tables():
+        totals.add_settled(table)
+    for stamp in settled.stamps:
+        totals.workers.setdefault(stamp.worker, WorkerUse()).see(stamp)
+    for state in states(store, plan, settled.missing(range(plan.shards))):
         totals.sealed += state.sealed
         totals.attempts = max(totals.attempts, state.attempt)
         for commit, quarantine in counted(state):
@@ -103,11 +178,12 @@ def fold(store: Store, plan: PlanReader) -> Totals:
 
 def add_stamps(store: Store, totals: Totals) -> None:
     """Let the workers' own stamps extend what their commits told of their lifetimes."""
-    for entry in store.listing(layout.WORKERS):
-        data = store.get(entry.key)
-        if data is not None:
-            stamp = stamp_from_json(data, entry.key)
-            totals.workers.setdefault(stamp.worker, WorkerUse()).see(stamp)
+    keys = [entry.key for entry in store.listing(layout.WORKERS)]
+    with ThreadPoolExecutor(_THREADS, "stamps") as pool:
+        for key, data in zip(keys, pool.map(store.get, keys), strict=True):
+            if data is not None:
+                stamp = stamp_from_json(data, key)
+                totals.workers.setdefault(stamp.worker, WorkerUse()).see(stamp)
 
 
 def worker_lines(totals: Totals, price: Price) -> list[LedgerLine]:

@@ -140,6 +140,10 @@ class ClusterConfig:
     heartbeat_s: float = key("how often a worker reports", low=0.05)
     io_threads: int = key("threads of a worker that encode and upload images", low=1)
     start_timeout_s: float = key("how long to wait for the workers' resources", low=1)
+    checkpoint_s: float = key(
+        "how often sealed shards are written down together, so that resuming need not look at each",
+        low=0.05,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

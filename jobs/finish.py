@@ -11,6 +11,7 @@ from cluster.job_log import JobRecord, generation, is_finished
 from cluster.lifetime import utc_now
 from cluster.money import as_decimal, price_of
 from cluster.plan_file import InputFile, PlanReader
+from cluster.settled import Settled
 from cluster.store import Store
 from cluster.supervisor import RunEnd
 from cluster.tables import ledger_table, to_parquet
@@ -56,7 +57,7 @@ def finish(
     if done and end is not None:
         _write_manifest(store, job, number, totals, closing)
         if totals.attempts > 1 or totals.quarantined:
-            _sweep(store)
+            _sweep(store, plan)
     broken = tuple(item for item in plan.inputs() if item.problem)
     facts = ReportFacts(
         wall_s=wall_s,
@@ -98,10 +99,11 @@ def _write_derived(
         return ()
 
 
-def _sweep(store: Store) -> None:
+def _sweep(store: Store, plan: PlanReader) -> None:
     """Remove what fenced attempts left, so that globbing the folders reads just what counts."""
     try:
-        collect(store, dry_run=False)
+        among = Settled.of(store).maybe_littered(range(plan.shards))
+        collect(store, dry_run=False, among=among)
     except (CorruptOutput, StoreUnavailable) as error:
         log.warning("leftovers stay: %s", error, extra={"event": "sweep_stopped"})
 

@@ -51,16 +51,20 @@ class _Place:
     bytes: int | None
 
 
-def collect(store: Store, *, dry_run: bool) -> Collected:
+def collect(store: Store, *, dry_run: bool, among: Iterable[int] | None = None) -> Collected:
     """Remove what no commit counts; safe beside a running job.
+
+    Args:
+        among: look only into these shards, ascending; None: into all.
 
     Raises:
         CorruptOutput: a record or a table that counts cannot be read, so that nobody can tell what
             its shard still needs; nothing of that shard was removed.
     """
     removed = removed_bytes = kept = 0
+    found = _places(store) if among is None else _of_shards(_places(store), iter(among))
     with ThreadPoolExecutor(_THREADS, "gc") as pool:
-        for shard_id, places in itertools.groupby(_places(store), key=lambda place: place.shard_id):
+        for shard_id, places in itertools.groupby(found, key=lambda place: place.shard_id):
             unwanted, wanted = _sort_out(store, shard_id, list(places))
             kept += wanted
             for entry in unwanted:
@@ -96,6 +100,16 @@ def _places(store: Store) -> Iterator[_Place]:
     ]
     folders = _attempts((f"{_IMAGES}{name}/", None) for name in store.folders(_IMAGES))
     return heapq.merge(folders, *tables, key=lambda place: place.shard_id)
+
+
+def _of_shards(places: Iterator[_Place], shard_ids: Iterator[int]) -> Iterator[_Place]:
+    """The places of some shards; both ascend."""
+    wanted = next(shard_ids, None)
+    for place in places:
+        while wanted is not None and wanted < place.shard_id:
+            wanted = next(shard_ids, None)
+        if place.shard_id == wanted:
+            yield place
 
 
 def _attempts(found: Iterable[tuple[str, int | None]]) -> list[_Place]:

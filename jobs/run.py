@@ -27,6 +27,7 @@ from cluster.job_log import (
 from cluster.lifetime import utc_now
 from cluster.money import price_of
 from cluster.plan_file import PlanReader, write_plan
+from cluster.settled import Settled
 from cluster.store import Store
 from cluster.store_access import LOOK_S
 from cluster.totals import states
@@ -144,7 +145,7 @@ def retry(output: str, overrides: Sequence[str] = (), console: Console | None = 
     plan = PlanReader(store)
     shards = tuple(
         state.shard_id
-        for state in states(store, plan)
+        for state in states(store, plan, Settled.of(store).maybe_quarantined(range(plan.shards)))
         if any(c.quarantine and c.commit.quarantined for c in state.commits)
     )
     if not shards:

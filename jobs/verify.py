@@ -1,7 +1,8 @@
 """``imagemill verify``: account for every row of an output and re-read every sha256 in it.
 
 Reads only the store, a few shards at a time, so that memory does not grow with the job. Owns what
-must hold for the job as a whole; what must hold inside a shard is ``jobs.shard_check``'s.
+must hold for the job as a whole; what must hold inside a shard is ``jobs.shard_check``'s. Trusts no
+checkpoint.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from cluster.records import Shard
 from cluster.shard_log import ShardState
 from cluster.store import Store
 from cluster.totals import Bill, Totals, add_stamps, close
+from jobs.checkpoint_check import CheckpointCheck
 from jobs.figures import plural
 from jobs.shard_check import Findings, ShardCheck, read_or_none
 
@@ -70,8 +72,10 @@ def verify(store: Store, *, threads: int = 8, on_progress: Progress | None = Non
     plan = PlanReader(store)
     findings = Findings()
     totals = Totals(rows=plan.rows, shards=plan.shards)
+    checkpoint = CheckpointCheck(store, findings)
     for number, (state, found) in enumerate(_checked_shards(store, plan, threads), start=1):
         findings.merge(found)
+        checkpoint.compare(number - 1, state)
         if state is not None:
             totals.sealed += state.sealed
             for item in state.commits:
@@ -80,6 +84,7 @@ def verify(store: Store, *, threads: int = 8, on_progress: Progress | None = Non
             on_progress(number, plan.shards)
     _check_plan(plan, findings)
     add_stamps(store, totals)
+    checkpoint.finish(totals)
     bill = close(totals, price_of(job.config.pricing))
     _check_bill(bill, findings)
     finished = _check_manifest(store, totals, bill, findings)

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from cluster.coordinator import BeatReply, Coordinator, Counts, WorkerProgress
+from cluster.coordinator import BeatReply, Coordinator, WorkerProgress
 from cluster.leases import Dismiss, Grant, Wait
 from cluster.records import Ranges
+from cluster.sealed_shard import SealedShard
 from cluster.store import Store
 from cluster.suspicion import Trial
 from cluster.tables import read_parquet
@@ -79,7 +80,7 @@ class Link:
     def __init__(self, coordinator: Coordinator) -> None:
         self.coordinator = coordinator
         self.returns: list[tuple[int, bool]] = []
-        self.seals: list[int] = []
+        self.seals: list[SealedShard] = []
         self.grants: list[Grant] = []
         self.trials: list[Trial] = []
         self.told = threading.Event()
@@ -92,9 +93,9 @@ class Link:
             self.grants.append(answer)
         return answer
 
-    def sealed(self, worker: str, shard_id: int, counts: Counts) -> None:
-        self.seals.append(shard_id)
-        self.coordinator.sealed(worker, shard_id, counts)
+    def sealed(self, worker: str, seal: SealedShard) -> None:
+        self.seals.append(seal)
+        self.coordinator.sealed(worker, seal)
 
     def trying(self, worker: str, shard_id: int, trial: Trial) -> None:
         self.trials.append(trial)
@@ -135,7 +136,11 @@ class Stage:
     ) -> None:
         self.small = prepare_small_job(tmp_path, rows, **{**TINY, **changes})
         self.clock = Clock()
-        self.link = Link(
+        self.link = self.new_link()
+
+    def new_link(self) -> Link:
+        """A coordinator that knows of nothing yet."""
+        return Link(
             Coordinator(
                 iter(range(self.small.plan.shards)),
                 total=self.small.plan.shards,

@@ -13,6 +13,7 @@ from typing import Any
 
 from cluster.plan_file import PlanReader
 from cluster.records import ObjectRef
+from cluster.settled import Settled
 from cluster.shard_log import CountedCommit
 from cluster.store import Store
 from cluster.tables import read_parquet
@@ -120,12 +121,16 @@ class Survey:
 def survey(store: Store, plan: PlanReader, *, images: bool = True, rejected: bool = True) -> Survey:
     """Count the sampling mix of ``images`` and the reasons of ``rejected`` rows that count.
 
+    Without ``images`` only shards are read that may hold rejected rows.
+
     Raises:
         CorruptOutput: a table that a counted commit names does not exist.
     """
     result = Survey()
+    every = range(plan.shards)
+    among = every if images else Settled.of(store).maybe_quarantined(every)
     with ThreadPoolExecutor(_THREADS, "survey") as pool:
-        for state in states(store, plan):
+        for state in states(store, plan, among):
             if images:
                 for table in pool.map(lambda c: _images(store, c), state.commits):
                     if table is not None:

@@ -95,7 +95,7 @@ def imagemill(*arguments: str) -> tuple[int, str]:
 
 def commit_count(output: Path) -> int:
     """How many commit records an output holds."""
-    return len(list(output.glob("commits/*/*.json")))
+    return len(list(output.glob("commits/*/*/*.json")))
 
 
 def images_by_id(output: Path) -> dict[str, bytes]:
@@ -111,12 +111,12 @@ def images_by_id(output: Path) -> dict[str, bytes]:
 def counted_metadata(output: Path) -> list[str]:
     """Keys of the metadata that count, by the rule of the protocol, told here independently."""
     keys: list[str] = []
-    for folder in sorted((output / "leases").iterdir()):
+    for folder in sorted((output / "leases").glob("*/*")):
         newest = json.loads(max(folder.glob("*.json")).read_text())
         commits = [item["key"] for item in newest["accepted"]]
         if not newest["sealed"]:
             pattern = f"{newest['epoch']:06d}-*.json"
-            own = (output / "commits" / folder.name).glob(pattern)
+            own = (output / "commits" / folder.parent.name / folder.name).glob(pattern)
             commits += [str(path.relative_to(output)) for path in own]
         for commit in commits:
             metadata = json.loads((output / commit).read_text())["metadata"]

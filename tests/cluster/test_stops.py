@@ -91,7 +91,7 @@ def test_a_full_disk_stops_the_job_and_more_space_lets_it_go_on(
 def test_a_job_whose_plan_was_half_written_goes_on(prompts: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     assert imagemill("run", f"input.path={prompts}", f"output.path={output}", *FAST)[0] == 0
-    for name in ("commits", "leases", "manifests", "manifest.json", "plan/inputs.parquet"):
+    for name in ("checkpoints", "commits", "leases", "manifests", "plan/inputs.parquet"):
         subprocess.run(["rm", "-r", str(output / name)], check=True)
     status, text = imagemill("resume", str(output))
     assert status == 0, text

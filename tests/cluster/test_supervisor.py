@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,12 +10,14 @@ from pathlib import Path
 import pytest
 import ray
 
+from cluster import layout
 from cluster.job_log import open_run
 from cluster.ray_session import Resources, ray_session
 from cluster.supervisor import Assignment, RunEnd, Supervisor
-from conf.errors import NoWorkers
+from conf.errors import CoordinatorLost, NoWorkers
 from jobs.run import run
 from jobs.verify import verify
+from tests.cluster.job_process import wait_until
 from tests.small_jobs import SmallJob, prepare_small_job, write_input
 
 ROWS = [{"prompt": f"picture {n}", "width": 16, "height": 16, "steps": 2} for n in range(8)]
@@ -50,14 +53,17 @@ def supervise(small: SmallJob, size: Resources, control: Control) -> RunEnd:
     config = small.config
     if size is HERE:
         config = replace(config, cluster=replace(config.cluster, start_timeout_s=120.0))
-    assignment = Assignment(
+    return Supervisor(config, assigned(small), size).run(control, lambda snapshot: None)
+
+
+def assigned(small: SmallJob) -> Assignment:
+    return Assignment(
         run=open_run(small.store, generation=0, workers=1, version="0").run,
         generation=0,
         model_revision="simulated",
         total=small.plan.shards,
         shards=None,
     )
-    return Supervisor(config, assignment, size).run(control, lambda snapshot: None)
 
 
 def test_when_no_worker_can_start_it_is_said_what_is_missing(small: SmallJob) -> None:
@@ -106,7 +112,7 @@ def test_a_worker_that_a_store_error_ended_is_replaced_and_the_job_finishes(
 ) -> None:
     root = small.store.local_root
     assert root is not None
-    trap = root / "leases" / "00000001" / "000001.json"
+    trap = root / layout.opening(1, 1)
     endless(trap)
 
     class Heals(Control):
@@ -125,9 +131,37 @@ def test_a_worker_that_a_store_error_ended_is_replaced_and_the_job_finishes(
 def test_a_store_error_that_does_not_pass_ends_the_run_after_some_workers(small: SmallJob) -> None:
     root = small.store.local_root
     assert root is not None
-    endless(root / "leases" / "00000000" / "000001.json")
+    endless(root / layout.opening(0, 1))
     end = supervise(small, HERE, Control())
     assert not end.finished
     assert end.restarts == 4
     assert end.reason.startswith("5 workers in a row were lost without finishing a row; the last")
     assert "Too many levels of symbolic links" in end.reason
+
+
+def test_a_run_whose_checkpoints_cannot_be_written_finishes_all_the_same(small: SmallJob) -> None:
+    small.store.put("checkpoints", b"in the way")
+    end = supervise(small, HERE, Control())
+    assert end.finished, end.reason
+    assert end.restarts == 0
+    assert verify(small.store).problems == ()
+
+
+def is_lost(supervisor: Supervisor) -> bool:
+    try:
+        supervisor.snapshot()
+    except CoordinatorLost:
+        return True
+    return False
+
+
+def test_a_coordinator_that_dies_at_the_last_checkpoint_costs_only_a_warning(
+    small: SmallJob, caplog: pytest.LogCaptureFixture
+) -> None:
+    supervisor = Supervisor(small.config, assigned(small), HERE)
+    supervisor.snapshot()
+    ray.kill(supervisor._coordinator)
+    wait_until(lambda: is_lost(supervisor), "the coordinator's death")
+    with caplog.at_level(logging.WARNING):
+        supervisor._checkpoint()
+    assert "the last checkpoint is missing: the run's coordinator died" in caplog.text

@@ -1,10 +1,12 @@
-"""Commit records without objects, for tests of the protocol alone."""
+"""Commit records without objects, and seals without records, for tests of the protocol alone."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from cluster.records import Commit, Stamp, ranges_of
+from cluster.sealed_shard import SealedShard, WorkerShare
 from cluster.shard_log import ShardLog, ShardState
 from cluster.store import Store
 
@@ -61,3 +63,33 @@ def opened(store: Store, shard_id: int = 0, *, worker: str = "w", generation: in
     log = try_open(store, shard_id, worker=worker, generation=generation)
     assert isinstance(log, ShardLog), f"shard {shard_id} is sealed"
     return log
+
+
+def seal_of(
+    shard_id: int,
+    *,
+    generation: int = 0,
+    epoch: int = 2,
+    quarantined: int = 0,
+    workers: Iterable[str] = ("w",),
+    lifetime_ns: int = 5,
+) -> SealedShard:
+    """A sealed shard whose numbers differ from its neighbours'."""
+    return SealedShard(
+        shard_id=shard_id,
+        generation=generation,
+        epoch=epoch,
+        attempt=epoch - 1,
+        committed=10 + shard_id,
+        quarantined=quarantined,
+        images=20 + shard_id,
+        image_bytes=1000 + epoch,
+        shares=tuple(
+            WorkerShare(
+                used_ns=100 + shard_id,
+                used_amount=7 + shard_id,
+                stamp=replace(STAMP, worker=worker, lifetime_ns=lifetime_ns),
+            )
+            for worker in workers
+        ),
+    )

@@ -11,10 +11,10 @@ from shard_records import STAMP, commit_of
 
 from cluster.commit_writer import CommitWriter
 from cluster.committer import Committer
-from cluster.coordinator import Counts
 from cluster.held_shard import HeldShard, open_shard
 from cluster.money import price_of
 from cluster.records import Commit
+from cluster.sealed_shard import SealedShard
 from cluster.shard_log import ShardLog, ShardState, read_shard_state
 from cluster.shard_work import Batch, ShardWork
 from cluster.worker_state import WorkerState
@@ -48,7 +48,7 @@ class Writer(CommitWriter):
 class Link:
     """A coordinator that is gone."""
 
-    def sealed(self, worker: str, shard_id: int, counts: Counts) -> None:
+    def sealed(self, worker: str, seal: SealedShard) -> None:
         raise CoordinatorLost("the run's coordinator died")
 
 

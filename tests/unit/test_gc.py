@@ -71,6 +71,15 @@ def test_what_a_dead_attempt_left_in_a_sealed_shard_goes(
     assert verify(small.store).ok
 
 
+def test_only_the_shards_that_are_named_are_looked_into(tmp_path: Path) -> None:
+    small = made(tmp_path)
+    kept = litter(small.store, 0, 1)
+    left = litter(small.store, 1, 1)
+    assert collect(small.store, dry_run=False, among=iter([])).objects == 0
+    assert collect(small.store, dry_run=False, among=iter([1, 7])).objects == len(left)
+    assert kept <= keys(small.store)
+
+
 def test_a_dry_run_removes_nothing_and_says_what_it_would(tmp_path: Path) -> None:
     small = made(tmp_path)
     left = litter(small.store, 0, 1)
@@ -119,7 +128,7 @@ def test_objects_of_a_commit_that_no_longer_counts_go(tmp_path: Path) -> None:
     log = opened(prepare_small_job(tmp_path / "other", ROWS, **TINY).store, 0)
     store = log._store
     opened(store, 0)
-    key = next(e.key for e in small.store.walk("commits/00000000/"))
+    key = next(e.key for e in small.store.walk("commits/00000/00000000/"))
     store.put_if_absent(key, small.store.get(key) or b"")
     left = litter(store, 0, 1)
     assert collect(store, dry_run=False).objects == len(left)

@@ -293,15 +293,20 @@ class Histories(RuleBasedStateMachine):
 
     board: LeaseBoard
 
-    @initialize(total=st.integers(0, 12))
-    def start(self, total: int) -> None:
-        self.board = LeaseBoard(iter(range(total)), total=total, lease_s=LEASE_S)
+    @initialize(total=st.integers(0, 12), sealed=st.sets(st.integers(0, 12)))
+    def start(self, total: int, sealed: set[int]) -> None:
+        self.sealed = sealed & set(range(total))
+        self.board = LeaseBoard(
+            iter(sorted(set(range(total)) - sealed)),
+            total=total,
+            sealed=len(self.sealed),
+            lease_s=LEASE_S,
+        )
         self.total = total
         self.now_s = 0.0
         self.owners: dict[int, str] = {}
         self.failures: dict[int, int] = {}
         self.trials: dict[int, Trial] = {}
-        self.sealed: set[int] = set()
         self.seen_s: dict[str, float] = {}
         self.drained = False
 

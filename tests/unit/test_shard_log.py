@@ -209,12 +209,23 @@ def test_shards_do_not_see_each_other(store: Store) -> None:
     assert read_shard_state(store, 1).done() == ({5}, set())
 
 
+def test_the_records_of_a_thousand_shards_share_a_folder(store: Store) -> None:
+    for shard_id in (999, 1000, 1999):
+        log = opened(store, shard_id)
+        log.commit(commit_of(log, [0]))
+    assert store.folders("leases/") == store.folders("commits/") == ["00000", "00001"]
+    assert store.folders("leases/00001/") == ["00001000", "00001999"]
+    assert store.exists("commits/00001/00001999/000001-000000.json")
+
+
 def test_an_accepted_commit_that_vanished_is_corrupt_output(store: Store) -> None:
     log = opened(store)
     log.commit(commit_of(log, [0]))
     log.seal(now=now)
     store.delete(layout.commit(0, 1, 0))
-    with pytest.raises(CorruptOutput, match=r"^commits/00000000/000001-000000\.json is listed by"):
+    with pytest.raises(
+        CorruptOutput, match=r"^commits/00000/00000000/000001-000000\.json is listed by"
+    ):
         read_shard_state(store, 0)
 
 

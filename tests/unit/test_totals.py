@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
-from shard_records import STAMP
+from shard_records import STAMP, opened
 
 from cluster.job_log import open_retry
 from cluster.lifetime import persist
@@ -94,11 +94,16 @@ def test_workers_without_a_stamp_are_not_in_the_totals(tmp_path: Path) -> None:
     assert totals.workers == {}
 
 
-def test_states_come_in_plan_order_whatever_the_number_of_shards(tmp_path: Path) -> None:
-    rows = [{"prompt": "x"}] * 150
+def test_states_of_opened_shards_come_in_plan_order_whatever_their_number(tmp_path: Path) -> None:
+    rows = [{"prompt": "x"}] * 2100
     small = prepare_small_job(tmp_path, rows, **{"input.shard_rows": 1})
-    assert [state.shard_id for state in states(small.store, small.plan)] == list(range(150))
-    assert fold(small.store, PlanReader(small.store)).pending == 150
+    ids = [*range(5, 90), *range(998, 1003), 2099]
+    for shard_id in reversed(ids):
+        opened(small.store, shard_id)
+    assert [state.shard_id for state in states(small.store, small.plan)] == ids
+    among = states(small.store, small.plan, iter([3, 7, 999, 1500, 2099]))
+    assert [state.shard_id for state in among] == [7, 999, 2099]
+    assert fold(small.store, PlanReader(small.store)).pending == 2100
 
 
 @given(

@@ -15,10 +15,11 @@ from cluster.coordinator import BeatReply, Counts, WorkerProgress
 from cluster.leases import Dismiss, Grant, Wait
 from cluster.lifetime import utc_now
 from cluster.records import stamp_from_json
-from cluster.shard_log import ShardState
+from cluster.shard_log import ShardState, read_shard_state
 from cluster.store import Store
 from cluster.suspicion import Suspicion
 from cluster.tables import read_parquet
+from cluster.totals import sealed_shard
 from cluster.worker import WorkerOutcome
 from conf.errors import CoordinatorLost, StoreFull, StoreUnavailable
 from jobs.verify import verify
@@ -34,7 +35,7 @@ def test_a_worker_finishes_everything_and_says_so(tmp_path: Path) -> None:
     stage = Stage(tmp_path)
     assert stage.run() == WorkerOutcome(worker="w1")
     assert stage.whole() == (6, 0, 0)
-    assert sorted(stage.link.seals) == [0, 1]
+    assert sorted(seal.shard_id for seal in stage.link.seals) == [0, 1]
     assert stage.link.returns == []
     snapshot = stage.link.coordinator.snapshot()
     assert snapshot.finished
@@ -178,6 +179,25 @@ def test_a_store_that_fills_up_ends_the_worker_and_loses_nothing(tmp_path: Path,
     assert stage.whole() == (6, 0, 0)
 
 
+def test_what_a_worker_says_of_its_seals_is_what_anybody_reads(tmp_path: Path) -> None:
+    """Whether it sealed the shard itself, after another's commits too, or found it sealed."""
+    stage = Stage(tmp_path, [*ROWS, {"prompt": ""}], **{"job.commit_images": 1})
+    early = opened(stage.small.store, 0, worker="early")
+    early.commit(replace(commit_of(early, [0], [1]), images=3, image_bytes=30, amount_nano=7))
+    assert stage.run().error is None
+    made = stage.link.seals
+    stage.link = stage.new_link()
+    assert stage.run(name="w2").error is None
+    read = [sealed_shard(read_shard_state(stage.small.store, shard_id)) for shard_id in (0, 1)]
+    assert sorted(made, key=lambda seal: seal.shard_id) == read
+    assert sorted(stage.link.seals, key=lambda seal: seal.shard_id) == read
+    assert [(seal.committed, seal.quarantined, seal.attempt) for seal in read] == [
+        (3, 1, 2),
+        (2, 1, 1),
+    ]
+    assert read[0].shares[0].used_amount == 7
+
+
 def test_a_lease_lost_at_a_commit_is_given_back_and_nothing_is_doubled(tmp_path: Path) -> None:
     """Somebody opens the shard's next epoch just before this worker's seal."""
     stage = Stage(tmp_path, ROWS[:4], **{"job.commit_seconds": 1e6})
@@ -185,7 +205,7 @@ def test_a_lease_lost_at_a_commit_is_given_back_and_nothing_is_doubled(tmp_path:
 
     class Contested(Store):
         def put_if_absent(self, key: str, data: bytes) -> None:
-            if key == "leases/00000000/000002.json" and not stolen.is_set():
+            if key == "leases/00000/00000000/000002.json" and not stolen.is_set():
                 stolen.set()
                 heir = try_open(stage.small.store, 0, worker="heir")
                 assert not isinstance(heir, ShardState)
