@@ -28,7 +28,7 @@ from cluster.store import Store
 from cluster.suspicion import Trial
 from cluster.worker import Identity, Worker, WorkerOutcome, begin_lifetime
 from conf.errors import CoordinatorLost, ModelUnusable
-from conf.schema import RunConfig, parse_config
+from conf.schema import parse_config
 from operators.engine import Engine
 from operators.engines import load_engine
 

@@ -13,11 +13,14 @@ from typing import Any, BinaryIO
 from fsspec.asyn import sync
 
 from cluster.range_file import range_file
-from cluster.s3_parts import PART_BYTES, PartsUpload
+from cluster.s3_parts import PartsUpload
 from cluster.store_errors import FAILURES, response_of
 
 Retrying = Callable[[Callable[[], bytes]], bytes]
 """Runs one try of a read, again where it may pass."""
+LARGEST_PUT_BYTES = 128 * 2**20
+"""Larger objects are uploaded in parts. Not smaller ones: not every store that can put-if-absent is
+as exact when parts are completed (SeaweedFS 4.48 lets several racing ones win)."""
 _NEW = {"IfNoneMatch": "*"}
 
 
@@ -154,7 +157,7 @@ class S3Objects:
 
     def _write(self, path: str, data: bytes, condition: dict[str, str]) -> None:
         bucket, key = _split(path)
-        if len(data) > PART_BYTES:
+        if len(data) > LARGEST_PUT_BYTES:
             self._parts.write(bucket, key, data, condition)
             return
         self._call("put_object", Bucket=bucket, Key=key, Body=data, **condition)

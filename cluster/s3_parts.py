@@ -11,7 +11,7 @@ from typing import Any
 from cluster.store_errors import FAILURES
 
 PART_BYTES = 16 * 2**20
-"""Larger objects go in parts of this size (S3 wants 5 MiB at least)."""
+"""Size of a part (S3 wants 5 MiB at least)."""
 _MOST_PARTS = 10_000
 _PARTS_AT_ONCE = 4
 

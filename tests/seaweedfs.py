@@ -209,6 +209,7 @@ class SeaweedFS:
             "-admin.ui=false",
             "-master.telemetry=false",
             "-webdav=false",
+            "-s3.autoCreateBucket=false",
             "-s3.port.iceberg=0",
             "-s3.port.lance=0",
             f"-bucket={','.join(self.buckets)}",
