@@ -11,8 +11,9 @@ from tests.chaos.scene import Scene
 def coordinator_killed(scene: Scene) -> None:
     """``kill -9`` of the coordinator: the run ends with status 3 and the job is resumed."""
     scene.own_ray()
+    scene.put_rows(scene.more_rows(128))
     barrier = scene.hold("PUT", "out/commits/")
-    job = scene.run("engine.simulated_speed=0.2")
+    job = scene.run("engine.simulated_speed=0.3")
     barrier.caught()
     job.coordinator().kill()
     barrier.forward()

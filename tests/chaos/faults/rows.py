@@ -46,6 +46,7 @@ def quarantined_rows_retried_under_fault(scene: Scene) -> None:
     with_bad_row(scene, CRASHES)
     scene.ends(scene.run(*_HASTY), 1)
     scene.cure_rows()
+    scene.same_images = False
     scene.wanted_status, scene.wanted_quarantined = 0, 0
     barrier = scene.hold("PUT", "out/commits/")
     scene.rule(LoseReply(), "PUT", "out/commits/", times=8)
