@@ -1,5 +1,7 @@
-"""Stops that were asked for: Ctrl-C and cancel. A commit is held until the driver has heard, so that
-there is always something left to do."""
+"""Stops that were asked for: Ctrl-C and cancel.
+
+A commit is held until the driver has heard, so that there is always something left to do.
+"""
 
 from __future__ import annotations
 
