@@ -100,7 +100,7 @@ class _Check:
             problems=tuple(self.problems),
         )
 
-    def _plan(self) -> list[Plain]:
+    def _plan(self) -> list[dict[str, Any]]:
         shards = self._table("plan/shards.parquet")
         rows = 0
         for number, shard in enumerate(shards):

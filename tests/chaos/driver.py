@@ -86,8 +86,16 @@ class Driver:
         _await_gone(self._seen.values())
 
     def wait(self, timeout_s: float = _END_S) -> int:
-        """Wait for the end; returns the exit status, negative for a signal."""
-        return self._process.wait(timeout_s)
+        """Wait for the end; returns the exit status, negative for a signal.
+
+        Raises:
+            AssertionError: it runs still; the message holds what it said.
+        """
+        try:
+            return self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired as error:
+            said = self.output[-3000:]
+            raise AssertionError(f"still at work after {timeout_s:g} s:\n{said}") from error
 
 
 def title(process: psutil.Process) -> str:
