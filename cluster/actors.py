@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,12 +19,14 @@ from cluster.coordinator import (
     WorkerProgress,
 )
 from cluster.leases import Dismiss, Grant, Wait
+from cluster.nodes import Node, nodes_now
 from cluster.plan_file import PlanReader
 from cluster.records import Ranges
 from cluster.sealed_shard import SealedShard
 from cluster.settled import Settled
 from cluster.store import Store
 from cluster.suspicion import Trial
+from cluster.term_signal import TermSignal
 from cluster.worker import Identity, Worker, WorkerOutcome, begin_lifetime
 from conf.errors import CoordinatorLost, ModelUnusable
 from conf.schema import parse_config
@@ -71,6 +72,12 @@ class CoordinatorActor:
 
     def gone(self, worker: str, crashed: bool) -> None:
         self._coordinator.gone(worker, crashed)
+
+    def preempt(self, worker: str) -> None:
+        self._coordinator.preempt(worker)
+
+    def nodes(self) -> tuple[Node, ...]:
+        return nodes_now()
 
     def drain(self) -> None:
         self._coordinator.drain()
@@ -142,6 +149,7 @@ class WorkerActor:
         model_revision: str,
         coordinator: Any,
     ) -> None:
+        self._term = TermSignal()
         self._config = parse_config(config)
         self._model_revision = model_revision
         self._identity = Identity(
@@ -154,9 +162,10 @@ class WorkerActor:
         self._lifetime = begin_lifetime(self._identity)
         self._link: CoordinatorLink = RayLink(coordinator)
 
-    def hello(self) -> tuple[int, str]:
-        """The process id and the GPUs that this worker is pinned to."""
-        return os.getpid(), self._identity.gpus
+    def hello(self) -> str:
+        """The id of the node that this worker is on."""
+        node_id: str = ray.get_runtime_context().get_node_id()
+        return node_id
 
     def run(self) -> WorkerOutcome:
         """Work until nothing is left."""
@@ -171,6 +180,7 @@ class WorkerActor:
             make_engine=self._engine,
             lifetime=self._lifetime,
         )
+        self._term.watch(lambda: worker.preempt("its process was told to end (SIGTERM)"))
         return worker.run()
 
     def _engine(self) -> Engine:

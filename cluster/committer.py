@@ -106,6 +106,7 @@ class Committer:
         if batch.rows or batch.rejected:
             commit = self._writer.write(held.log, held.work, held.rows, batch, self._stamp())
             held.add(commit)
+            self._state.commits += 1
         return held.log.seal(now=utc_now) if last and held.whole else None
 
     def _done(self, held: HeldShard, sealed: ShardState | None) -> None:

@@ -56,7 +56,8 @@ class Counts:
 class WorkerProgress:
     """A worker's report: what its unsealed shards hold, and its engine's running totals.
 
-    ``made`` counts the images that it finished in this life, whatever became of them.
+    ``made`` counts the images that it finished in this life, whatever became of them, ``commits``
+    the commits that landed. ``preempted``: it was told to go and is leaving.
     """
 
     phase: str
@@ -65,20 +66,25 @@ class WorkerProgress:
     occupied: int
     offered: int
     lifetime_ns: int
+    commits: int = 0
+    preempted: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BeatReply:
-    """What a worker must know: shards that are no longer its own, and whether to stop."""
+    """What a worker must know: shards that are no longer its own, whether to stop with all others,
+    and whether to leave since its machine is being taken away."""
 
     revoked: tuple[int, ...]
     drain: bool
+    preempted: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """The run at a glance. ``silent`` workers gave no sign of life for longer than a lease lasts;
-    their shards are no longer their own."""
+    their shards are no longer their own. ``preempted`` ones were told to go. ``commits`` never goes
+    back."""
 
     shards: int
     sealed: int
@@ -90,6 +96,8 @@ class Snapshot:
     lifetime_ns: int
     phases: tuple[str, ...]
     silent: tuple[str, ...]
+    preempted: tuple[str, ...]
+    commits: int
     finished: bool
 
 
@@ -137,6 +145,8 @@ class Coordinator:
         self._gone: set[str] = set()
         self._past = (0, 0, 0, 0)
         self._sealed_counts = counts
+        self._past_commits = 0
+        self._preempted: set[str] = set()
         self._draining = False
 
     def acquire(self, worker: str) -> Grant | Wait | Dismiss:
@@ -194,7 +204,11 @@ class Coordinator:
             self._progress[worker] = progress
             self._board.handle(Beat(worker=worker, now_s=self._clock()))
             self._route(self._board.handle(Clock(now_s=self._clock())))
-            return BeatReply(revoked=tuple(self._revoked.pop(worker, ())), drain=self._draining)
+            return BeatReply(
+                revoked=tuple(self._revoked.pop(worker, ())),
+                drain=self._draining,
+                preempted=worker in self._preempted,
+            )
 
     def gone(self, worker: str, crashed: bool) -> None:
         """A worker's process ended; called by the supervisor. What it said before and arrives later
@@ -203,8 +217,10 @@ class Coordinator:
             self._gone.add(worker)
             self._board.handle(Gone(worker=worker, crashed=crashed))
             self._revoked.pop(worker, None)
+            self._preempted.discard(worker)
             last = self._progress.pop(worker, None)
             if last is not None:
+                self._past_commits += last.commits
                 made, occupied, offered, lifetime_ns = self._past
                 self._past = (
                     made + last.made,
@@ -212,6 +228,11 @@ class Coordinator:
                     offered + last.offered,
                     lifetime_ns + last.lifetime_ns,
                 )
+
+    def preempt(self, worker: str) -> None:
+        """The worker's machine is being taken away: it hears so with its next beat."""
+        with self._lock:
+            self._preempted.add(worker)
 
     def drain(self) -> None:
         """Grant nothing any more; workers commit what is finished and leave."""
@@ -238,6 +259,8 @@ class Coordinator:
                 lifetime_ns=lifetime_ns + sum(p.lifetime_ns for p in alive),
                 phases=tuple(p.phase for p in alive),
                 silent=self._board.silent(now_s),
+                preempted=tuple(name for name, p in self._progress.items() if p.preempted),
+                commits=self._past_commits + sum(p.commits for p in alive),
                 finished=self._board.finished,
             )
 

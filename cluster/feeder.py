@@ -6,6 +6,7 @@ from typing import Protocol
 
 from cluster.coordinator import CoordinatorLink
 from cluster.held_shard import HeldShard, counts_of, open_shard
+from cluster.job_log import run_opened
 from cluster.leases import Dismiss, Grant, Wait
 from cluster.records import Shard
 from cluster.shard_log import ShardState
@@ -13,7 +14,7 @@ from cluster.store import Store
 from cluster.suspicion import Suspicion
 from cluster.totals import sealed_shard
 from cluster.worker_state import WorkerState
-from conf.errors import LeaseLost, RowRejected
+from conf.errors import LeaseLost, RowRejected, TakenOver
 from conf.schema import RunConfig
 from operators.row_defaults import row_defaults
 
@@ -44,6 +45,7 @@ class Feeder:
         shards: Shards,
         link: CoordinatorLink,
         worker: str,
+        run: int,
         generation: int,
     ) -> None:
         self._config = config
@@ -52,6 +54,7 @@ class Feeder:
         self._shards = shards
         self._link = link
         self._worker = worker
+        self._run = run
         self._generation = generation
         self._defaults = row_defaults(config)
 
@@ -81,6 +84,7 @@ class Feeder:
         """Open the leased shard; None when it is sealed or another's, and the lease is over."""
         shard_id = grant.shard_id
         shard = self._shards.shard(shard_id)
+        self._check_last_run()
         try:
             opened = open_shard(
                 self._store,
@@ -100,6 +104,12 @@ class Feeder:
         opened.counts = counts_of(opened.log.state)
         self._state.hold(opened)
         return opened
+
+    def _check_last_run(self) -> None:
+        """A run opens nothing more once there is a later one: two that live would fence each
+        other for ever."""
+        if run_opened(self._store, self._run + 1):
+            raise TakenOver(f"run {self._run + 1} has taken over")
 
     def _read(self, held: HeldShard, suspicion: Suspicion | None) -> None:
         """Read the shard's rows as the queue takes them; stop when the shard is no longer ours."""

@@ -148,6 +148,11 @@ def open_run(store: Store, *, generation: int, workers: int, version: str) -> Ru
         return record
 
 
+def run_opened(store: Store, run: int) -> bool:
+    """Whether run number ``run`` has begun."""
+    return store.exists(layout.run(run))
+
+
 def write_run_end(store: Store, run: int, reason: str) -> None:
     """Record that run number ``run`` is over. A run that was killed has no such record."""
     ended = {"ended_at": utc_now(), "reason": reason}

@@ -102,6 +102,11 @@ def run_end(number: int) -> str:
     return f"ends/{number:06d}.json"
 
 
+def driver(number: int) -> str:
+    """Key of the sign of life of run ``number``'s driver; only that driver replaces it."""
+    return f"drivers/{number:06d}.json"
+
+
 def cancel(number: int) -> str:
     """Key whose existence asks run ``number`` to stop."""
     return f"cancels/{number:06d}.json"

@@ -12,7 +12,7 @@ from cluster.lifetime import Lifetime, persist
 from cluster.records import Stamp
 from cluster.store import Store
 from cluster.worker_state import WorkerState
-from conf.errors import CoordinatorLost, StoreUnavailable
+from conf.errors import CoordinatorLost, Preempted, StoreUnavailable
 from operators.engine import EngineStats
 
 log = logging.getLogger("imagemill")
@@ -81,6 +81,8 @@ class Pulse:
             self._state.fail(error)
             return
         self._state.revoke(reply.revoked)
+        if reply.preempted:
+            self._state.fail(Preempted("its node is being taken away"))
         if reply.drain:
             self._state.drain()
 
@@ -99,6 +101,8 @@ class Pulse:
             phase=self._state.phase,
             holding=self._state.holding(),
             made=self._state.made,
+            commits=self._state.commits,
+            preempted=isinstance(self._state.failure, Preempted),
             occupied=stats.occupied if stats else 0,
             offered=stats.offered if stats else 0,
             lifetime_ns=self._lifetime.elapsed_ns,

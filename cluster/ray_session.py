@@ -11,17 +11,34 @@ from typing import Any
 
 import ray
 
+from cluster.nodes import Node, Shape, described, may_come, whole_nodes
 from conf.errors import ConfigError
 from conf.schema import RunConfig
+
+log = logging.getLogger("imagemill")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
-    """What the cluster gives and a worker takes."""
+    """What the cluster gives and a worker takes.
 
+    Args:
+        shape: what one worker takes, on one node.
+        least: how many must start in time for the run to go on.
+        most: how many there may be; None: as many as fit.
+        per_node: how many there may be on one node; None: as many as fit.
+        workers: how many fit at the start.
+        threads: CPU threads of a worker.
+        grows: whether an autoscaler could add nodes for workers that wait.
+    """
+
+    shape: Shape
+    least: int
+    most: int | None
+    per_node: int | None
     workers: int
-    gpus_per_worker: float
     threads: int
+    grows: bool = False
 
 
 @contextmanager
@@ -39,7 +56,8 @@ def ray_session(config: RunConfig) -> Iterator[None]:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if cluster.address == "local":
-            cores = max(os.cpu_count() or 1, (cluster.workers or 1))
+            wished = cluster.workers or cluster.max_workers or cluster.min_workers
+            cores = max(os.cpu_count() or 1, wished)
             ray.init(
                 "local",
                 num_cpus=cores,
@@ -60,15 +78,67 @@ def ray_session(config: RunConfig) -> Iterator[None]:
 
 
 def resources(config: RunConfig) -> Resources:
-    """Size the crew by the connected cluster."""
-    total = ray.cluster_resources()
-    gpus, cores = float(total.get("GPU", 0)), int(total.get("CPU", 1))
-    wanted = config.cluster.gpus_per_worker
-    per_worker = (1.0 if gpus else 0.0) if wanted is None else wanted
-    if per_worker > gpus:
-        raise ConfigError(
-            f"cluster.gpus_per_worker is {per_worker:g}; the cluster has {gpus:g} GPUs"
+    """Size the crew by the connected cluster.
+
+    Raises:
+        ConfigError: no node can ever hold a worker; what is missing.
+    """
+    nodes = whole_nodes()
+    cluster = config.cluster
+    gpus, cores = sum(node.gpus for node in nodes), int(sum(node.cpus for node in nodes))
+    needs_gpu = config.model.needs_gpu and config.engine.name != "simulated"
+    wanted = cluster.gpus_per_worker
+    shape = Shape(gpus=(1.0 if gpus or needs_gpu else 0.0) if wanted is None else wanted)
+    holds = sum(node.holds(shape) for node in nodes)
+    grows = may_come(shape)
+    if not holds and not grows:
+        raise _impossible(config, shape, nodes, needs_gpu=needs_gpu)
+    least, most = cluster.min_workers, cluster.max_workers
+    if cluster.workers is not None:
+        least = most = cluster.workers
+        if holds < most and not grows:
+            least = _what_fits(most, holds, shape, nodes)
+    per_node = least if most is None and not shape.gpus else None
+    fitting = sum(min(node.holds(shape), per_node or node.holds(shape)) for node in nodes)
+    workers = max(1, fitting if most is None else min(fitting, most))
+    return Resources(
+        shape=shape,
+        least=least,
+        most=most,
+        per_node=per_node,
+        workers=workers,
+        threads=max(1, cores // workers),
+        grows=grows,
+    )
+
+
+def _what_fits(wished: int, holds: int, shape: Shape, nodes: tuple[Node, ...]) -> int:
+    """What the cluster can hold of ``cluster.workers``; said once."""
+    log.warning(
+        "of cluster.workers=%d the cluster can hold %d: each needs %s on one node; there are %s",
+        wished,
+        holds,
+        shape,
+        described(nodes, free=False),
+        extra={"event": "fewer_workers"},
+    )
+    return holds
+
+
+def _impossible(
+    config: RunConfig, shape: Shape, nodes: tuple[Node, ...], *, needs_gpu: bool
+) -> ConfigError:
+    """What a worker needs and no node has."""
+    there = described(nodes, free=False)
+    if needs_gpu and not any(node.gpus for node in nodes):
+        return ConfigError(
+            f"the model {config.model.name} needs a GPU (model.needs_gpu); the cluster has none: "
+            f"{there}; nothing was started; add a node with GPUs, or choose another model"
         )
-    fitting = int(gpus / per_worker) if per_worker else 1
-    workers = config.cluster.workers or max(1, fitting)
-    return Resources(workers=workers, gpus_per_worker=per_worker, threads=max(1, cores // workers))
+    asked = f"cluster.gpus_per_worker is {shape.gpus:g}; " if shape.gpus else ""
+    largest = max(nodes, key=lambda node: (node.gpus, node.cpus), default=None)
+    has = f"{largest.cpus:g} CPU and {largest.gpus:g} GPU" if largest else "nothing"
+    return ConfigError(
+        f"{asked}a worker needs {shape} on one node; the largest node has {has}, the cluster "
+        f"{there}; nothing was started; add a node that has it, or change cluster.gpus_per_worker"
+    )

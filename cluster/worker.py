@@ -31,6 +31,7 @@ from conf.errors import (
     EngineHung,
     ImageMillError,
     LeaseLost,
+    Preempted,
     Retryable,
 )
 from conf.schema import RunConfig
@@ -109,6 +110,7 @@ class Worker:
             shards=shards,
             link=link,
             worker=identity.worker,
+            run=identity.run,
             generation=identity.generation,
         )
         self._pulse = Pulse(
@@ -143,6 +145,11 @@ class Worker:
         self._pulse.stop()
         pulse.join()
         return self._close()
+
+    def preempt(self, why: str) -> None:
+        """The machine is being taken away: commit what is finished, give the leases back, leave.
+        May be called from any thread, before ``run`` too."""
+        self._state.fail(Preempted(why))
 
     def _thread(self, name: str, target: Callable[[], None]) -> threading.Thread:
         def guarded() -> None:

@@ -43,6 +43,7 @@ class WorkerState:
         self.changed = threading.Condition()
         self.phase = "starting"
         self.made = 0
+        self.commits = 0
         self.failure: BaseException | None = None
         self._opening: set[int] = set()
         self._held: dict[int, HeldShard] = {}

@@ -16,9 +16,11 @@
     ├── Retryable              give the work back and retry
     │   ├── StoreUnavailable   the store did not answer
     │   ├── NoWorkers          no worker could start; free resources, resume the job
+    │   ├── Preempted          the worker's machine is being taken away; another goes on
     │   ├── EngineHung         the engine did not come back; another worker takes over
     │   └── CoordinatorLost    the run's coordinator died or does not answer; resume the job
     ├── StoreFull              the target cannot take more bytes; stop, keep what is committed
+    ├── TakenOver              a later run works on this output; stop, leave it to that one
     ├── LeaseLost              somebody else owns the shard now; stop and discard
     ├── CommitConflict         the write surely did not land: the key exists with other content
     ├── CommitUnknown          the write may have landed: re-read, delete nothing
@@ -100,7 +102,11 @@ class StoreUnavailable(Retryable):
 
 
 class NoWorkers(Retryable):
-    """No worker could start in time."""
+    """Too few workers could start in time."""
+
+
+class Preempted(Retryable):
+    """The worker's machine is being taken away."""
 
 
 class EngineHung(Retryable):
@@ -113,6 +119,10 @@ class CoordinatorLost(Retryable):
 
 class StoreFull(ImageMillError):
     """The target cannot take more bytes."""
+
+
+class TakenOver(ImageMillError):
+    """A later run works on this output."""
 
 
 class LeaseLost(ImageMillError):

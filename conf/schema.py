@@ -28,6 +28,7 @@ _HOW_FAST = (
     "job.max_attempts",
     "job.max_quarantined",
     "job.row_timeout_s",
+    "model.needs_gpu",
 )
 MISSING = "???"
 """Hydra's mark for a value that the user must give."""
@@ -108,6 +109,7 @@ class ModelConfig:
     steps: int = key("the model's own number of steps", low=1)
     guidance_scale: float = key("the model's own guidance scale", low=0)
     sampler: str = key("the model's own sampler")
+    needs_gpu: bool = key("refuse a cluster without GPUs")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +134,16 @@ class ClusterConfig:
     """Where it runs."""
 
     address: str = key("local starts Ray here; auto or ray://host:port uses a running cluster")
-    workers: int | None = key("worker actors; null: one per GPU, or one without GPUs", low=1)
+    workers: int | None = key(
+        "exactly so many workers, or what the cluster can hold of them; null: see min_workers and "
+        "max_workers",
+        low=1,
+    )
+    min_workers: int = key("workers that must start in time for a run to go on", low=1)
+    max_workers: int | None = key(
+        "most workers; null: as many as fit at any time, without GPUs min_workers on each node",
+        low=1,
+    )
     gpus_per_worker: float | None = key(
         "GPUs of a worker; null: 1 where the cluster has any", low=0
     )
@@ -143,6 +154,10 @@ class ClusterConfig:
     checkpoint_s: float = key(
         "how often sealed shards are written down together, so that resuming need not look at each",
         low=0.05,
+    )
+    preemption_notice_s: float = key(
+        "a worker whose machine is being taken away is killed when it has not left after so long",
+        low=1,
     )
 
 
@@ -304,7 +319,35 @@ def check_together(config: RunConfig) -> RunConfig:
             f"cluster.lease_s is {config.cluster.lease_s}; expected at least three times "
             f"cluster.heartbeat_s ({config.cluster.heartbeat_s})"
         )
+    _check_crew(config)
     return config
+
+
+def _check_crew(config: RunConfig) -> None:
+    cluster = config.cluster
+    if cluster.workers is not None and (
+        cluster.min_workers != 1 or cluster.max_workers is not None
+    ):
+        raise ConfigError(
+            f"cluster.workers is {cluster.workers}, an exact number, beside cluster.min_workers="
+            f"{cluster.min_workers} and cluster.max_workers={cluster.max_workers}; expected one or "
+            "the other; give cluster.workers=null for a range"
+        )
+    if cluster.max_workers is not None and cluster.max_workers < cluster.min_workers:
+        raise ConfigError(
+            f"cluster.max_workers is {cluster.max_workers}; expected at least cluster.min_workers "
+            f"({cluster.min_workers})"
+        )
+    gpus = cluster.gpus_per_worker
+    if gpus is not None and gpus > 1 and not gpus.is_integer():
+        raise ConfigError(
+            f"cluster.gpus_per_worker is {gpus}; expected a whole number, or a part of one GPU"
+        )
+    if config.model.needs_gpu and gpus == 0 and config.engine.name != "simulated":
+        raise ConfigError(
+            f"cluster.gpus_per_worker is 0, and the model {config.model.name} needs a GPU "
+            "(model.needs_gpu); give each worker one, or choose another model"
+        )
 
 
 def _parse_dataclass(cls: type, value: Any, path: str) -> Any:

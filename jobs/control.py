@@ -16,13 +16,13 @@ class SignalControl:
     """
 
     def __init__(self, notify: Callable[[str], None]) -> None:
-        self._cancelled: Callable[[], bool] = bool
+        self._cancelled: Callable[[], str | None] = lambda: None
         self._notify = notify
         self._count = 0
         self._before: dict[signal.Signals, Any] = {}
 
-    def watch(self, cancelled: Callable[[], bool]) -> None:
-        """Ask ``cancelled`` from now on whether the run was cancelled through the store."""
+    def watch(self, cancelled: Callable[[], str | None]) -> None:
+        """Ask ``cancelled``, which answers at once, from now on why the store stopped the run."""
         self._cancelled = cancelled
 
     def __enter__(self) -> SignalControl:
@@ -56,8 +56,8 @@ class SignalControl:
         """Whether to stop at once."""
         return self._count > 1
 
-    def cancelled(self) -> bool:
-        """Whether the run was cancelled through the store."""
+    def cancelled(self) -> str | None:
+        """Why the run was stopped through the store, or None."""
         return self._cancelled()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:

@@ -90,7 +90,8 @@ def _counts(counts: Mapping[int, int] | Mapping[str, int]) -> str:
 def _time_line(config: RunConfig, revision: str, preview: Preview) -> str:
     if not preview.images:
         return "time      none: there is nothing to make, no row of the input can become an image"
-    asked = f"{plural(config.cluster.workers or 1, 'worker')} asked for"
+    crew = config.cluster.workers or config.cluster.max_workers or config.cluster.min_workers
+    asked = f"{plural(crew, 'worker')} asked for"
     seconds = preview.seconds(rate_key(config, revision), workers=1)
     if seconds is None and config.engine.name == "simulated":
         return (

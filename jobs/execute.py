@@ -11,19 +11,20 @@ from importlib.metadata import version as package_version
 
 from rich.console import Console
 
+from cluster.crew import Assignment
 from cluster.job_log import (
     JobRecord,
-    cancel_asked,
     generation,
     open_run,
     read_retry,
+    run_opened,
     write_run_end,
 )
 from cluster.plan_file import PlanReader
 from cluster.ray_session import ray_session, resources
 from cluster.records import RunRecord
 from cluster.store import Store
-from cluster.supervisor import Assignment, RunEnd, Supervisor
+from cluster.supervisor import RunEnd, Supervisor
 from conf.errors import (
     CoordinatorLost,
     ImageMillError,
@@ -37,6 +38,7 @@ from jobs.control import SignalControl
 from jobs.figures import plural
 from jobs.finish import Finish, finish
 from jobs.measured import remember_rate
+from jobs.presence import Presence
 from jobs.progress import ProgressDisplay
 
 log = logging.getLogger("imagemill")
@@ -83,7 +85,6 @@ def execute(
         plan = PlanReader(store)
         number = generation(store)
         record = open_run(store, generation=number, workers=size.workers, version=version())
-        control.watch(lambda: cancel_asked(store, record.run))
         _announce(job, plan, size.workers)
         assignment = Assignment(
             run=record.run,
@@ -93,9 +94,17 @@ def execute(
             shards=read_retry(store, number).shards if number else None,
         )
         supervisor = Supervisor(job.config, assignment, size)
-        with _display(job, plan, console) as display:
+        with Presence(job.config, record) as presence, _display(job, plan, console) as display:
+            control.watch(presence.stop_reason)
             end = _supervise(job, store, record, lambda: supervisor.run(control, display.show))
-    ended = finish(store, job, plan, end=end, wall_s=time.monotonic() - started_s)
+    ended = finish(
+        store,
+        job,
+        plan,
+        end=end,
+        wall_s=time.monotonic() - started_s,
+        ours=not run_opened(store, record.run + 1),
+    )
     try:
         remember_rate(store, job, plan)
     except ImageMillError as error:

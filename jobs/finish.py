@@ -42,19 +42,26 @@ class Finish:
 
 
 def finish(
-    store: Store, job: JobRecord, plan: PlanReader, *, end: RunEnd | None, wall_s: float
+    store: Store,
+    job: JobRecord,
+    plan: PlanReader,
+    *,
+    end: RunEnd | None,
+    wall_s: float,
+    ours: bool = True,
 ) -> Finish:
     """Sum up and report; a finished generation gets its manifest. Safe to repeat.
 
     Args:
         end: how the run ended; None for looking at a job without running it.
+        ours: whether no later run is at work, whose manifest and reports these would be.
     """
     number = generation(store)
     done = is_finished(store, number) or (end is not None and end.finished)
     totals = fold(store, plan)
     price = price_of(job.config.pricing)
     closing = close(totals, price)
-    if done and end is not None:
+    if done and end is not None and ours:
         _write_manifest(store, job, number, totals, closing)
         if totals.attempts > 1 or totals.quarantined:
             _sweep(store, plan)
@@ -71,7 +78,9 @@ def finish(
         bill=closing,
         broken_files=broken,
         facts=facts,
-        written=_write_derived(store, job, plan, totals, closing, facts, needed=done),
+        written=_write_derived(store, job, plan, totals, closing, facts, needed=done)
+        if ours
+        else (),
     )
 
 

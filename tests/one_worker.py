@@ -84,7 +84,7 @@ class Link:
         self.grants: list[Grant] = []
         self.trials: list[Trial] = []
         self.told = threading.Event()
-        """The worker beats again after a beat that told it to drop a shard or to drain."""
+        """The worker beats again after a beat that told it to drop a shard, to drain or to go."""
         self._telling = False
 
     def acquire(self, worker: str) -> Grant | Wait | Dismiss:
@@ -114,7 +114,7 @@ class Link:
         if self._telling:
             self.told.set()
         reply = self.coordinator.beat(worker, progress)
-        self._telling = self._telling or reply.drain or bool(reply.revoked)
+        self._telling = self._telling or reply.drain or reply.preempted or bool(reply.revoked)
         return reply
 
 

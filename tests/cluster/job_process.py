@@ -65,6 +65,11 @@ class JobProcess:
             return []
         return [child for child in children if title(child).startswith(start)]
 
+    @property
+    def pid(self) -> int:
+        """The driver's process id."""
+        return self._process.pid
+
     def send(self, number: signal.Signals) -> None:
         """Signal the driver alone."""
         os.kill(self._process.pid, number)

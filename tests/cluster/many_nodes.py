@@ -18,6 +18,8 @@ from ray.core.generated.autoscaler_pb2 import DRAIN_NODE_REASON_PREEMPTION
 from tests.cluster.job_process import title
 
 _OBJECT_STORE_BYTES = 80 * 1024 * 1024
+_QUICK = {"health_check_period_ms": 500, "health_check_failure_threshold": 5}
+"""How soon the head notices that a node is dead; Ray's own values make it half a minute."""
 _SMALL = {"object_store_memory": _OBJECT_STORE_BYTES, "include_dashboard": False}
 
 
@@ -28,7 +30,8 @@ class ManyNodes:
     """
 
     def __init__(self) -> None:
-        self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **_SMALL})
+        head = {"num_cpus": 0, "_system_config": _QUICK, **_SMALL}
+        self._cluster = Cluster(initialize_head=True, head_node_args=head)
 
     def __enter__(self) -> ManyNodes:
         return self
@@ -54,6 +57,12 @@ class ManyNodes:
     def remove_node(self, node: Node) -> None:
         """The node is no more from one moment to the next, with all of its processes."""
         self._cluster.remove_node(node, allow_graceful=False)
+
+    def remove_nodes(self) -> None:
+        """Only the head stays, and knows it."""
+        for node in list(self._cluster.worker_nodes):
+            self.remove_node(node)
+        self._cluster.wait_for_nodes()
 
     def drain_node(self, node: Node, *, notice_s: float) -> None:
         """Tell the cluster, as a provider of spot machines does, that the node goes in so many

@@ -11,9 +11,11 @@ import pytest
 import ray
 
 from cluster import layout
+from cluster.crew import Assignment
 from cluster.job_log import open_run
+from cluster.nodes import Shape
 from cluster.ray_session import Resources, ray_session
-from cluster.supervisor import Assignment, RunEnd, Supervisor
+from cluster.supervisor import RunEnd, Supervisor
 from conf.errors import CoordinatorLost, NoWorkers
 from jobs.run import run
 from jobs.verify import verify
@@ -21,8 +23,8 @@ from tests.cluster.job_process import wait_until
 from tests.small_jobs import SmallJob, prepare_small_job, write_input
 
 ROWS = [{"prompt": f"picture {n}", "width": 16, "height": 16, "steps": 2} for n in range(8)]
-HERE = Resources(workers=1, gpus_per_worker=0.0, threads=1)
-NOWHERE = Resources(workers=1, gpus_per_worker=64.0, threads=1)
+HERE = Resources(shape=Shape(gpus=0.0), least=1, most=1, per_node=None, workers=1, threads=1)
+NOWHERE = replace(HERE, shape=Shape(gpus=64.0))
 
 
 class Control:
@@ -38,21 +40,22 @@ class Control:
         self._left -= 1
         return "interrupted" if self._left < 0 else None
 
-    def cancelled(self) -> bool:
-        return False
+    def cancelled(self) -> str | None:
+        return None
 
 
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[SmallJob]:
-    job = prepare_small_job(tmp_path, ROWS, **{"job.max_attempts": 1, "cluster.start_timeout_s": 1})
+    job = prepare_small_job(tmp_path, ROWS, **{"job.max_attempts": 1})
     with ray_session(job.config):
         yield job
 
 
-def supervise(small: SmallJob, size: Resources, control: Control) -> RunEnd:
-    config = small.config
-    if size is HERE:
-        config = replace(config, cluster=replace(config.cluster, start_timeout_s=120.0))
+def supervise(
+    small: SmallJob, size: Resources, control: Control, *, start_timeout_s: float = 120.0
+) -> RunEnd:
+    cluster = replace(small.config.cluster, start_timeout_s=start_timeout_s)
+    config = replace(small.config, cluster=cluster)
     return Supervisor(config, assigned(small), size).run(control, lambda snapshot: None)
 
 
@@ -68,17 +71,26 @@ def assigned(small: SmallJob) -> Assignment:
 
 def test_when_no_worker_can_start_it_is_said_what_is_missing(small: SmallJob) -> None:
     with pytest.raises(NoWorkers) as raised:
-        supervise(small, NOWHERE, Control())
+        supervise(small, NOWHERE, Control(), start_timeout_s=1.0)
     message = str(raised.value)
     assert "cluster.start_timeout_s=1: each needs 1 CPU and 64 GPUs; free in the" in message
     assert message.endswith("free some, or change cluster.*")
 
 
+class Hog:
+    """An actor of somebody else's."""
+
+    def here(self) -> bool:
+        return True
+
+
 def test_a_job_that_no_worker_could_start_on_says_how_to_go_on(tmp_path: Path) -> None:
     write_input(tmp_path, ROWS)
     output = tmp_path / "an output"
-    ray.init("local", num_cpus=0, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
     try:
+        hog = ray.remote(Hog).options(num_cpus=1).remote()
+        assert ray.get(hog.here.remote())
         with pytest.raises(NoWorkers) as raised:
             run(
                 [
@@ -91,7 +103,18 @@ def test_a_job_that_no_worker_could_start_on_says_how_to_go_on(tmp_path: Path) -
     finally:
         ray.shutdown()
     assert f"imagemill resume '{output}'" in str(raised.value)
+    assert "free in the cluster: 0 CPU, 0 GPU on 1 node; in all: 1 CPU" in str(raised.value)
     assert "free some, or change cluster.*" in str(raised.value)
+
+
+def test_where_an_autoscaler_may_add_nodes_workers_wait_for_them(small: SmallJob) -> None:
+    """The second one has no room by our own count; Ray, which nobody tells to wait, starts it."""
+    slow = replace(small.config.engine, simulated_speed=0.03)
+    small = replace(small, config=replace(small.config, engine=slow))
+    growing = replace(HERE, most=2, per_node=1, grows=True)
+    end = supervise(small, growing, Control())
+    assert (end.finished, end.restarts) == (True, 0)
+    assert len(small.store.listing(layout.WORKERS)) == 2
 
 
 @pytest.mark.parametrize("after", [0, 2])
@@ -135,7 +158,7 @@ def test_a_store_error_that_does_not_pass_ends_the_run_after_some_workers(small:
     end = supervise(small, HERE, Control())
     assert not end.finished
     assert end.restarts == 4
-    assert end.reason.startswith("5 workers in a row were lost without finishing a row; the last")
+    assert end.reason.startswith("5 workers in a row were lost without a commit; the last")
     assert "Too many levels of symbolic links" in end.reason
 
 

@@ -24,11 +24,12 @@ from cluster.checkpoint import (
 from cluster.sealed_shard import SealedShard
 from cluster.store import Store
 from conf.errors import CommitConflict, CorruptOutput, StoreRefused, StoreUnavailable
+from tests.stores import ONCE
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    return Store(str(tmp_path), attempts=1)
+    return Store(str(tmp_path), ONCE)
 
 
 def rows(found: Checkpoint | None) -> list[dict[str, object]]:

@@ -14,6 +14,7 @@ from cluster.checkpoint import add_checkpoint, newest_checkpoint, numbers
 from cluster.checkpointer import Checkpointer
 from cluster.store import Store
 from conf.errors import StoreUnavailable
+from tests.stores import ONCE
 
 NEVER_S = 1e6
 PATIENCE_S = 20.0
@@ -23,7 +24,7 @@ class Watched(Store):
     """A local store that can be down, and says when something was written or not."""
 
     def __init__(self, url: str) -> None:
-        super().__init__(url, attempts=1)
+        super().__init__(url, ONCE)
         self.down = False
         self.put = threading.Event()
 

@@ -54,6 +54,7 @@ def test_a_model_folder_is_short_for_custom() -> None:
 def test_the_digest_tells_what_is_made_not_where_or_how_fast() -> None:
     base = compose(["input.path=x", "output.path=y"]).digest()
     same = ["output.path=z", "cluster.workers=7", "engine.max_batch=3", "job.commit_images=9"]
+    same += ["model.needs_gpu=true"]
     assert {compose(["input.path=x", "output.path=y", key]).digest() for key in same} == {base}
     other = ["job.seed=1", "output.image=webp", "sampling.steps=9", "model.guidance_scale=3"]
     assert (
@@ -74,3 +75,44 @@ def test_relative_paths_are_made_absolute(tmp_path: Path, monkeypatch: pytest.Mo
     assert config.input.path == str(tmp_path / "in.parquet")
     assert config.output.path == str(tmp_path / "sub" / "out")
     assert config.job.name == "out"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            ["cluster.workers=2", "cluster.max_workers=4"],
+            "cluster.workers is 2, an exact number, beside cluster.min_workers=1 and "
+            "cluster.max_workers=4; expected one or the other; give cluster.workers=null for a "
+            "range",
+        ),
+        (
+            ["cluster.workers=2", "cluster.min_workers=2"],
+            "cluster.workers is 2, an exact number, beside cluster.min_workers=2 and "
+            "cluster.max_workers=None; expected one or the other; give cluster.workers=null for a "
+            "range",
+        ),
+        (
+            ["cluster.min_workers=3", "cluster.max_workers=2"],
+            "cluster.max_workers is 2; expected at least cluster.min_workers (3)",
+        ),
+        (
+            ["cluster.gpus_per_worker=1.5"],
+            "cluster.gpus_per_worker is 1.5; expected a whole number, or a part of one GPU",
+        ),
+        (
+            ["model.needs_gpu=true", "cluster.gpus_per_worker=0"],
+            "cluster.gpus_per_worker is 0, and the model shapes needs a GPU (model.needs_gpu); "
+            "give each worker one, or choose another model",
+        ),
+    ],
+)
+def test_workers_that_contradict_themselves_are_refused(given: list[str], message: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        compose(["input.path=x", "output.path=y", *given])
+    assert str(raised.value) == message
+
+
+def test_the_simulated_engine_needs_no_gpu_whatever_the_model() -> None:
+    given = ["engine=simulated", "model.needs_gpu=true", "cluster.gpus_per_worker=0"]
+    assert compose(["input.path=x", "output.path=y", *given]).model.needs_gpu

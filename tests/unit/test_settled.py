@@ -29,11 +29,12 @@ from cluster.store import Entry, Store
 from cluster.totals import Totals, fold, sealed_shard
 from conf.errors import StoreUnavailable
 from tests.small_jobs import prepare_small_job
+from tests.stores import ONCE
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    return Store(str(tmp_path), attempts=1)
+    return Store(str(tmp_path), ONCE)
 
 
 def missing(store: Store, shard_ids: Sequence[int]) -> list[int]:
@@ -220,7 +221,7 @@ class Output:
 def output() -> Iterator[Callable[[], Output]]:
     """Makes outputs in memory, which are gone at the end."""
     root = f"/settled-{secrets.token_hex(4)}"
-    yield lambda: Output(Store(f"memory:/{root}/{secrets.token_hex(4)}", attempts=1))
+    yield lambda: Output(Store(f"memory:/{root}/{secrets.token_hex(4)}", ONCE))
     fsspec.filesystem("memory").rm(root, recursive=True)
 
 

@@ -1,0 +1,79 @@
+"""A driver's presence on an output: shows that it lives, and sees who wants it to stop.
+
+A later driver watches the mark that this one replaces (``company``).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import threading
+from dataclasses import replace
+from types import TracebackType
+
+from cluster.driver_mark import DriverMark, write_mark
+from cluster.job_log import cancel_asked, run_opened
+from cluster.records import RunRecord
+from cluster.store import Store
+from conf.errors import ImageMillError
+from conf.schema import RunConfig
+
+log = logging.getLogger("imagemill")
+EVERY_S = 2.0
+_FAREWELL_S = 5.0
+
+
+class Presence:
+    """One thread that talks to the store in the driver's place; a context manager.
+
+    A store that does not answer neither ends the run nor makes anybody wait: no mark is written,
+    and no answer means that nobody asked to stop.
+    """
+
+    def __init__(self, config: RunConfig, record: RunRecord, *, every_s: float = EVERY_S) -> None:
+        self._store = Store.of(config, patience_s=0)
+        self._mark = DriverMark(
+            run=record.run, seq=0, host=platform.node(), pid=os.getpid(), since=record.started_at
+        )
+        self._every_s = every_s
+        self._stop_reason: str | None = None
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="presence", daemon=True)
+
+    def __enter__(self) -> Presence:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._over.set()
+        self._thread.join(_FAREWELL_S)
+
+    def stop_reason(self) -> str | None:
+        """Why the run has to stop, as far as the store told; None: it does not."""
+        return self._stop_reason
+
+    def _run(self) -> None:
+        while not self._over.is_set():
+            for talk in (self._show, self._see):
+                try:
+                    talk()
+                except ImageMillError as error:
+                    log.debug("no answer from the store: %s", error, extra={"event": "no_answer"})
+            self._over.wait(self._every_s)
+
+    def _see(self) -> None:
+        run = self._mark.run
+        if run_opened(self._store, run + 1):
+            self._stop_reason = f"run {run + 1} has taken over"
+        elif cancel_asked(self._store, run):
+            self._stop_reason = "cancelled"
+
+    def _show(self) -> None:
+        self._mark = replace(self._mark, seq=self._mark.seq + 1)
+        write_mark(self._store, self._mark)

@@ -1,0 +1,83 @@
+"""How many workers of which shape a connected cluster can have, and what it can never have."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import ray
+
+from cluster.nodes import Shape, nodes_now
+from cluster.ray_session import Resources, resources
+from conf.errors import ConfigError
+from jobs.configure import compose
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    ray.init(
+        "local",
+        num_cpus=4,
+        include_dashboard=False,
+        log_to_driver=False,
+        object_store_memory=80 * 1024 * 1024,
+    )
+    yield
+    ray.shutdown()
+
+
+def sized(*given: str) -> Resources:
+    return resources(compose(["input.path=x", "output.path=y", *given]))
+
+
+def crew(size: Resources) -> dict[str, Any]:
+    names = ("least", "most", "per_node", "workers", "threads")
+    return {name: getattr(size, name) for name in names}
+
+
+def test_without_gpus_a_node_gets_one_worker_with_all_its_threads(cluster: None) -> None:
+    size = sized()
+    assert size.shape == Shape(gpus=0.0)
+    assert crew(size) == {"least": 1, "most": None, "per_node": 1, "workers": 1, "threads": 4}
+
+
+def test_a_range_is_filled_as_far_as_it_fits(cluster: None) -> None:
+    assert crew(sized("cluster.min_workers=2", "cluster.max_workers=3")) == {
+        "least": 2,
+        "most": 3,
+        "per_node": None,
+        "workers": 3,
+        "threads": 1,
+    }
+    assert sized("cluster.max_workers=9").workers == 4
+
+
+def test_an_exact_number_is_cut_to_what_fits_and_that_is_said(
+    cluster: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "imagemill"):
+        assert crew(sized("cluster.workers=4"))["least"] == 4
+        assert caplog.messages == []
+        size = sized("cluster.workers=9")
+    assert (size.least, size.most, size.workers) == (4, 9, 4)
+    assert caplog.messages == [
+        "of cluster.workers=9 the cluster can hold 4: each needs 1 CPU on one node; there are "
+        "4 CPU, 0 GPU on 1 node"
+    ]
+
+
+def test_a_model_that_needs_a_gpu_is_refused_where_there_is_none(cluster: None) -> None:
+    with pytest.raises(ConfigError) as raised:
+        sized("model.needs_gpu=true")
+    assert str(raised.value) == (
+        "the model shapes needs a GPU (model.needs_gpu); the cluster has none: 4 CPU, 0 GPU on 1 "
+        "node; nothing was started; add a node with GPUs, or choose another model"
+    )
+    assert sized("model.needs_gpu=true", "engine=simulated").shape == Shape(gpus=0.0)
+
+
+def test_ray_says_what_is_free_and_that_nobody_is_going(cluster: None) -> None:
+    (node,) = nodes_now()
+    assert (node.cpus, node.free_cpus, node.gpus, node.draining) == (4, 4, 0, False)

@@ -1,0 +1,123 @@
+"""A driver shows that it lives and hears that it has to stop; another sees whether it lives."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cluster.driver_mark import DriverMark, read_mark, write_mark
+from cluster.job_log import ask_cancel, open_run, write_run_end
+from cluster.records import RunRecord
+from cluster.store import Store
+from conf.errors import OutputTaken
+from jobs.company import refuse_company
+from jobs.presence import Presence
+from tests.small_jobs import small_config
+from tests.stores import ONCE
+
+OFTEN_S = 0.02
+PATIENCE_S = 20.0
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(str(tmp_path / "output"), ONCE)
+
+
+def begun(store: Store) -> RunRecord:
+    return open_run(store, generation=0, workers=1, version="0")
+
+
+def present(tmp_path: Path, record: RunRecord) -> Presence:
+    return Presence(small_config(tmp_path), record, every_s=OFTEN_S)
+
+
+def comes(what: Callable[[], object]) -> bool:
+    """Whether it becomes true; another thread sees to that."""
+    never = threading.Event()
+    for _ in range(int(PATIENCE_S / OFTEN_S)):
+        if what():
+            return True
+        never.wait(OFTEN_S)
+    return False
+
+
+def endless(folder: Path) -> None:
+    """Whoever reads or writes there is told of too many links: an error that may pass."""
+    folder.symlink_to(folder.name)
+
+
+def test_a_mark_changes_while_the_driver_lives_and_says_who_it_is(
+    store: Store, tmp_path: Path
+) -> None:
+    record = begun(store)
+    with present(tmp_path, record):
+        assert comes(lambda: read_mark(store, 1))
+        first = read_mark(store, 1)
+        assert first is not None
+        assert comes(lambda: (read_mark(store, 1) or first).seq > first.seq)
+    last = read_mark(store, 1)
+    assert last is not None
+    assert (last.run, last.pid, last.since) == (1, os.getpid(), record.started_at)
+
+
+def test_a_driver_hears_that_it_was_cancelled_although_it_cannot_show_that_it_lives(
+    store: Store, tmp_path: Path
+) -> None:
+    record = begun(store)
+    endless(tmp_path / "output" / "drivers")
+    with present(tmp_path, record) as presence:
+        assert presence.stop_reason() is None
+        ask_cancel(store, record.run)
+        assert comes(presence.stop_reason)
+        assert presence.stop_reason() == "cancelled"
+
+
+def test_a_driver_hears_that_a_later_run_has_begun(store: Store, tmp_path: Path) -> None:
+    with present(tmp_path, begun(store)) as presence:
+        begun(store)
+        assert comes(presence.stop_reason)
+        assert presence.stop_reason() == "run 2 has taken over"
+
+
+def test_a_store_that_does_not_answer_stops_no_run_and_is_asked_again(
+    store: Store, tmp_path: Path
+) -> None:
+    record = begun(store)
+    endless(tmp_path / "output" / "cancels")
+    with present(tmp_path, record) as presence:
+        assert comes(lambda: (mark := read_mark(store, 1)) and mark.seq >= 3)
+        assert presence.stop_reason() is None
+        (tmp_path / "output" / "cancels").unlink()
+        ask_cancel(store, record.run)
+        assert comes(presence.stop_reason)
+
+
+def test_an_output_is_refused_while_its_driver_shows_that_it_lives(
+    store: Store, tmp_path: Path
+) -> None:
+    with present(tmp_path, begun(store)), pytest.raises(OutputTaken) as raised:
+        refuse_company(store, watch_s=PATIENCE_S)
+    assert str(raised.value).startswith(f"run 1 is at work on {store.url} since 20")
+    assert f"as process {os.getpid()}; nothing was started; wait for its end" in str(raised.value)
+
+
+def test_an_output_whose_driver_shows_nothing_is_free_as_one_that_ended_is(store: Store) -> None:
+    refuse_company(store, watch_s=0.05)
+    record = begun(store)
+    write_mark(store, DriverMark(run=1, seq=7, host="gone", pid=1, since=record.started_at))
+    refuse_company(store, watch_s=0.05)
+    write_run_end(store, 1, "interrupted")
+    refuse_company(store, watch_s=1e9)
+
+
+def test_a_mark_that_cannot_be_read_is_none(store: Store) -> None:
+    assert read_mark(store, 1) is None
+    store.put("drivers/000001.json", b'{"run": 1')
+    assert read_mark(store, 1) is None
+    store.put("drivers/000001.json", b'{"run": 1}')
+    assert read_mark(store, 1) is None
