@@ -155,11 +155,6 @@ class RuleBoard:
             self._rules.append(rule)
         return rule
 
-    def remove(self, rule: Rule) -> None:
-        """Take a rule back; one that was not in force is no error."""
-        with self._lock:
-            self._rules = [other for other in self._rules if other is not rule]
-
     def clear(self) -> None:
         """Take all rules back, letting go on what is held."""
         with self._lock:

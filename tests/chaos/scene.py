@@ -166,10 +166,6 @@ class Scene:
         match = Match(method=method, key=f"^{re.escape(self.name)}/{key}", body=body)
         return self.proxy.rules.add(Rule(match=match, action=action, times=times, share=share))
 
-    def lift(self, rule: Rule) -> None:
-        """Take a rule back."""
-        self.proxy.rules.remove(rule)
-
     def hold(self, method: str, key: str, *, body: str = "", times: int | None = 1) -> Hold:
         """Stop the next such request, or so many, at a barrier."""
         barrier = Hold()

@@ -54,8 +54,10 @@ def environment(store: SeaweedFS, proxy: Proxy) -> dict[str, str]:
         "CHAOS_STAGE_URL": f"{proxy.url}{STAGE}",
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent / "instrument"), str(ROOT)]),
         "OMP_WAIT_POLICY": "PASSIVE",
-        # Ray makes workers yield to whatever else runs here, which only draws a matrix out
+        # what only draws a matrix out: actors that yield to other work, processes kept in stock
         "RAY_worker_niceness": "0",
+        "RAY_prestart_worker_first_driver": "0",
+        "RAY_enable_worker_prestart": "0",
     }
 
 
