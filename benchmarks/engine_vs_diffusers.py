@@ -75,6 +75,7 @@ def run_stepwise(model: str, batch: int) -> Callable[[Sequence[Request]], Pictur
             steps=20,
             guidance_scale=4.0,
             sampler="ddim",
+            needs_gpu=False,
         ),
     )
 

@@ -34,6 +34,9 @@ from operators.engine import Engine
 from operators.engines import load_engine
 
 _ANSWER_S = 60.0
+_CHECKPOINT_PATIENCE_S = 5.0
+"""How long the coordinator asks the store for a checkpoint: nobody may wait in vain for a file that
+can be done without, neither at the start nor at the end."""
 
 
 class CoordinatorActor:
@@ -44,7 +47,7 @@ class CoordinatorActor:
         self, config: Mapping[str, Any], *, total: int, shards: Sequence[int] | None, lease_s: float
     ) -> None:
         parsed = parse_config(config)
-        store = Store.of(parsed)
+        store = Store.of(parsed, patience_s=_CHECKPOINT_PATIENCE_S)
         left = backlog(Settled.of(store), total=total, shards=shards)
         self._coordinator = Coordinator(
             left.pending, total=left.total, sealed=left.sealed, counts=left.counts, lease_s=lease_s

@@ -8,21 +8,26 @@ from __future__ import annotations
 import errno
 import glob
 import hashlib
-import io
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, BinaryIO, Self, cast
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, BinaryIO, Self, TypeVar
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
-from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.utils import get_protocol
 
+from cluster.patience import patiently
+from cluster.plain_objects import PlainObjects
 from cluster.plan_file import STAGED_MARK
+from cluster.s3_client import s3_client
+from cluster.s3_objects import S3Objects
 from cluster.store import Store
-from conf.errors import CorruptOutput, ImageMillError, InputChanged, InputError, StoreUnavailable
+from cluster.store_access import LOOK_S, S3_PROTOCOLS, Access
+from cluster.store_errors import FAILURES, response_of, store_failure
+from conf.errors import CorruptOutput, ImageMillError, InputChanged, InputError, StoreRefused
 from conf.schema import RunConfig
 
+T = TypeVar("T")
 ENDINGS = {
     ".parquet": "parquet",
     ".pq": "parquet",
@@ -62,32 +67,31 @@ def format_of(file: str, asked: str) -> str:
     return found
 
 
-def input_failure(error: OSError, file: str) -> ImageMillError:
+def input_failure(error: Exception, file: str) -> ImageMillError:
     """The error of our tree for what a file system raised about ``file``."""
-    reason = error.strerror or str(error) or type(error).__name__
-    if isinstance(error, FileNotFoundError | NotADirectoryError):
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    code, status = response_of(error)
+    if code != "NoSuchBucket" and isinstance(error, FileNotFoundError | NotADirectoryError):
         return InputChanged(f"{file} is gone ({reason}); it was there when the input was listed")
-    if error.errno == errno.EBUSY or type(error).__name__ == "FileExpired":
+    if status == 412 or (not code and getattr(error, "errno", None) == errno.EBUSY):
         return InputChanged(f"{file} changed while it was read: {reason}")
-    if isinstance(error, PermissionError | IsADirectoryError):
-        return InputError(f"cannot read {file}: {reason}")
-    return StoreUnavailable(f"{file}: {reason}")
+    failure = store_failure(error, "read", file)
+    return InputError(str(failure)) if isinstance(failure, StoreRefused) else failure
 
 
 class InputFiles:
     """Finds, opens and fingerprints input files; ``store`` holds what was staged."""
 
-    def __init__(
-        self, *, options: Mapping[str, Any] | None = None, store: Store | None = None
-    ) -> None:
-        self._options = dict(options or {})
+    def __init__(self, *, access: Access | None = None, store: Store | None = None) -> None:
+        patience_s = store.patience_s if store else LOOK_S
+        self._access = replace(access or Access(), patience_s=patience_s)
         self._store = store
 
     @classmethod
     def of(cls, config: RunConfig, store: Store | None) -> Self:
-        """The input of a job; ``storage.options`` hold for it too if it is on a like store."""
+        """The input of a job; ``storage.*`` holds for it too if it is on a like store."""
         same = get_protocol(config.input.path) == get_protocol(config.output.path)
-        return cls(options=config.storage.options if same else None, store=store)
+        return cls(access=Access.of(config.storage) if same else None, store=store)
 
     def expand(self, path: str, asked_format: str = "auto") -> list[str]:
         """The files that ``path`` (a file, folder or glob) stands for, sorted.
@@ -99,16 +103,12 @@ class InputFiles:
             InputError: it does not exist, matches nothing or cannot be read.
         """
         fs, root = self._resolve(path)
-        try:
-            kind = _kind(fs, root)
-            if kind == "file":
-                return [_named(fs, root, path)]
-            if kind is None and not glob.has_magic(root):
-                raise InputError(f"input.path {path} does not exist")
-            found = _below(fs, root) if kind == "directory" else _matching(fs, root)
-            wanted = sorted({item for item in found if _wanted(item, asked_format)})
-        except OSError as error:
-            raise input_failure(error, path) from error
+        kind, found = self._retrying(path, lambda: _found(fs, root))
+        if kind == "file":
+            return [_named(fs, root, path)]
+        if kind is None and not glob.has_magic(root):
+            raise InputError(f"input.path {path} does not exist")
+        wanted = sorted({item for item in found if _wanted(item, asked_format)})
         if not wanted:
             endings = sorted(e for e, f in ENDINGS.items() if asked_format in ("auto", f))
             where = "holds" if kind == "directory" else "matches"
@@ -126,12 +126,11 @@ class InputFiles:
         if file.startswith(STAGED_MARK):
             return self._open_staged(file.removeprefix(STAGED_MARK))
         fs, path = self._resolve(file)
-        try:
-            if isinstance(fs, MemoryFileSystem):  # its open files share one position
-                return io.BytesIO(fs.cat_file(path))
-            return cast(BinaryIO, fs.open(path, "rb"))
-        except OSError as error:
-            raise input_failure(error, file) from error
+
+        def again(read: Callable[[], bytes]) -> bytes:
+            return self._retrying(file, read)
+
+        return self._retrying(file, lambda: _objects_of(fs).open(path, again))
 
     def fingerprint(self, file: str) -> Fingerprint:
         """sha256 over the size and the first and last MiB, and for larger files over what the store
@@ -141,16 +140,17 @@ class InputFiles:
             InputChanged, InputError, StoreUnavailable: as ``open``.
         """
         fs, path = self._resolve(file)
-        try:
+
+        def look() -> Any:
             fs.invalidate_cache(path)
-            info = fs.info(path)
-            if info.get("size") is None:
-                raise InputError(f"{file}: its server does not tell its size; copy it first")
-            size = int(info["size"])
-            with self.open(file) as opened:
-                digest = _digest(opened, size)
-        except OSError as error:
-            raise input_failure(error, file) from error
+            return fs.info(path)
+
+        info = self._retrying(file, look)
+        if info.get("size") is None:
+            raise InputError(f"{file}: its server does not tell its size; copy it first")
+        size = int(info["size"])
+        with self.open(file) as opened:
+            digest = self._retrying(file, lambda: _digest(opened, size))
         if size > 2 * _PROBE_BYTES:
             version = next((info[key] for key in _VERSION_KEYS if info.get(key)), "")
             digest.update(str(version).encode())
@@ -158,10 +158,23 @@ class InputFiles:
 
     def _resolve(self, path: str) -> tuple[Any, str]:
         try:
-            fs, root = fsspec.core.url_to_fs(path, **self._options)
-        except (ValueError, ImportError) as error:
+            options = self._access.file_system_options(path)
+            if get_protocol(path) in S3_PROTOCOLS:
+                fs = s3_client(options)
+                return fs, str(fs._strip_protocol(path))
+            fs, root = fsspec.core.url_to_fs(path, **options)
+        except (ValueError, TypeError, ImportError) as error:
             raise InputError(f"cannot read input.path {path}: {error}") from error
+        except FAILURES as error:
+            raise input_failure(error, path) from error
         return fs, str(root)
+
+    def _retrying(self, file: str, operation: Callable[[], T]) -> T:
+        return patiently(
+            operation,
+            patience_s=self._access.patience_s,
+            failure_of=lambda error: input_failure(error, file),
+        )
 
     def _open_staged(self, key: str) -> BinaryIO:
         if self._store is None:
@@ -173,6 +186,7 @@ class InputFiles:
 
 
 def _digest(opened: BinaryIO, size: int) -> Any:
+    opened.seek(0)
     digest = hashlib.sha256(f"{size}:".encode())
     digest.update(opened.read(_PROBE_BYTES))
     if size > _PROBE_BYTES:
@@ -181,7 +195,26 @@ def _digest(opened: BinaryIO, size: int) -> Any:
     return digest
 
 
+def _found(fs: Any, root: str) -> tuple[str | None, list[str]]:
+    """What ``root`` is, and the files that it stands for if it is a folder or a pattern."""
+    kind = _kind(fs, root)
+    if kind == "directory":
+        return kind, list(_below(fs, root))
+    return kind, list(_matching(fs, root)) if kind is None and glob.has_magic(root) else []
+
+
+def _objects_of(fs: Any) -> S3Objects | PlainObjects:
+    return S3Objects(fs) if _is_s3(fs) else PlainObjects(fs)
+
+
+def _is_s3(fs: Any) -> bool:
+    protocol = fs.protocol
+    return (protocol if isinstance(protocol, str) else protocol[0]) in S3_PROTOCOLS
+
+
 def _kind(fs: Any, root: str) -> str | None:
+    if _is_s3(fs):
+        return S3Objects(fs).kind(root)
     try:
         return str(fs.info(root)["type"])
     except (FileNotFoundError, NotADirectoryError):

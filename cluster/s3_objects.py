@@ -34,8 +34,6 @@ class S3Objects:
     replies_get_lost = True
 
     def __init__(self, fs: Any) -> None:
-        fs.retries = 1
-        fs.connect()
         self._fs = fs
         self._parts = PartsUpload(fs)
 
@@ -102,6 +100,15 @@ class S3Objects:
                 folders.append(str(item["Prefix"])[len(prefix) :].rstrip("/"))
         return files, folders
 
+    def kind(self, path: str) -> str | None:
+        """``file``, ``directory`` (something lies below it) or None."""
+        if path.partition("/")[2] and self.exists(path):
+            return "file"
+        bucket, key = _split(path)
+        prefix = f"{key.rstrip('/')}/" if key.strip("/") else ""
+        page = self._call("list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=1)
+        return "directory" if page.get("Contents") else None
+
     def delete(self, path: str) -> None:
         """Remove an object; a missing one is no error."""
         bucket, key = _split(path)
@@ -116,6 +123,10 @@ class S3Objects:
             return self._call("head_object", Bucket=bucket, Key=key)
         except FileNotFoundError:
             return None
+        except FAILURES as error:
+            if response_of(error)[1] in (400, 403):  # the answer to a HEAD has no body to say why
+                self._call("list_objects_v2", Bucket=bucket, Prefix=key, MaxKeys=1)
+            raise
 
     def _read_range(self, path: str, start: int, end: int, etag: str) -> bytes:
         """Bytes of one version of an object.

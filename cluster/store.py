@@ -8,9 +8,7 @@ commits.
 from __future__ import annotations
 
 import copy
-import random
 import secrets
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +19,9 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import get_protocol
 
 from cluster.local_files import LocalFiles
+from cluster.patience import patiently
 from cluster.plain_objects import PlainObjects
+from cluster.s3_client import s3_client
 from cluster.s3_objects import S3Objects
 from cluster.store_access import S3_PROTOCOLS, Access
 from cluster.store_errors import FAILURES, Action, store_failure
@@ -39,8 +39,6 @@ from conf.secrets import without_secrets
 
 T = TypeVar("T")
 Objects = LocalFiles | S3Objects | PlainObjects
-_FIRST_PAUSE_S = 0.1
-_LONGEST_PAUSE_S = 5.0
 _DEFAULT = Access()
 
 
@@ -84,8 +82,14 @@ class Store:
         return other
 
     def path(self, key: str) -> str:
-        """The key as a path of the file system, for messages."""
-        return f"{self._root}/{key}"
+        """The key as a path of its file system, or as a URL, for messages."""
+        mark = "s3://" if isinstance(self._objects, S3Objects) else ""
+        return f"{mark}{self._at(key)}"
+
+    @property
+    def patience_s(self) -> float:
+        """How long an operation is tried again."""
+        return self._access.patience_s
 
     @property
     def local_root(self) -> Path | None:
@@ -106,15 +110,15 @@ class Store:
 
     def put(self, key: str, data: bytes) -> None:
         """Write or replace an object that is derived from others (reports, indexes)."""
-        self._retrying("write", key, lambda: self._objects.replace(self.path(key), data))
+        self._retrying("write", key, lambda: self._objects.replace(self._at(key), data))
 
     def get(self, key: str) -> bytes | None:
         """The object's bytes, or None when there is no such key."""
-        return self._retrying("read", key, lambda: self._objects.read(self.path(key)))
+        return self._retrying("read", key, lambda: self._objects.read(self._at(key)))
 
     def exists(self, key: str) -> bool:
         """Whether the key exists."""
-        return self._retrying("read", key, lambda: self._objects.exists(self.path(key)))
+        return self._retrying("read", key, lambda: self._objects.exists(self._at(key)))
 
     def open(self, key: str) -> BinaryIO:
         """A seekable binary file for reading the object in place.
@@ -122,16 +126,15 @@ class Store:
         Raises:
             CorruptOutput: it is missing.
         """
-        path = self.path(key)
 
-        def patiently(read: Callable[[], bytes]) -> bytes:
+        def again(read: Callable[[], bytes]) -> bytes:
             return self._retrying("read", key, read)
 
         def open_it() -> BinaryIO:
             try:
-                return self._objects.open(path, patiently)
+                return self._objects.open(self._at(key), again)
             except (FileNotFoundError, NotADirectoryError) as error:
-                raise CorruptOutput(f"{path} is missing") from error
+                raise CorruptOutput(f"{self.path(key)} is missing") from error
 
         return self._retrying("read", key, open_it)
 
@@ -152,7 +155,7 @@ class Store:
 
     def delete(self, key: str) -> None:
         """Remove an object; a missing one is no error."""
-        self._retrying("write", key, lambda: self._objects.delete(self.path(key)))
+        self._retrying("write", key, lambda: self._objects.delete(self._at(key)))
 
     def probe(self) -> None:
         """Prove, before anything starts, that the store can be written and can put-if-absent, large
@@ -176,6 +179,9 @@ class Store:
             raise StoreRefused(f"cannot write to output.path {self._shown}: {error}") from error
         finally:
             self._remove_probe(key)
+
+    def _at(self, key: str) -> str:
+        return f"{self._root}/{key}"
 
     @property
     def _shown(self) -> str:
@@ -204,7 +210,7 @@ class Store:
             return
 
     def _inside(self, prefix: str) -> tuple[list[Entry], list[str]]:
-        folder = self.path(prefix).rstrip("/")
+        folder = self._at(prefix).rstrip("/")
         found, folders = self._retrying("read", prefix, lambda: self._objects.listing(folder))
         below = f"{prefix.strip('/')}/".lstrip("/")
         entries = [Entry(key=f"{below}{name}", bytes=size) for name, size in found]
@@ -212,21 +218,20 @@ class Store:
 
     def _create(self, create: Callable[[str, bytes], None], key: str, data: bytes) -> None:
         """One try of a put-if-absent, settled by what the key holds where the try does not tell."""
-        path = self.path(key)
         try:
-            create(path, data)
+            create(self._at(key), data)
         except FAILURES as error:
             if not self._objects.replies_get_lost and not isinstance(error, FileExistsError):
                 raise
-            self._settle(path, data, error)
+            self._settle(key, data, error)
 
-    def _settle(self, path: str, data: bytes, error: Exception) -> None:
-        taken = isinstance(error, FileExistsError)
+    def _settle(self, key: str, data: bytes, error: Exception) -> None:
+        path, taken = self.path(key), isinstance(error, FileExistsError)
         failure = store_failure(error, "write", path)
         if not taken and not isinstance(failure, StoreUnavailable):
             raise failure from error
         try:
-            found = self._objects.read(path)
+            found = self._objects.read(self._at(key))
         except FAILURES as unread:
             raise CommitUnknown(f"{path}: the write may have landed ({failure})") from unread
         if found is None:
@@ -235,24 +240,11 @@ class Store:
             raise CommitConflict(f"{path} exists with other content") from error
 
     def _retrying(self, action: Action, key: str, operation: Callable[[], T]) -> T:
-        """Run with exponential pauses and full jitter; only what may pass is tried again, for the
-        store's patience after the first failure."""
-        deadline_s: float | None = None
-        longest_s = _FIRST_PAUSE_S
-        while True:
-            try:
-                return operation()
-            except FAILURES as error:
-                failure: Exception = store_failure(error, action, self.path(key))
-                failure.__cause__ = error
-            except (StoreUnavailable, CommitUnknown) as error:
-                failure = error
-            now_s = time.monotonic()
-            deadline_s = deadline_s or now_s + self._access.patience_s
-            if not isinstance(failure, StoreUnavailable | CommitUnknown) or now_s >= deadline_s:
-                raise failure
-            time.sleep(min(random.uniform(0, longest_s), max(0.0, deadline_s - now_s)))
-            longest_s = min(_LONGEST_PAUSE_S, longest_s * 2)
+        return patiently(
+            operation,
+            patience_s=self.patience_s,
+            failure_of=lambda error: store_failure(error, action, self.path(key)),
+        )
 
 
 def open_objects(url: str, access: Access) -> tuple[Objects, str]:
@@ -264,12 +256,13 @@ def open_objects(url: str, access: Access) -> tuple[Objects, str]:
     options = access.file_system_options(url)
     shown = without_secrets(url)
     try:
+        if get_protocol(url) in S3_PROTOCOLS:
+            root = str(fsspec.get_filesystem_class("s3")._strip_protocol(url))
+            return S3Objects(s3_client(options)), root
         fs, found = fsspec.core.url_to_fs(url, **options)
         root = str(found).rstrip("/")
         if isinstance(fs, LocalFileSystem):
             return LocalFiles(Path(root)), root
-        if get_protocol(url) in S3_PROTOCOLS:
-            return S3Objects(fs), root
         return PlainObjects(fs), root
     except FAILURES as error:
         raise store_failure(error, "read", shown) from error

@@ -21,6 +21,7 @@ LOOK_S = 10.0
 _CONNECT_S = (2.0, 5.0)
 _READ_S = (5.0, 30.0)
 """Shortest and longest that one request waits; between them a share of the patience."""
+_CONNECTIONS = 32
 S3_PROTOCOLS = ("s3", "s3a")
 
 
@@ -83,6 +84,7 @@ class Access:
         bounds = {
             "connect_timeout": min(_CONNECT_S[1], max(_CONNECT_S[0], self.patience_s / 5)),
             "read_timeout": min(_READ_S[1], max(_READ_S[0], self.patience_s / 2)),
+            "max_pool_connections": _CONNECTIONS,
             "retries": {"total_max_attempts": 1, "mode": "standard"},
         }
         options["config_kwargs"] = {**bounds, **(options.get("config_kwargs") or {})}

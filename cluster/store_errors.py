@@ -114,8 +114,8 @@ def response_of(error: BaseException) -> tuple[str, int]:
     for link in _chain(error):
         response = getattr(link, "response", None)
         if isinstance(response, dict) and "Error" in response:
-            status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-            return str(response["Error"].get("Code", "")), int(status or 0)
+            status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) or 0)
+            return str(response["Error"].get("Code") or status), status
     return "", 0
 
 

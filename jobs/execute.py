@@ -26,6 +26,7 @@ from cluster.records import RunRecord
 from cluster.store import Store
 from cluster.supervisor import RunEnd, Supervisor
 from conf.errors import (
+    CommitUnknown,
     CoordinatorLost,
     ImageMillError,
     NoWorkers,
@@ -132,7 +133,7 @@ def _record_end(store: Store, record: RunRecord, reason: str) -> None:
     """A hint for others; a store that cannot take it must not hide why the run ended."""
     try:
         write_run_end(store, record.run, reason)
-    except (StoreFull, StoreUnavailable, StoreRefused) as error:
+    except (CommitUnknown, StoreFull, StoreUnavailable, StoreRefused) as error:
         log.debug("the run's end is not recorded: %s", error, extra={"event": "end_unrecorded"})
 
 

@@ -174,7 +174,7 @@ def open_job(output: str, overrides: Sequence[str] = ()) -> tuple[JobRecord, Sto
                 f"{' or '.join(CHANGEABLE)}"
             )
     given = compose(["input.path=given", f"output.path={absolute(output)}", *overrides])
-    with _nothing_started(), _saying_where_to_look(given):
+    with _saying_where_to_look(given), _nothing_started():
         store = Store.of(given, patience_s=LOOK_S)
         job = read_job(store)
     names = {text.partition("=")[0] for text in overrides}

@@ -34,9 +34,9 @@ def prompts(tmp_path: Path) -> Path:
     return write_prompts(tmp_path / "prompts.parquet", rows)
 
 
-def started(prompts: Path, output: Path) -> JobProcess:
+def started(prompts: Path, output: Path, *more: str) -> JobProcess:
     """A job that has made some of its images."""
-    job = JobProcess("run", f"input.path={prompts}", f"output.path={output}", *SIMULATED)
+    job = JobProcess("run", f"input.path={prompts}", f"output.path={output}", *SIMULATED, *more)
     wait_until(lambda: commit_count(output) >= 2, "two commits")
     return job
 
@@ -64,10 +64,13 @@ def test_a_driver_that_was_frozen_leaves_the_output_to_the_one_that_took_over(
     prompts: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
-    frozen = started(prompts, output)
+    frozen = started(prompts, output, "engine.simulated_speed=0.5")
+    (worker,) = frozen.workers()
+    worker.suspend()
     frozen.send(signal.SIGSTOP)
     later = JobProcess("resume", str(output))
     wait_until(lambda: any((output / "workers").glob("r0002-*.json")), "the later run's worker")
+    worker.resume()
     frozen.send(signal.SIGCONT)
     assert frozen.finish() == 3, frozen.output
     assert "run 2 has taken over" in frozen.output

@@ -36,6 +36,7 @@ MODEL = ModelConfig(
     steps=5,
     guidance_scale=4.0,
     sampler="ddim",
+    needs_gpu=False,
 )
 
 

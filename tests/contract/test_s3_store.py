@@ -62,7 +62,7 @@ def test_a_wrong_secret_is_told(s3_url: str, monkeypatch: pytest.MonkeyPatch) ->
         assert "the secret key does not belong to the access key; check AWS_" in message
         assert WRONG_SECRET.secret_key not in message
         assert WRONG_SECRET.access_key not in message
-    assert said["get"].startswith(f"cannot read {s3_url.removeprefix('s3://')}/job.json: ")
+    assert said["get"].startswith(f"cannot read {s3_url}/job.json: ")
     assert said["probe"].startswith("cannot write ")
 
 

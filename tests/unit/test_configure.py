@@ -116,3 +116,10 @@ def test_workers_that_contradict_themselves_are_refused(given: list[str], messag
 def test_the_simulated_engine_needs_no_gpu_whatever_the_model() -> None:
     given = ["engine=simulated", "model.needs_gpu=true", "cluster.gpus_per_worker=0"]
     assert compose(["input.path=x", "output.path=y", *given]).model.needs_gpu
+
+
+def test_an_endpoint_with_credentials_is_refused_without_showing_them() -> None:
+    endpoint = "storage.endpoint_url=http://key:hunter2@127.0.0.1:9000"
+    with pytest.raises(ConfigError, match=r"^storage\.endpoint_url carries credentials") as caught:
+        compose(["input.path=x", "output.path=y", endpoint])
+    assert "hunter2" not in str(caught.value)

@@ -69,6 +69,7 @@ def load(path, *, precision="fp32", max_batch=4):
             steps=5,
             guidance_scale=4.0,
             sampler="ddim",
+            needs_gpu=False,
         ),
     )
 
