@@ -18,7 +18,6 @@ from tests.seaweedfs import FULL
 
 load_all()
 SOME = (
-    "worker-killed-and-its-commit-lands",
     "commit-lands-after-the-next-opening",
     "driver-killed-before-the-manifest",
     "replies-to-commits-lost",
