@@ -1,6 +1,7 @@
 # make run    set up, run the example job, say where the pictures are
 # make test   set up, start what servers the tests need, run all tests
 # make check  format, lint, types, import contracts
+# make chaos  cause every named fault on a real object store and a real cluster; minutes
 # make s3     an S3 server on this machine to try it on; Ctrl-C stops it
 # make bench  measure the engine against diffusers, side by side
 PYTHON ?= python3
@@ -10,7 +11,7 @@ ifndef OUT
 OUT := out/example-$(shell date +%Y%m%d-%H%M%S)
 endif
 
-.PHONY: run test check bench s3 clean
+.PHONY: run test check chaos bench s3 clean
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -32,6 +33,9 @@ check: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+chaos: $(VENV)/.ready
+	$(BIN)/python -m tests.chaos $(FAULTS)
 
 bench: $(VENV)/.ready
 	$(BIN)/python -m benchmarks.engine_vs_diffusers

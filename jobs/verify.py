@@ -12,6 +12,7 @@ import shlex
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 
 from cluster import layout
 from cluster.job_log import generation, read_job
@@ -178,6 +179,17 @@ def _check_bill(bill: Bill, findings: Findings) -> None:
     )
 
 
+def _check_cost(key: str, said: object, billed: Decimal, findings: Findings) -> None:
+    """A worker that was frozen when the manifest was written may have lived on: then more is
+    billed. Less never is."""
+    try:
+        fits = Decimal(str(said)) <= billed
+    except InvalidOperation:
+        fits = False
+    if not fits:
+        findings.add(f"'cost' in {key} is {said}; expected {billed:f}, or less")
+
+
 def _check_manifest(store: Store, totals: Totals, bill: Bill, findings: Findings) -> bool:
     """Compare the newest generation's manifest with what counts; returns whether there is one."""
     key = layout.manifest(generation(store))
@@ -193,9 +205,9 @@ def _check_manifest(store: Store, totals: Totals, bill: Bill, findings: Findings
         name: getattr(totals, name)
         for name in ("rows", "committed", "quarantined", "images", "image_bytes", "shards")
     }
-    expected["cost"] = str(as_decimal(bill.total_amount))
     for name, value in expected.items():
         findings.expect(f"'{name}' in {key}", found=plain.get(name), expected=value)
+    _check_cost(key, plain.get("cost"), as_decimal(bill.total_amount), findings)
     if totals.sealed != totals.shards:
         findings.add(
             f"{key} says that the job is finished although only {totals.sealed} of {totals.shards} "

@@ -330,6 +330,25 @@ def test_a_manifest_that_says_something_else(tmp_path: Path) -> None:
     assert "'cost' in manifests/000000.json is 0.5; expected" in found
 
 
+@pytest.mark.parametrize("cost", ["a lot", None, "NaN"])
+def test_a_manifest_whose_cost_is_no_amount(tmp_path: Path, cost: object) -> None:
+    small = made(tmp_path)
+    write_manifest(small, cost=cost)
+    assert f"'cost' in manifests/000000.json is {cost}; expected" in problems(small)
+
+
+def test_a_worker_that_lived_on_after_the_manifest_is_billed_and_no_problem(tmp_path: Path) -> None:
+    small = made(tmp_path)
+    write_manifest(small)
+    (entry,) = small.store.listing(layout.WORKERS)
+    stamp = json.loads(place(small, entry.key).read_bytes())
+    later = {**stamp, "seq": stamp["seq"] + 1, "lifetime_ns": 2 * stamp["lifetime_ns"]}
+    place(small, entry.key).write_bytes(json.dumps(later).encode())
+    found = verify(small.store)
+    assert found.problems == ()
+    assert found.bill.total_ns == later["lifetime_ns"]
+
+
 def test_a_manifest_over_shards_that_are_not_sealed(tmp_path: Path) -> None:
     small = run_small_job(tmp_path, ROWS, shards=[1], **TINY)
     write_manifest(small)
