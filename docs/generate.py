@@ -1,4 +1,4 @@
-"""Writes docs/configuration.md and docs/commands.md from the schema and the parser.
+"""Writes configuration.md, commands.md and samplers.md from the schema, the parser and the code.
 
 Run as ``python -m docs.generate``; a test fails when the files are not what this writes.
 """
@@ -11,8 +11,42 @@ from pathlib import Path
 from conf.schema import MISSING, known_keys
 from jobs.cli import build_parser
 from jobs.configure import GROUPS, choices, compose_mapping
+from operators.sampler_names import SPECS
+from operators.samplers_left_out import LEFT_OUT
 
 HERE = Path(__file__).parent
+SAMPLERS_HEAD = """\
+# Samplers
+
+The column `sampler` and the key `sampling.sampler` take one of {count} names. Each means a
+scheduler of diffusers with fixed options; all else (noise schedule, prediction type, timestep
+spacing, shift) is the model's own configuration. Rows with different samplers share every
+forward pass.
+This page is written by `python -m docs.generate`.
+
+| name | what it is | spacings | models | model calls of n steps |
+|---|---|---|---|---|"""
+SAMPLERS_NOTES = """
+- A spacing is a suffix: `dpmpp_2m_karras` is `dpmpp_2m` with Karras' noise levels. Without a suffix
+  they are the plain ones, whatever the model's configuration says; EDM's plain ones are Karras'.
+  On flow models only the `flow_match_…` names take suffixes.
+- Models: `noise` are trained on a noise schedule (Stable Diffusion 1, 2, XL; PixArt), `flow` on
+  straight flows (SD3, Flux), `edm` on EDM's noise; `own` fits models saved with that scheduler
+  only. The kind is read from the model's scheduler configuration. A row whose sampler cannot follow
+  the model is quarantined as `sampler_unfit`.
+- A model's option that is not linear (`clip_sample`, `clip_denoised`, `thresholding`,
+  `variance_type=learned…`) forbids the sampler: `sampler_not_linear` names scheduler and option.
+  So does a table that differs from its scheduler in a replay.
+- A step count or option that diffusers itself refuses is `sampler_failed`: it knows
+  `euler_ancestral`, `pndm`, `dpm2`, `dpm2_ancestral` and the `edm_…` names for epsilon and
+  v-prediction only.
+- One step is one model call, with every sampler.
+- Beta spacing (`use_beta_sigmas`) needs SciPy, which ImageMill does not install.
+
+## Left out
+
+| name | scheduler | why |
+|---|---|---|"""
 
 
 def configuration() -> str:
@@ -98,7 +132,28 @@ class _Formatter(argparse.HelpFormatter):
         super().__init__(prog, width=100)
 
 
-PAGES = {"configuration.md": configuration, "commands.md": commands}
+def samplers() -> str:
+    """docs/samplers.md"""
+    lines = [SAMPLERS_HEAD.format(count=len(SPECS))]
+    for name, spec in SPECS.items():
+        if not spec.spacing:
+            suffixes = [f"_{one.spacing}" for one in SPECS.values() if one.spacing]
+            spacings = [suffix for suffix in dict.fromkeys(suffixes) if name + suffix in SPECS]
+            calls = {(2, 0): "2n - 1", (1, 1): "n + 1", (1, 0): "n"}
+            cells = (
+                f"`{name}`",
+                f"{spec.about} (`{spec.scheduler}`)",
+                ", ".join(f"`{spacing}`" for spacing in spacings) or "–",
+                ", ".join(spec.models),
+                calls[spec.calls_per_step, spec.extra_calls],
+            )
+            lines.append(f"| {' | '.join(cells)} |")
+    lines.append(SAMPLERS_NOTES)
+    lines += [f"| `{name}` | `{one.scheduler}` | {one.why} |" for name, one in LEFT_OUT.items()]
+    return "\n".join(lines) + "\n"
+
+
+PAGES = {"configuration.md": configuration, "commands.md": commands, "samplers.md": samplers}
 
 
 def main() -> None:

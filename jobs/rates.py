@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from operators.sampler_names import SPECS
+
 log = logging.getLogger(__name__)
 
 _SCHEMA = 1
@@ -37,16 +39,9 @@ class RateKey:
         return json.dumps(parts, ensure_ascii=False)
 
 
-def model_calls(sampler: str, steps: int) -> int:
-    """Denoiser calls of one image: Heun calls twice in all steps but the last, PNDM once more."""
-    if sampler == "heun":
-        return 2 * steps - 1
-    return steps + 1 if sampler == "pndm" else steps
-
-
 def weighted_steps(*, sampler: str, steps: int, guidance_scale: float) -> int:
     """Rows that one image puts into the denoiser: its calls, doubled by guidance."""
-    return model_calls(sampler, steps) * (2 if guidance_scale > 1 else 1)
+    return SPECS[sampler].model_calls(steps) * (2 if guidance_scale > 1 else 1)
 
 
 def rates_path() -> Path:

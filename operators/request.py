@@ -13,25 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from conf.errors import RowRejected
+from operators.sampler_names import SAMPLERS
+from operators.samplers_left_out import unknown_sampler
 
 MAX_SEED = 2**63 - 1
 MAX_STEPS = 1000
 MAX_IMAGES_PER_ROW = 1000
-SAMPLERS = (
-    "ddim",
-    "ddpm",
-    "deis",
-    "dpmpp_2m",
-    "dpmpp_2m_karras",
-    "dpmpp_2m_sde",
-    "euler",
-    "euler_ancestral",
-    "heun",
-    "lcm",
-    "pndm",
-    "tcd",
-    "unipc",
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,9 +176,7 @@ def _sampler(row: Mapping[str, Any], default: str) -> str:
     if value is None:
         return default
     if value not in SAMPLERS:
-        raise _reject(
-            "unknown_sampler", f"sampler is {value!r}; expected one of {', '.join(SAMPLERS)}"
-        )
+        raise _reject("unknown_sampler", f"sampler is {value!r}; {unknown_sampler(value)}")
     return str(value)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from conf.errors import ConfigError
 from conf.schema import RunConfig
-from operators.request import SAMPLERS, RowDefaults
+from operators.request import RowDefaults
+from operators.sampler_names import SAMPLERS
+from operators.samplers_left_out import unknown_sampler
 
 
 def row_defaults(config: RunConfig) -> RowDefaults:
@@ -16,7 +18,7 @@ def row_defaults(config: RunConfig) -> RowDefaults:
     sampling, model = config.sampling, config.model
     sampler = model.sampler if sampling.sampler is None else sampling.sampler
     if sampler not in SAMPLERS:
-        raise ConfigError(f"sampling.sampler is '{sampler}'; expected one of {', '.join(SAMPLERS)}")
+        raise ConfigError(f"sampling.sampler is '{sampler}'; {unknown_sampler(sampler)}")
     return RowDefaults(
         negative_prompt=sampling.negative_prompt,
         width=model.width if sampling.width is None else sampling.width,

@@ -8,13 +8,11 @@ and step counts can advance in one ``einsum``. Knows nothing of images, slots or
 
 from __future__ import annotations
 
-import hashlib
-import json
 import sys
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +22,15 @@ import numpy.typing as npt
 import torch
 
 from conf.errors import RowRejected
-from operators.samplers import make_scheduler, nonlinear_option, step_arguments
+from operators.sampler_names import SPECS
+from operators.samplers import (
+    config_digest,
+    make_scheduler,
+    misfit,
+    nonlinear_option,
+    set_timesteps,
+    step_arguments,
+)
 
 Floats = npt.NDArray[np.float64]
 MAX_WINDOW = 6
@@ -68,62 +74,117 @@ class SamplerTable:
         return int(self.x_coefs.shape[1])
 
 
-_tables: OrderedDict[tuple[str, str, int], SamplerTable] = OrderedDict()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Task:
+    """What is compiled; its arguments are those of ``compile_sampler``."""
+
+    scheduler_config: Mapping[str, Any]
+    sampler: str
+    steps: int
+    mu: float | None
+    sigmas: tuple[float, ...] | None
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        digest = config_digest(self.scheduler_config)
+        return (digest, self.sampler, self.steps, self.mu, self.sigmas)
+
+    @property
+    def named(self) -> str:
+        return f"sampler {self.sampler} ({SPECS[self.sampler].scheduler})"
+
+    def scheduler(self) -> Any:
+        """A fresh scheduler with its timesteps set."""
+        scheduler = make_scheduler(self.scheduler_config, self.sampler)
+        set_timesteps(scheduler, self.steps, mu=self.mu, sigmas=self.sigmas)
+        return scheduler
+
+
+_tables: OrderedDict[tuple[object, ...], SamplerTable] = OrderedDict()
 _lock = threading.Lock()
 
 
-def compile_sampler(scheduler_config: Mapping[str, Any], sampler: str, steps: int) -> SamplerTable:
+def compile_sampler(
+    scheduler_config: Mapping[str, Any],
+    sampler: str,
+    steps: int,
+    *,
+    mu: float | None = None,
+    sigmas: Sequence[float] | None = None,
+) -> SamplerTable:
     """The table of a sampler for a model's scheduler configuration; remembered for the next call.
+
+    ``mu`` and ``sigmas`` are what the pipeline of a flow model passes to ``set_timesteps``; where
+    they depend on the image's size, so does the table (``flow_shift`` computes them).
 
     Raises:
         RowRejected: stage ``denoise``; ``sampler_not_linear`` names the option that forbids a
-            table, ``sampler_failed`` a step count or configuration that diffusers refuses.
+            table, ``sampler_unfit`` says for which models the sampler is, ``sampler_failed`` names
+            a step count or configuration that diffusers refuses.
+        ValueError: the model shifts dynamically and no ``mu`` was given; a mistake in its family.
     """
-    plain = json.dumps(dict(scheduler_config), sort_keys=True, default=str)
-    key = (hashlib.sha256(plain.encode()).hexdigest(), sampler, steps)
+    if mu is None and scheduler_config.get("use_dynamic_shifting"):
+        raise ValueError(
+            "this model shifts its noise levels with the image's size (use_dynamic_shifting=True), "
+            "but no mu was given; pass mu=dynamic_mu(scheduler_config, image_tokens)"
+        )
+    task = _Task(
+        scheduler_config=scheduler_config,
+        sampler=sampler,
+        steps=steps,
+        mu=mu,
+        sigmas=None if sigmas is None else tuple(sigmas),
+    )
+    key = task.key
     with _lock:
         if key in _tables:
             _tables.move_to_end(key)
             return _tables[key]
-        table = _compile(scheduler_config, sampler, steps)
+        table = _compile(task)
         _tables[key] = table
         if len(_tables) > _CACHED_TABLES:
             _tables.popitem(last=False)
         return table
 
 
-def _compile(scheduler_config: Mapping[str, Any], sampler: str, steps: int) -> SamplerTable:
-    option = nonlinear_option(scheduler_config, sampler)
+def _compile(task: _Task) -> SamplerTable:
+    why = misfit(task.scheduler_config, task.sampler)
+    if why is not None:
+        message = f"{task.named} cannot follow this model: {why}. Ask for another sampler"
+        raise RowRejected(stage="denoise", reason="sampler_unfit", message=message)
+    option = nonlinear_option(task.scheduler_config, task.sampler)
     if option is not None:
-        raise _not_linear(sampler, f"its option {option} is not linear")
+        why = (
+            f"its option {option} is not linear. Turn it off in the model's scheduler "
+            "configuration, or ask for another sampler"
+        )
+        raise _not_linear(task, why)
     try:
         # diffusers announces future changes of options that a model's own configuration sets
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return _read_table(scheduler_config, sampler, steps)
+            return _read_table(task)
     except RowRejected:
         raise
     except Exception as error:
         raise RowRejected(
             stage="denoise",
             reason="sampler_failed",
-            message=f"sampler {sampler} cannot run {steps} steps with this model: "
+            message=f"{task.named} cannot run {task.steps} steps with this model: "
             f"{type(error).__name__}: {error}. Ask for other steps or another sampler",
         ) from error
 
 
-def _not_linear(sampler: str, why: str) -> RowRejected:
+def _not_linear(task: _Task, why: str) -> RowRejected:
     return RowRejected(
         stage="denoise",
         reason="sampler_not_linear",
-        message=f"sampler {sampler} cannot be compiled for this model: {why}. "
-        "Turn it off in the model's scheduler configuration, or ask for another sampler",
+        message=f"{task.named} cannot be compiled for this model: {why}",
     )
 
 
-def _read_table(scheduler_config: Mapping[str, Any], sampler: str, steps: int) -> SamplerTable:
-    scheduler = make_scheduler(scheduler_config, sampler)
-    scheduler.set_timesteps(steps)
+def _read_table(task: _Task) -> SamplerTable:
+    scheduler = task.scheduler()
     timesteps = list(scheduler.timesteps)
     scales = np.ones(len(timesteps))
     draws = np.zeros(len(timesteps), dtype=np.bool_)
@@ -132,31 +193,41 @@ def _read_table(scheduler_config: Mapping[str, Any], sampler: str, steps: int) -
     noise = _BasisNoise(equations)
     with _noise_from(scheduler, noise):
         for i, t in enumerate(timesteps):
-            scaled = scheduler.scale_model_input(torch.ones(1, dtype=torch.float64), t)
-            scales[i] = float(scaled)
+            scales[i] = float(_scale(scheduler, torch.ones(1, dtype=torch.float64), t))
             noise.call, noise.draws = i, 0
             latent, output = equations.basis(i, 0), equations.basis(i, 1)
             after = scheduler.step(output, t, latent, **arguments, return_dict=False)[0]
             if noise.draws > 1:
-                raise _not_linear(sampler, f"it draws noise {noise.draws} times in a step")
+                raise _not_linear(
+                    task, f"it draws noise {noise.draws} times in a step. Ask for another sampler"
+                )
             draws[i] = noise.draws == 1
             equations.add(i, after.double().numpy().reshape(-1, 3))
     solved = equations.solve()
     if solved is None:
-        raise _not_linear(sampler, f"it needs a history of more than {MAX_WINDOW} latents")
+        raise _not_linear(
+            task, f"it needs a history of more than {MAX_WINDOW} latents. Ask for another sampler"
+        )
     table = SamplerTable(
         timesteps=np.array([float(t) for t in timesteps]),
         input_scales=scales,
-        init_noise_sigma=float(scheduler.init_noise_sigma),
+        init_noise_sigma=float(getattr(scheduler, "init_noise_sigma", 1.0)),
         x_coefs=solved[..., 0],
         m_coefs=solved[..., 1],
         noise_coefs=equations.noise,
         draws=draws,
     )
-    _check_by_replay(table, scheduler_config, sampler, steps)
+    _check_by_replay(table, task)
     for array in (table.timesteps, scales, table.x_coefs, table.m_coefs, equations.noise, draws):
         array.setflags(write=False)
     return table
+
+
+def _scale(scheduler: Any, latent: torch.Tensor, timestep: Any) -> torch.Tensor:
+    """What the model sees of a latent; schedulers without the method scale nothing."""
+    if not hasattr(scheduler, "scale_model_input"):
+        return latent
+    return scheduler.scale_model_input(latent, timestep)  # type: ignore[no-any-return]
 
 
 class _Equations:
@@ -269,18 +340,14 @@ def _noise_from(scheduler: Any, source: Any) -> Iterator[None]:
         module.randn_tensor = original  # type: ignore[attr-defined]
 
 
-def _check_by_replay(
-    table: SamplerTable, scheduler_config: Mapping[str, Any], sampler: str, steps: int
-) -> None:
+def _check_by_replay(table: SamplerTable, task: _Task) -> None:
     """Compare the table with a fresh scheduler on random vectors, along a whole trajectory."""
-    random = torch.Generator("cpu").manual_seed(steps)
+    random = torch.Generator("cpu").manual_seed(task.steps)
     width = 16
     outputs = torch.randn(table.calls, width, generator=random, dtype=torch.float64)
     noise = torch.randn(table.calls, width, generator=random, dtype=torch.float64)
     start = torch.randn(width, generator=random, dtype=torch.float64) * table.init_noise_sigma
-    scheduler = make_scheduler(scheduler_config, sampler)
-    scheduler.set_timesteps(steps)
-    expected = _run_scheduler(scheduler, start, outputs, noise)
+    expected = _run_scheduler(task.scheduler(), start, outputs, noise)
     history = np.zeros((table.calls + table.window, width))
     made = np.zeros_like(history)
     history[table.window - 1] = start.numpy()
@@ -295,7 +362,10 @@ def _check_by_replay(
     scale = max(1.0, float(np.abs(expected).max()))
     worst = float(np.abs(reached - expected).max()) / scale
     if not worst <= _SAME:
-        raise _not_linear(sampler, f"a replay of its table is off by {worst:.1e} of the scale")
+        raise _not_linear(
+            task,
+            f"a replay of its table is off by {worst:.1e} of the scale. Ask for another sampler",
+        )
 
 
 def _run_scheduler(
@@ -309,7 +379,7 @@ def _run_scheduler(
     with _noise_from(scheduler, source):
         for i, t in enumerate(scheduler.timesteps):
             source.call = i
-            scheduler.scale_model_input(latent, t)
+            _scale(scheduler, latent, t)
             output = outputs[i].reshape(1, 1, 1, -1)
             latent = scheduler.step(output, t, latent, **arguments, return_dict=False)[0]
             reached.append(latent.double().numpy().reshape(-1))

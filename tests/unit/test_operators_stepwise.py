@@ -15,8 +15,9 @@ from conf.schema import EngineConfig, ModelConfig
 from operators.engine import ImageFailure, ImageResult
 from operators.engines import load_engine
 from operators.engines.stepwise import StepwiseEngine
-from operators.request import SAMPLERS, Request
+from operators.request import Request
 from operators.samplers import make_scheduler
+from tests.pictured_samplers import SAMPLERS
 from tests.tiny_model import MAX_TOKENS, SIZE, build_tiny_stable_diffusion
 
 
