@@ -135,14 +135,16 @@ def retry(output: str, overrides: Sequence[str] = (), console: Console | None = 
     """Release the quarantined rows of a finished job and work on them again.
 
     Raises:
-        ConfigError: the job is not finished yet.
+        OutputTaken: the job is not finished yet, or another run or retry is at work on it.
     """
     job, store = open_job(output, overrides)
-    if not is_finished(store, generation(store)):
+    number = generation(store)
+    if not is_finished(store, number):
         raise OutputTaken(
             f"{output} is not finished; first 'imagemill resume {shlex.quote(output)}', then retry"
         )
     _check_same_world(job, store)
+    refuse_company(store)
     store = store.with_patience(job.config.storage.patience_s)
     plan = PlanReader(store)
     shards = tuple(
@@ -155,7 +157,7 @@ def retry(output: str, overrides: Sequence[str] = (), console: Console | None = 
         return result_of(job, finish(store, job, plan, end=None, wall_s=0.0))
 
     def claim() -> None:
-        open_retry(store, shards)
+        open_retry(store, shards, after=number)
 
     return execute(job, store, console or Console(stderr=True), claim=claim)
 
