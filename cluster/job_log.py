@@ -204,8 +204,8 @@ def open_retry(store: Store, shards: tuple[int, ...], *, after: int) -> RetryRec
         store.put_if_absent(layout.retry(record.generation), to_json(record))
     except CommitConflict as error:
         raise OutputTaken(
-            f"another retry of {store.url} was asked for first, so nothing was started; look at it with "
-            f"'imagemill status {shlex.quote(store.url)}'"
+            f"another retry of {store.url} was asked for first, so nothing was started; look at it "
+            f"with 'imagemill status {shlex.quote(store.url)}'"
         ) from error
     return record
 

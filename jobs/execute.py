@@ -102,6 +102,7 @@ def execute(
         store,
         job,
         plan,
+        generation=record.generation,
         end=end,
         wall_s=time.monotonic() - started_s,
         ours=not run_opened(store, record.run + 1),
