@@ -16,7 +16,9 @@ from conf.errors import (
     CorruptOutput,
     ImageMillError,
     InputError,
+    StoreDenied,
     StoreFull,
+    StoreRefused,
 )
 from conf.schema import known_keys
 from jobs import run as verbs
@@ -225,7 +227,16 @@ def _report(given: argparse.Namespace) -> int:
 
 def _gc(given: argparse.Namespace) -> int:
     _, store = verbs.open_job(given.output, given.overrides)
-    _print(collected_lines(collect(store, dry_run=not given.delete), given.output))
+    try:
+        collected = collect(store, dry_run=not given.delete)
+    except StoreRefused as error:
+        if not given.delete:
+            raise
+        raise StoreDenied(
+            f"{error}; some may be removed already, all that counts is there; go on with: "
+            f"imagemill gc {shlex.quote(given.output)} --delete"
+        ) from error
+    _print(collected_lines(collected, given.output))
     return 0
 
 

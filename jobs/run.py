@@ -33,7 +33,7 @@ from conf.errors import ConfigError, OutputTaken, StoreRefused, StoreUnavailable
 from conf.schema import RunConfig, check_together
 from jobs.company import refuse_company
 from jobs.configure import absolute, compose
-from jobs.execute import JobResult, execute, result_of, version
+from jobs.execute import JobResult, execute, result_of, resumable, version
 from jobs.finish import Finish, finish, sweep
 from jobs.plan import check_inputs_unchanged, make_plan
 from jobs.unique_ids import check_unique_ids
@@ -104,7 +104,8 @@ def run(overrides: Sequence[str], console: Console | None = None) -> JobResult:
 
     def claim() -> None:
         write_job(patient, job)
-        write_plan(patient, planned.inputs, planned.shards)
+        with resumable(config):
+            write_plan(patient, planned.inputs, planned.shards)
 
     return execute(job, patient, console or Console(stderr=True), claim=claim)
 
