@@ -200,8 +200,9 @@ def _cancel(given: argparse.Namespace) -> int:
         return 0
     ask_cancel(store, last.run)
     print(
-        f"{given.output}: run {last.run} was asked to stop; it commits what is finished first. "
-        f"Continue later with 'imagemill resume {shlex.quote(given.output)}'"
+        f"{given.output}: run {last.run} was asked to stop; if it is still alive, it commits what "
+        "is finished first, and 'imagemill status' tells when it has ended. "
+        f"Continue with 'imagemill resume {shlex.quote(given.output)}'"
     )
     return 0
 
