@@ -31,6 +31,7 @@ from cluster.store_access import LOOK_S
 from cluster.totals import states
 from conf.errors import ConfigError, OutputTaken, StoreRefused, StoreUnavailable
 from conf.schema import RunConfig, check_together
+from conf.secrets import refuse_secrets
 from jobs.company import refuse_company
 from jobs.configure import absolute, compose
 from jobs.execute import JobResult, execute, result_of, resumable, version
@@ -57,6 +58,8 @@ def prepare(overrides: Sequence[str]) -> RunConfig:
     for name, path in (("input.path", config.input.path), ("output.path", config.output.path)):
         if not path.strip():
             raise ConfigError(f"{name} is empty; expected a path or URL (an unset variable?)")
+        refuse_secrets(name, path)
+    refuse_secrets("storage.endpoint_url", config.storage.endpoint_url or "")
     price_of(config.pricing)
     row_defaults(config)
     output = absolute(config.output.path)
@@ -197,6 +200,7 @@ def open_job(output: str, overrides: Sequence[str] = ()) -> tuple[JobRecord, Sto
                 f"'{text}' cannot be changed for a job that has begun; expected keys of "
                 f"{' or '.join(CHANGEABLE)}"
             )
+    refuse_secrets("OUTPUT", output)
     given = compose(["input.path=given", f"output.path={absolute(output)}", *overrides])
     with _saying_where_to_look(given), _nothing_started():
         store = Store.of(given, patience_s=LOOK_S)
