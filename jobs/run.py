@@ -59,7 +59,6 @@ def prepare(overrides: Sequence[str]) -> RunConfig:
         if not path.strip():
             raise ConfigError(f"{name} is empty; expected a path or URL (an unset variable?)")
         refuse_secrets(name, path)
-    refuse_secrets("storage.endpoint_url", config.storage.endpoint_url or "")
     price_of(config.pricing)
     row_defaults(config)
     output = absolute(config.output.path)

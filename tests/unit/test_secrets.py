@@ -73,9 +73,3 @@ def test_nothing_is_written_for_an_input_behind_a_signed_link(
 def test_the_output_of_a_later_command_may_carry_none_either() -> None:
     with pytest.raises(ConfigError, match=r"^OUTPUT sftp://…@host/out carries credentials"):
         open_job("sftp://user:hunter2@host/out")
-
-
-def test_an_endpoint_that_would_be_stored_with_its_credentials_is_refused() -> None:
-    endpoint = "storage.endpoint_url=http://user:hunter2@127.0.0.1:9000"
-    with pytest.raises(ConfigError, match=r"^storage\.endpoint_url http://…@127\.0\.0\.1:9000 car"):
-        prepare(["input.path=s3://a/b", "output.path=s3://a/c", endpoint, "engine=simulated"])
