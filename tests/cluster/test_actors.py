@@ -43,12 +43,12 @@ def test_an_error_of_ours_in_the_coordinator_keeps_its_class_and_its_sentence(fa
 
 def test_a_coordinator_that_cannot_begin_says_why(failing: Any) -> None:
     with pytest.raises(
-        CoordinatorLost, match="^the run's coordinator died: .*StoreRefused"
+        CoordinatorLost, match=r"^the run's coordinator died: .*StoreRefused"
     ) as lost:
         answer_of(failing.remote(True).refused.remote())
     assert str(lost.value).endswith(REFUSED)
 
 
 def test_any_other_error_in_the_coordinator_is_named(failing: Any) -> None:
-    with pytest.raises(CoordinatorLost, match="^the run's coordinator failed: KeyError: 'ada'$"):
+    with pytest.raises(CoordinatorLost, match=r"^the run's coordinator failed: KeyError: 'ada'$"):
         answer_of(failing.remote(False).broken.remote())
