@@ -17,9 +17,8 @@ from conf.errors import ModelUnusable
 
 PACKAGE_PREFIX = "package:"
 SUPPORTED_PIPELINES = ("StableDiffusionPipeline",)
-OPTIONAL_COMPONENTS = ("safety_checker", "feature_extractor", "image_encoder")
-"""Components that the engines never load: a folder without them is whole."""
 NEEDED_COMPONENTS = ("scheduler", "text_encoder", "tokenizer", "unet", "vae")
+"""A folder without others (``safety_checker``, …) is whole: the engines never load those."""
 WEIGHTLESS_COMPONENTS = ("scheduler", "tokenizer")
 WEIGHT_ENDINGS = (".safetensors", ".bin")
 _CHUNK_BYTES = 1 << 20
