@@ -29,7 +29,7 @@ from cluster.suspicion import Trial
 from cluster.term_signal import TermSignal
 from cluster.worker import Identity, Worker, WorkerOutcome, begin_lifetime, outcome_of
 from conf.errors import CoordinatorLost, ImageMillError, ModelUnusable
-from conf.schema import parse_config
+from conf.parser import parse_config
 from operators.engine import Engine
 from operators.engines import load_engine
 
