@@ -14,8 +14,9 @@ from cluster.lifetime import utc_now
 from cluster.names import Names
 from cluster.shard_log import ShardLog
 from cluster.store import Entry, Store
-from conf.errors import CorruptOutput
+from conf.errors import CorruptOutput, StoreRefused
 from jobs import gc
+from jobs.cli import main
 from jobs.gc import collect, collected_lines
 from jobs.verify import verify
 from tests.small_jobs import SmallJob, prepare_small_job, run_small_job
@@ -218,3 +219,21 @@ def test_scratch_files_go_once_they_are_an_hour_old(tmp_path: Path) -> None:
     collect(small.store, dry_run=False)
     assert not any(path.exists() for path in old)
     assert all(path.exists() for path in new)
+
+
+def test_a_removal_that_is_refused_half_way_does_not_claim_that_nothing_happened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = made(tmp_path)
+    litter(small.store, 0, 1)
+
+    def refuse(store: Store, key: str) -> None:
+        raise StoreRefused(f"cannot write {key}: these credentials may not delete")
+
+    monkeypatch.setattr(Store, "delete", refuse)
+    assert main(["gc", small.store.url, "--delete"]) == 3
+    told = capsys.readouterr().err
+    assert "these credentials may not delete; some may be removed already, all that counts is" in (
+        told
+    )
+    assert told.endswith(f"go on with: imagemill gc {small.store.url} --delete\n")

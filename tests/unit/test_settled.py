@@ -58,11 +58,11 @@ def test_a_retry_unsettles_the_shards_that_it_names_until_they_are_sealed_anew(
     store: Store,
 ) -> None:
     add_checkpoint(store, [seal_of(i, quarantined=i % 2) for i in range(4)])
-    open_retry(store, (1, 3))
+    open_retry(store, (1, 3), after=0)
     assert missing(store, range(5)) == [1, 3, 4]
     add_checkpoint(store, [seal_of(3, generation=1, epoch=4)])
     assert missing(store, range(5)) == [1, 4]
-    open_retry(store, (3,))
+    open_retry(store, (3,), after=1)
     assert missing(store, range(5)) == [1, 3, 4]
 
 
@@ -207,7 +207,7 @@ class Output:
     def retry(self, shards: set[int]) -> None:
         """Release the quarantined rows of these shards."""
         self.generation += 1
-        open_retry(self.store, tuple(sorted(shards)))
+        open_retry(self.store, tuple(sorted(shards)), after=self.generation - 1)
         self.released |= dict.fromkeys(shards, self.generation)
 
     def checkpoint(self) -> None:
