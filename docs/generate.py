@@ -36,7 +36,8 @@ def configuration() -> str:
         lines.append(f"| `{group}=` | {names} | `{chosen[group]}` |")
     lines += [
         "",
-        "`model=/path/to/folder` is short for `model=custom model.path=/path/to/folder`. A choice",
+        "`model=/path/to/folder` is short for `model=custom model.path=/path/to/folder`, or for",
+        "`model=sdxl …` where the folder is a Stable Diffusion XL ([models](models.md)). A choice",
         "sets the keys of its group, which can be given one by one as well.",
     ]
     group = ""

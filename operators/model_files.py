@@ -76,6 +76,15 @@ def describe_model(path: str) -> ModelFiles:
     return ModelFiles(path=folder, revision=revision, pipeline_class=pipeline_class, bytes=size)
 
 
+def peek_pipeline_class(path: str) -> str | None:
+    """The supported pipeline class of a folder; None where ``describe_model`` would say why not."""
+    folder = resolve_model_path(path)
+    try:
+        return _pipeline_class(folder, _read_index(folder))
+    except (ModelUnusable, OSError):
+        return None
+
+
 def _read_index(folder: Path) -> Mapping[str, Any]:
     file = folder / "model_index.json"
     if not file.is_file():
