@@ -37,7 +37,7 @@ def configuration() -> str:
     lines += [
         "",
         "`model=/path/to/folder` is short for `model=custom model.path=/path/to/folder`, or for",
-        "`model=sdxl …` where the folder is a Stable Diffusion XL ([models](models.md)). A choice",
+        "the choice that has the defaults of the folder's family ([models](models.md)). A choice",
         "sets the keys of its group, which can be given one by one as well.",
     ]
     group = ""

@@ -27,6 +27,7 @@ COMPONENTS = {
         "unet",
         "vae",
     ),
+    "PixArtSigmaPipeline": ("scheduler", "text_encoder", "tokenizer", "transformer", "vae"),
 }
 """The supported pipeline classes and what each needs; a folder without the rest is whole."""
 WEIGHTLESS_COMPONENTS = ("scheduler", "tokenizer", "tokenizer_2")

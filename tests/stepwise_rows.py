@@ -15,11 +15,20 @@ from operators.engines import load_engine
 from operators.engines.stepwise import StepwiseEngine
 from operators.request import SAMPLERS, Request
 from operators.samplers import make_scheduler
-from tests.tiny_model import SIZE, build_tiny_stable_diffusion
+from tests.tiny_model import MAX_TOKENS, SIZE, build_tiny_stable_diffusion
+from tests.tiny_pixart import build_tiny_pixart
 from tests.tiny_sdxl import build_tiny_sdxl
 
-TINY_MODELS = {"stable_diffusion": build_tiny_stable_diffusion, "sdxl": build_tiny_sdxl}
-"""A tiny model of each family."""
+TINY_MODELS = {
+    "stable_diffusion": (build_tiny_stable_diffusion, MAX_TOKENS),
+    "sdxl": (build_tiny_sdxl, MAX_TOKENS),
+    "pixart_sigma": (build_tiny_pixart, 300),
+}
+"""A tiny model of each family, and how many tokens of a prompt it sees."""
+AS_WE_CALL_IT = {
+    "PixArtSigmaPipeline": {"clean_caption": False, "use_resolution_binning": False},
+}
+"""Arguments of a pipeline where its family differs from the defaults."""
 
 
 def load(path, *, precision="fp32", max_batch=4):
@@ -110,6 +119,7 @@ def reference(path, requests):
                 width=request.width,
                 num_inference_steps=request.steps,
                 guidance_scale=request.guidance_scale,
+                **AS_WE_CALL_IT.get(type(pipeline).__name__, {}),
                 generator=torch.Generator("cpu").manual_seed(request.seed),
             )
         pictures[request.row_id] = np.array(made.images[0])

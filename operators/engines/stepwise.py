@@ -156,13 +156,17 @@ class StepwiseEngine:
         return outcomes
 
     def _compile_new(self) -> list[Outcome]:
-        """Compile the samplers of new requests; those with a table wait for a slot from now on."""
+        """Compile the samplers of new requests; those with a table wait for a slot from now on.
+
+        A size that the model cannot make is refused here too, before anything shares its batch.
+        """
         failed: list[tuple[_Work, RowRejected]] = []
         new, self._new = self._new, []
         for work in new:
             request = work.request
             self._work[work.number] = work
             try:
+                self._family.latent_shape(*work.shape)
                 table = compile_sampler(
                     self._family.scheduler_config, request.sampler, request.steps
                 )

@@ -53,7 +53,11 @@ class Family(Protocol):
         ...
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
-        """Channels, height and width of the latent of an image of ``height`` x ``width`` pixels."""
+        """Channels, height and width of the latent of an image of ``height`` x ``width`` pixels.
+
+        Raises:
+            RowRejected: the model makes no image of this size.
+        """
         ...
 
     def count_truncated(self, text: Text) -> int:

@@ -55,7 +55,11 @@ def test_a_model_folder_is_short_for_custom() -> None:
 
 @pytest.mark.parametrize(
     ("pipeline_class", "size", "steps"),
-    [("StableDiffusionXLPipeline", 1024, 30), ("StableDiffusionPipeline", 512, 30)],
+    [
+        ("StableDiffusionXLPipeline", 1024, 30),
+        ("StableDiffusionPipeline", 512, 30),
+        ("PixArtSigmaPipeline", 1024, 20),
+    ],
 )
 def test_a_model_folder_brings_the_defaults_of_its_family(
     tmp_path: Path, pipeline_class: str, size: int, steps: int

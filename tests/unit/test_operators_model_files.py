@@ -108,7 +108,7 @@ def test_a_broken_index_is_refused(folder, content):
     assert "Download the model again" in refusal(folder)
 
 
-@pytest.mark.parametrize("name", ["FluxPipeline", None])
+@pytest.mark.parametrize("name", ["PixArtAlphaPipeline", None])
 def test_other_pipelines_are_refused_with_the_supported_ones(folder, name):
     (folder / "model_index.json").write_text(json.dumps({**INDEX, "_class_name": name}))
     message = refusal(folder)

@@ -22,7 +22,7 @@ from tests.stepwise_rows import (
     reference,
     run,
 )
-from tests.tiny_model import MAX_TOKENS, SIZE, build_tiny_stable_diffusion
+from tests.tiny_model import SIZE, build_tiny_stable_diffusion
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -35,9 +35,15 @@ def _one_thread():
 
 
 @pytest.fixture(scope="module", params=TINY_MODELS)
-def model_path(request, tmp_path_factory):
+def tiny_model(request):
     """Every test runs with each family."""
-    return TINY_MODELS[request.param](tmp_path_factory.mktemp("tiny"))
+    return TINY_MODELS[request.param]
+
+
+@pytest.fixture(scope="module")
+def model_path(tiny_model, tmp_path_factory):
+    build, _ = tiny_model
+    return build(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="module")
@@ -102,8 +108,9 @@ def test_different_rows_make_different_pictures(engine):
     assert all(difference(made[0].pixels, made[n + 1].pixels) > 3 for n in range(len(others)))
 
 
-def test_truncated_tokens_are_counted(engine):
-    made = run(engine, [ask(0, prompt="abc"), ask(1, prompt="x" * (MAX_TOKENS + 3))])
+def test_truncated_tokens_are_counted(tiny_model, engine):
+    _, limit = tiny_model
+    made = run(engine, [ask(0, prompt="abc"), ask(1, prompt="x" * (limit + 3))])
     assert made[0].truncated_tokens == 0
     # the text, and its start and end
     assert made[1].truncated_tokens == 5
