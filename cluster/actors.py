@@ -27,8 +27,8 @@ from cluster.settled import Settled
 from cluster.store import Store
 from cluster.suspicion import Trial
 from cluster.term_signal import TermSignal
-from cluster.worker import Identity, Worker, WorkerOutcome, begin_lifetime
-from conf.errors import CoordinatorLost, ModelUnusable
+from cluster.worker import Identity, Worker, WorkerOutcome, begin_lifetime, outcome_of
+from conf.errors import CoordinatorLost, ImageMillError, ModelUnusable
 from conf.schema import parse_config
 from operators.engine import Engine
 from operators.engines import load_engine
@@ -173,12 +173,16 @@ class WorkerActor:
     def run(self) -> WorkerOutcome:
         """Work until nothing is left."""
         config = self._config
-        store = Store.of(config)
+        try:
+            store = Store.of(config)
+            plan = PlanReader(store)
+        except ImageMillError as error:
+            return outcome_of(self._identity.worker, error)
         worker = Worker(
             config,
             self._identity,
             store=store,
-            shards=PlanReader(store),
+            shards=plan,
             link=self._link,
             make_engine=self._engine,
             lifetime=self._lifetime,

@@ -17,6 +17,7 @@ from conf.errors import CorruptOutput
 from jobs.gc import collect, collected_lines
 from jobs.verify import verify
 from tests.small_jobs import SmallJob, prepare_small_job, run_small_job
+from tests.stores import walk
 
 ROWS = [{"prompt": text} for text in ("a", "b", "", "d", "e", "f")]
 TINY = {"sampling.width": 16, "sampling.height": 16, "sampling.steps": 2}
@@ -28,7 +29,7 @@ def made(tmp_path: Path, **changes: Any) -> SmallJob:
 
 
 def keys(store: Store) -> set[str]:
-    return {entry.key for entry in store.walk("") if not entry.key.startswith(".")}
+    return {entry.key for entry in walk(store, "") if not entry.key.startswith(".")}
 
 
 def litter(store: Store, shard_id: int, epoch: int) -> set[str]:
@@ -128,7 +129,7 @@ def test_objects_of_a_commit_that_no_longer_counts_go(tmp_path: Path) -> None:
     log = opened(prepare_small_job(tmp_path / "other", ROWS, **TINY).store, 0)
     store = log._store
     opened(store, 0)
-    key = next(e.key for e in small.store.walk("commits/00000/00000000/"))
+    key = next(e.key for e in walk(small.store, "commits/00000/00000000/"))
     store.put_if_absent(key, small.store.get(key) or b"")
     left = litter(store, 0, 1)
     assert collect(store, dry_run=False).objects == len(left)
