@@ -8,6 +8,7 @@ image is made at the size that its row asks for. Knows nothing of slots, sampler
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -94,6 +95,7 @@ class PixArtSigma:
 
 def load(files: ModelFiles, *, dtype: torch.dtype, device: torch.device) -> PixArtSigma:
     """See ``operators.families.load_family``."""
+    _check_tokenizer(files)
     pipeline = load_pipeline(
         files,
         dtype=dtype,
@@ -108,6 +110,17 @@ def load(files: ModelFiles, *, dtype: torch.dtype, device: torch.device) -> PixA
             "expected a PixArt-Sigma, which is told no resolution. Set model.path to another model"
         )
     return PixArtSigma(pipeline, device=device)
+
+
+def _check_tokenizer(files: ModelFiles) -> None:
+    """Without sentencepiece transformers takes the file for another kind, and advises to that."""
+    folder = files.path / "tokenizer"
+    if (folder / "tokenizer.json").is_file() or find_spec("sentencepiece") is not None:
+        return
+    raise ModelUnusable(
+        f"{folder} has no tokenizer.json, and the package sentencepiece, which reads a "
+        "spiece.model, is not installed. Run 'pip install sentencepiece' wherever a worker runs"
+    )
 
 
 def _plain(text: Text) -> str:

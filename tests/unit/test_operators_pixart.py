@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import pytest
 import torch
 
@@ -74,3 +76,22 @@ def test_a_transformer_that_is_told_resolutions_is_refused(tmp_path):
     path = build_tiny_pixart(tmp_path, additional_conditions=True)
     with pytest.raises(ModelUnusable, match="use_additional_conditions, as PixArt-Alpha has"):
         load(path)
+
+
+@pytest.mark.skipif(find_spec("sentencepiece") is not None, reason="sentencepiece is installed")
+def test_a_tokenizer_that_cannot_be_read_here_says_what_to_install(tmp_path):
+    path = build_tiny_pixart(tmp_path)
+    (path / "tokenizer" / "tokenizer.json").rename(path / "tokenizer" / "spiece.model")
+    with pytest.raises(ModelUnusable, match="pip install sentencepiece") as caught:
+        load(path)
+    assert f"{path / 'tokenizer'} has no tokenizer.json" in str(caught.value)
+
+
+def test_a_transformer_saved_under_its_old_class_name_is_the_same_model(tmp_path, path, engine):
+    old = build_tiny_pixart(tmp_path)
+    for file in (old / "model_index.json", old / "transformer" / "config.json"):
+        text = file.read_text()
+        assert "PixArtTransformer2DModel" in text
+        file.write_text(text.replace("PixArtTransformer2DModel", "Transformer2DModel"))
+    made = run(load(old), [ask(0)])
+    assert difference(made[0].pixels, run(engine, [ask(0)])[0].pixels) <= 1
