@@ -13,7 +13,8 @@ from cluster.lifetime import utc_now
 from cluster.records import RetryRecord, RunRecord, retry_from_json, run_from_json, to_json
 from cluster.store import Store
 from conf.errors import CommitConflict, ConfigError, CorruptOutput, OutputMissing, OutputTaken
-from conf.schema import RunConfig, parse_config
+from conf.parser import parse_config
+from conf.schema import RunConfig
 
 _SCHEMA = 1
 

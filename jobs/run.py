@@ -30,7 +30,8 @@ from cluster.store import Store
 from cluster.store_access import LOOK_S
 from cluster.totals import states
 from conf.errors import ConfigError, OutputTaken, StoreRefused, StoreUnavailable
-from conf.schema import RunConfig, check_together
+from conf.parser import check_together
+from conf.schema import RunConfig
 from conf.secrets import refuse_secrets
 from jobs.company import refuse_company
 from jobs.configure import absolute, compose

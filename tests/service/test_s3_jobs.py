@@ -20,7 +20,7 @@ from jobs.verify import verify
 from tests.cluster.job_process import JobProcess
 from tests.seaweedfs import FULL, READ_ONLY, UNKNOWN_KEY, WRONG_SECRET, Identity, SeaweedFS
 from tests.small_jobs import prepare_small_job, work_on
-from tests.stores import ONCE
+from tests.stores import ONCE, walk
 
 SIMULATED = ("engine=simulated", "engine.simulated_speed=0", "input.shard_rows=8")
 
@@ -125,7 +125,7 @@ def test_keys_that_will_not_do_are_refused_before_anything_starts(
     assert identity.secret_key not in text
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", FULL.access_key)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", FULL.secret_key)
-    assert list(Store(f"{folder}/out", ONCE).walk("")) == []
+    assert list(walk(Store(f"{folder}/out", ONCE), "")) == []
 
 
 @pytest.mark.parametrize(
