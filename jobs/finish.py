@@ -77,15 +77,16 @@ def finish(
         reason=_why_not(end, totals) if end and not done else "",
         broken_files=tuple(f"{item.source}: {item.problem}" for item in broken),
     )
+    written: tuple[str, ...] = ()
+    if ours:
+        written = _write_derived(store, job, plan, totals, closing, facts, needed=done)
     return Finish(
         finished=done,
         totals=totals,
         bill=closing,
         broken_files=broken,
         facts=facts,
-        written=_write_derived(store, job, plan, totals, closing, facts, needed=done)
-        if ours
-        else (),
+        written=written,
     )
 
 

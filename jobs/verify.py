@@ -77,20 +77,8 @@ def verify(store: Store, *, threads: int = 8, on_progress: Progress | None = Non
     job = read_job(store)
     plan = PlanReader(store)
     findings = Findings()
-    totals = Totals(rows=plan.rows, shards=plan.shards)
-    checkpoint = CheckpointCheck(store, findings)
-    for number, (state, found) in enumerate(_checked_shards(store, plan, threads), start=1):
-        findings.merge(found)
-        checkpoint.compare(number - 1, state)
-        if state is not None:
-            totals.sealed += state.sealed
-            for item in state.commits:
-                totals.add_commit(item.commit, quarantine=item.quarantine)
-        if on_progress is not None:
-            on_progress(number, plan.shards)
+    totals = _check_shards(store, plan, findings, threads, on_progress)
     _check_plan(plan, findings)
-    add_stamps(store, totals)
-    checkpoint.finish(totals)
     bill = close(totals, price_of(job.config.pricing))
     _check_bill(bill, findings)
     finished, cost = _check_manifest(store, totals, bill, findings)
@@ -146,6 +134,30 @@ def report_lines(verification: Verification) -> list[str]:
 
 def _pending(rows: int) -> str:
     return f"{plural(rows, 'row')} {'is' if rows == 1 else 'are'} pending"
+
+
+def _check_shards(
+    store: Store,
+    plan: PlanReader,
+    findings: Findings,
+    threads: int,
+    on_progress: Progress | None,
+) -> Totals:
+    """Check every shard, and the checkpoint beside them; returns what they sum up to."""
+    totals = Totals(rows=plan.rows, shards=plan.shards)
+    checkpoint = CheckpointCheck(store, findings)
+    for number, (state, found) in enumerate(_checked_shards(store, plan, threads), start=1):
+        findings.merge(found)
+        checkpoint.compare(number - 1, state)
+        if state is not None:
+            totals.sealed += state.sealed
+            for item in state.commits:
+                totals.add_commit(item.commit, quarantine=item.quarantine)
+        if on_progress is not None:
+            on_progress(number, plan.shards)
+    add_stamps(store, totals)
+    checkpoint.finish(totals)
+    return totals
 
 
 def _checked_shards(
