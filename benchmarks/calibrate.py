@@ -1,4 +1,4 @@
-"""Measure the UNet's seconds per step by batch size, for conf/engine/simulated.yaml.
+"""Measure the denoiser's seconds per step by batch size, for conf/engine/simulated.yaml.
 
     python benchmarks/calibrate.py --model package:models/shapes/weights
 
@@ -15,7 +15,8 @@ import time
 
 import torch
 
-from operators.families.stable_diffusion import StableDiffusion, load_stable_diffusion
+from operators.families import load_family
+from operators.families.family import Family
 from operators.model_files import describe_model
 
 SIDE = 64
@@ -29,7 +30,7 @@ def main() -> None:
     arguments = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     files = describe_model(arguments.model)
-    family = load_stable_diffusion(files, dtype=torch.float32, device=device)
+    family = load_family(files, dtype=torch.float32, device=device)
     measured = {
         batch: round(step_seconds(family, batch, arguments.repeats), 6)
         for batch in arguments.batches
@@ -39,15 +40,15 @@ def main() -> None:
 
 
 @torch.inference_mode()
-def step_seconds(family: StableDiffusion, batch: int, repeats: int) -> float:
-    """Median seconds of one UNet call."""
+def step_seconds(family: Family, batch: int, repeats: int) -> float:
+    """Median seconds of one denoiser call."""
     latents = torch.randn(batch, *family.latent_shape(SIDE, SIDE), device=family.device)
     timesteps = torch.linspace(1, 999, batch, device=family.device)
-    embeddings = family.embed(["a red circle"]).expand(batch, -1, -1)
+    conditioning = family.embed(["a red circle"] * batch)
     spent = []
     for _ in range(repeats + 2):
         start = time.perf_counter()
-        family.predict(latents, timesteps, embeddings)
+        family.predict(latents, timesteps, conditioning, (SIDE, SIDE))
         if family.device.type == "cuda":
             torch.cuda.synchronize()
         spent.append(time.perf_counter() - start)

@@ -97,7 +97,7 @@ class Committer:
             return 0.0
         if not work.anything_ready:
             return None
-        if self._state.leaving or work.ready_images >= self._job.commit_images:
+        if self._state.draining or work.ready_images >= self._job.commit_images:
             return 0.0
         return held.committed_at_s + self._job.commit_seconds - now_s
 

@@ -94,7 +94,7 @@ class EngineLoop:
 
     def _upload(self, result: ImageResult, held: HeldShard) -> None:
         try:
-            if self._state.wants_image(held, result.request):
+            if not self._state.store_lost and self._state.wants_image(held, result.request):
                 self._state.finish(held, self._uploader.upload(result, held))
         except RowRejected as error:
             self._state.reject(held, result.request, error)

@@ -12,7 +12,7 @@ from cluster.lifetime import Lifetime, persist
 from cluster.records import Stamp
 from cluster.store import Store
 from cluster.worker_state import WorkerState
-from conf.errors import CoordinatorLost, Preempted, StoreUnavailable
+from conf.errors import CoordinatorLost, Preempted, StoreFull, StoreRefused, StoreUnavailable
 from operators.engine import EngineStats
 
 log = logging.getLogger("imagemill")
@@ -49,6 +49,8 @@ class Pulse:
         self._heartbeat_s = heartbeat_s
         self._stats = stats
         self._stopped = threading.Event()
+        self._stamping = threading.Lock()
+        self._closed = False
 
     def run(self) -> None:
         """Beat and stamp at their intervals."""
@@ -62,9 +64,13 @@ class Pulse:
     def _try_persist(self) -> None:
         """A stamp that the store did not take is superseded by the next one; waiting for the store
         would stop the heart."""
+        if self._closed:
+            return
         try:
-            persist(self._hasty_store, self.stamp())
-        except StoreUnavailable as error:
+            with self._stamping:
+                if not self._closed:
+                    persist(self._hasty_store, self.stamp())
+        except (StoreUnavailable, StoreRefused, StoreFull) as error:
             log.warning("no stamp was written: %s", error, extra={"event": "stamp_missed"})
 
     def stop(self) -> None:
@@ -91,9 +97,15 @@ class Pulse:
         stats = self._stats()
         return self._lifetime.stamp(stats, closed=closed)
 
-    def persist(self, *, closed: bool = False) -> None:
+    def persist(self) -> None:
         """Write a stamp where the ledger finds it."""
-        persist(self._store, self.stamp(closed=closed))
+        persist(self._store, self.stamp())
+
+    def close(self) -> None:
+        """Write the last stamp, however long the store takes; the heart goes on beating."""
+        self._closed = True
+        with self._stamping:
+            persist(self._store, self.stamp(closed=True))
 
     def _progress(self) -> WorkerProgress:
         stats = self._stats()

@@ -131,11 +131,13 @@ class ShardLog:
         In a later generation than the seal's, quarantined rows are released and become pending.
 
         Raises:
-            LeaseLost: another opener won this epoch.
+            LeaseLost: another opener won this epoch, or a later generation has begun.
         """
         state = read_shard_state(store, shard_id)
         if state.sealed and state.generation >= generation:
             return state
+        if state.generation > generation:
+            raise LeaseLost(f"shard {shard_id}: a retry has opened it since, this is an older run")
         release = state.generation < generation
         commits = tuple(
             CountedCommit(key=c.key, commit=c.commit, quarantine=c.quarantine and not release)

@@ -21,16 +21,18 @@ class Trial:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suspicion:
-    """Workers died over this shard, ``deaths`` of them. Invariant: each of ``rows`` was at work in
-    each of those deaths.
+    """Workers died over this shard, ``deaths`` of them, the first one perhaps over another.
 
     Args:
-        rows: None: any row that is pending.
+        rows: which rows may be to blame, as far as the deaths told; None: any that is pending.
+        alone: the one row that was at work in the last death; None: there were others, or it is
+            not known.
         unread: deaths before the worker could say what it tried, as when reading the rows kills.
     """
 
     deaths: int = 0
     rows: Ranges | None = None
+    alone: Ranges | None = None
     unread: int = 0
 
     def died(self, trial: Trial | None, *, at_work: Ranges | None = None) -> Suspicion:
@@ -40,22 +42,26 @@ class Suspicion:
             at_work: the rows that were in the engine, where that is known.
         """
         asked = self.deaths > 0
-        rows = at_work or (trial.rows if trial else self.rows)
-        unread = self.unread + (asked and trial is None)
-        return Suspicion(deaths=self.deaths + 1, rows=rows, unread=unread)
+        seen = at_work or (trial.rows if trial else None)
+        return Suspicion(
+            deaths=self.deaths + 1,
+            rows=seen or self.rows,
+            alone=seen if seen and count_of(seen) == 1 else None,
+            unread=self.unread + (asked and trial is None),
+        )
 
     def survived(self, trial: Trial) -> Suspicion | None:
         """The rows of a trial are done: the other suspects are left, None when there is none."""
         left = offsets_of(trial.suspects) - offsets_of(trial.rows)
-        return replace(self, rows=ranges_of(left)) if left else None
+        return replace(self, rows=ranges_of(left), alone=None) if left else None
 
     def unreadable(self, max_attempts: int) -> bool:
         """Whether the shard kills so early that its rows cannot be told apart."""
         return self.unread >= max_attempts
 
     def convicted(self, trial: Trial, max_attempts: int) -> bool:
-        """Whether the row of the trial, alone among the suspects, is to be given up."""
-        return count_of(trial.suspects) == 1 and self.deaths >= max_attempts
+        """Whether the row of the trial is to be given up: the last worker died over it alone."""
+        return trial.suspects == self.alone and self.deaths >= max_attempts
 
     def trial(self, pending: set[int]) -> Trial:
         """What to try next of the rows that are still pending, which must not be empty.

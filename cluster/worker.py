@@ -76,9 +76,9 @@ def begin_lifetime(identity: Identity) -> Lifetime:
 class Worker:
     """One engine at work. ``run`` is called once.
 
-    Invariant: when ``run`` ends, everything that was finished is committed or its shard was lost,
-    every lease is sealed or given back as far as the coordinator could be told, and the closing
-    stamp is in the store if the store takes it.
+    Invariant: when ``run`` ends, everything that was finished is committed, unless its shard was
+    lost or the store failed; every lease is sealed or given back as far as the coordinator could be
+    told, and the closing stamp is in the store if the store takes it.
 
     Args:
         lifetime: begun when the worker's process began to be paid for; None: it begins now.
@@ -142,9 +142,10 @@ class Worker:
         except Exception as error:  # noqa: BLE001 - the actor's boundary: it becomes the outcome
             self._state.fail(error)
         self._leave(feeder, committer)
+        self._close()
         self._pulse.stop()
         pulse.join()
-        return self._close()
+        return self._outcome()
 
     def preempt(self, why: str) -> None:
         """The machine is being taken away: commit what is finished, give the leases back, leave.
@@ -246,21 +247,28 @@ class Worker:
                 rows = ranges_of(at_work.get(shard_id, ()))
                 self._link.returned(self._me.worker, shard_id, bool(rows), rows or None)
 
-    def _close(self) -> WorkerOutcome:
-        """The last beat and the closing stamp; raises what is no error of our tree."""
+    def _close(self) -> None:
+        """Report what is committed and write the closing stamp."""
         self._pulse.beat()
-        error = self._state.failure
         try:
-            self._pulse.persist(closed=True)
-        except ImageMillError as late:
-            error = error or late
-        if error is not None and not isinstance(error, ImageMillError):
-            raise error
+            self._pulse.close()
+        except ImageMillError as error:
+            self._state.fail(error)
+
+    def _outcome(self) -> WorkerOutcome:
+        error = self._state.failure
         if error is None:
             return WorkerOutcome(worker=self._me.worker)
-        return WorkerOutcome(
-            worker=self._me.worker,
-            error=type(error).__name__,
-            message=str(error),
-            retryable=isinstance(error, _MAY_PASS) and not isinstance(error, CoordinatorLost),
-        )
+        if not isinstance(error, ImageMillError):
+            raise error
+        return outcome_of(self._me.worker, error)
+
+
+def outcome_of(worker: str, error: ImageMillError) -> WorkerOutcome:
+    """How a worker ended that an error of our tree stopped."""
+    return WorkerOutcome(
+        worker=worker,
+        error=type(error).__name__,
+        message=str(error),
+        retryable=isinstance(error, _MAY_PASS) and not isinstance(error, CoordinatorLost),
+    )

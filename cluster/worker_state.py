@@ -15,7 +15,14 @@ from contextlib import contextmanager
 from cluster.coordinator import Counts
 from cluster.held_shard import HeldShard
 from cluster.shard_work import FinishedImage
-from conf.errors import CoordinatorLost, RowRejected
+from conf.errors import (
+    CommitUnknown,
+    CoordinatorLost,
+    RowRejected,
+    StoreFull,
+    StoreRefused,
+    StoreUnavailable,
+)
 from operators.request import Request
 
 _QUEUE = 256
@@ -87,6 +94,16 @@ class WorkerState:
         with self.changed:
             self._leaving = True
             self.changed.notify_all()
+
+    @property
+    def draining(self) -> bool:
+        """Whether nothing more is admitted: what is finished is committed as it comes."""
+        return self._draining
+
+    @property
+    def store_lost(self) -> bool:
+        """Whether writing more to the store is in vain."""
+        return isinstance(self.failure, StoreUnavailable | StoreRefused | StoreFull | CommitUnknown)
 
     @property
     def leaving(self) -> bool:

@@ -70,7 +70,8 @@ def configuration() -> str:
         lines.append(f"| `{group}=` | {names} | `{chosen[group]}` |")
     lines += [
         "",
-        "`model=/path/to/folder` is short for `model=custom model.path=/path/to/folder`. A choice",
+        "`model=/path/to/folder` is short for `model=custom model.path=/path/to/folder`, or for",
+        "the choice that has the defaults of the folder's family ([models](models.md)). A choice",
         "sets the keys of its group, which can be given one by one as well.",
     ]
     group = ""

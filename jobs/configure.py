@@ -17,9 +17,13 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from conf.errors import ConfigError
-from conf.schema import RunConfig, known_keys, parse_config, unknown_key
+from conf.parser import parse_config
+from conf.schema import RunConfig, known_keys, unknown_key
+from operators.model_files import peek_pipeline_class
 
 GROUPS = ("model", "engine", "pricing")
+FAMILY_DEFAULTS = {"StableDiffusionXLPipeline": "sdxl", "PixArtSigmaPipeline": "pixart"}
+"""Which choice of ``model`` has the defaults of a folder's pipeline class; else ``custom``."""
 _OPEN = ("job.tags.", "storage.options.")
 """Groups in which the user invents the keys."""
 
@@ -82,7 +86,8 @@ def _prepare_group(group: str, value: str) -> list[str]:
         return [f"{group}={value}"]
     if group == "model" and ("/" in value or Path(value).expanduser().is_dir()):
         name = Path(value).name or "custom"
-        return ["model=custom", f"model.path={_quoted(value)}", f"model.name={_quoted(name)}"]
+        family = FAMILY_DEFAULTS.get(peek_pipeline_class(value) or "", "custom")
+        return [f"model={family}", f"model.path={_quoted(value)}", f"model.name={_quoted(name)}"]
     hint = "; or give the folder of a diffusers model, model=/path/to/folder"
     raise ConfigError(
         f"{group}={value} does not exist; expected one of {', '.join(known)}"

@@ -5,12 +5,13 @@ from __future__ import annotations
 from conf.errors import ModelUnusable
 from conf.schema import MISSING
 from jobs.configure import choices, compose_mapping
-from operators.model_files import describe_model
+from operators.model_files import COMPONENTS, describe_model
 
 
 def model_lines() -> list[str]:
-    """A line a model: name, size, revision and defaults, or why it cannot be used."""
-    return [_line(name) for name in choices("model")]
+    """A line a model: name, family, revision, size and defaults, or why it cannot be used."""
+    own = f"model=/path/to/folder runs your own {' or '.join(COMPONENTS)} (docs/models.md)"
+    return [*(_line(name) for name in choices("model")), own]
 
 
 def _line(name: str) -> str:
@@ -25,4 +26,7 @@ def _line(name: str) -> str:
         found = describe_model(model["path"])
     except ModelUnusable as error:
         return f"{name:10} cannot be used: {error}"
-    return f"{name:10} revision {found.revision}, {found.bytes / 1e6:.1f} MB; defaults {defaults}"
+    return (
+        f"{name:10} {found.pipeline_class}, revision {found.revision}, {found.bytes / 1e6:.1f} MB; "
+        f"defaults {defaults}"
+    )

@@ -14,6 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 
+import pyarrow as pa
+
 from cluster import layout
 from cluster.job_log import generation, read_job
 from cluster.money import as_decimal, price_of
@@ -21,10 +23,12 @@ from cluster.plan_file import PlanReader
 from cluster.records import Shard
 from cluster.shard_log import ShardState
 from cluster.store import Store
+from cluster.tables import read_parquet
 from cluster.totals import Bill, Totals, add_stamps, close
+from conf.errors import StoreRefused
 from jobs.checkpoint_check import CheckpointCheck
 from jobs.figures import plural
-from jobs.shard_check import Findings, ShardCheck, read_or_none
+from jobs.shard_check import Findings, ShardCheck
 
 Progress = Callable[[int, int], None]
 
@@ -34,6 +38,7 @@ class Verification:
     """What was found. ``objects`` were read and hashed, the images inside containers among them.
 
     An unfinished job is ``ok`` when what it holds is whole; its rows are then partly ``pending``.
+    ``outlived``: what to know of workers that are billed for longer than the manifest knew, or "".
     """
 
     url: str
@@ -48,6 +53,7 @@ class Verification:
     objects: int
     bill: Bill
     currency: str
+    outlived: str
     problems: tuple[str, ...]
     problem_count: int
 
@@ -71,23 +77,11 @@ def verify(store: Store, *, threads: int = 8, on_progress: Progress | None = Non
     job = read_job(store)
     plan = PlanReader(store)
     findings = Findings()
-    totals = Totals(rows=plan.rows, shards=plan.shards)
-    checkpoint = CheckpointCheck(store, findings)
-    for number, (state, found) in enumerate(_checked_shards(store, plan, threads), start=1):
-        findings.merge(found)
-        checkpoint.compare(number - 1, state)
-        if state is not None:
-            totals.sealed += state.sealed
-            for item in state.commits:
-                totals.add_commit(item.commit, quarantine=item.quarantine)
-        if on_progress is not None:
-            on_progress(number, plan.shards)
+    totals = _check_shards(store, plan, findings, threads, on_progress)
     _check_plan(plan, findings)
-    add_stamps(store, totals)
-    checkpoint.finish(totals)
     bill = close(totals, price_of(job.config.pricing))
     _check_bill(bill, findings)
-    finished = _check_manifest(store, totals, bill, findings)
+    finished, cost = _check_manifest(store, totals, bill, findings)
     return Verification(
         url=store.url,
         finished=finished,
@@ -101,6 +95,7 @@ def verify(store: Store, *, threads: int = 8, on_progress: Progress | None = Non
         objects=findings.objects,
         bill=bill,
         currency=job.config.pricing.currency,
+        outlived=_outlived(store, cost, bill),
         problems=tuple(findings.sentences),
         problem_count=findings.count,
     )
@@ -117,6 +112,7 @@ def report_lines(verification: Verification) -> list[str]:
         f"images     {v.images:,}; {v.objects:,} objects read and compared",
         f"cost       {as_decimal(v.bill.total_amount):f} {v.currency} billed, "
         f"{as_decimal(sum(v.bill.amount.values())):f} on the lines",
+        *([f"outlived   {v.outlived}"] if v.outlived else []),
         *(f"problem    {sentence}" for sentence in v.problems),
     ]
     if v.problem_count > len(v.problems):
@@ -138,6 +134,30 @@ def report_lines(verification: Verification) -> list[str]:
 
 def _pending(rows: int) -> str:
     return f"{plural(rows, 'row')} {'is' if rows == 1 else 'are'} pending"
+
+
+def _check_shards(
+    store: Store,
+    plan: PlanReader,
+    findings: Findings,
+    threads: int,
+    on_progress: Progress | None,
+) -> Totals:
+    """Check every shard, and the checkpoint beside them; returns what they sum up to."""
+    totals = Totals(rows=plan.rows, shards=plan.shards)
+    checkpoint = CheckpointCheck(store, findings)
+    for number, (state, found) in enumerate(_checked_shards(store, plan, threads), start=1):
+        findings.merge(found)
+        checkpoint.compare(number - 1, state)
+        if state is not None:
+            totals.sealed += state.sealed
+            for item in state.commits:
+                totals.add_commit(item.commit, quarantine=item.quarantine)
+        if on_progress is not None:
+            on_progress(number, plan.shards)
+    add_stamps(store, totals)
+    checkpoint.finish(totals)
+    return totals
 
 
 def _checked_shards(
@@ -179,38 +199,68 @@ def _check_bill(bill: Bill, findings: Findings) -> None:
     )
 
 
-def _check_cost(key: str, said: object, billed: Decimal, findings: Findings) -> None:
-    """A worker that was frozen when the manifest was written may have lived on: then more is
-    billed. Less never is."""
+def _check_cost(key: str, said: object, billed: Decimal, findings: Findings) -> Decimal | None:
+    """The manifest's cost. A worker that was frozen when it was written may have lived on: then
+    more is billed. Less never is."""
     try:
-        fits = Decimal(str(said)) <= billed
+        cost = Decimal(str(said))
+        if cost <= billed:
+            return cost
     except InvalidOperation:
-        fits = False
-    if not fits:
-        findings.add(f"'cost' in {key} is {said}; expected {billed:f}, or less")
+        pass
+    findings.add(f"'cost' in {key} is {said}; expected {billed:f}, or less")
+    return None
 
 
-def _check_manifest(store: Store, totals: Totals, bill: Bill, findings: Findings) -> bool:
-    """Compare the newest generation's manifest with what counts; returns whether there is one."""
-    key = layout.manifest(generation(store))
-    data = read_or_none(store, key)
-    if data is None:
-        return False
+def _outlived(store: Store, cost: Decimal | None, bill: Bill) -> str:
+    """Where more is billed than the manifest says: why, and whether the ledger has it."""
+    billed = as_decimal(bill.total_amount)
+    if cost is None or cost == billed:
+        return ""
+    others = bill.total_amount - bill.amount["used"]
+    return f"workers lived on after the end, when the cost was {cost:f}: " + (
+        "the ledger has been renewed since"
+        if _ledger_amount(store) == others
+        else f"'imagemill report {shlex.quote(store.url)}' renews the ledger"
+    )
+
+
+def _ledger_amount(store: Store) -> int | None:
+    """The sum of the workers' ledger, in 1e-9 currency units; None where it cannot be read."""
     try:
+        lines = read_parquet(store.get(layout.WORKER_LEDGER) or b"", ["amount_nano"])
+        return int(sum(lines["amount_nano"].to_pylist()))
+    except (pa.ArrowException, OSError, KeyError, StoreRefused):
+        return None
+
+
+def _check_manifest(
+    store: Store, totals: Totals, bill: Bill, findings: Findings
+) -> tuple[bool, Decimal | None]:
+    """Compare the newest generation's manifest with what counts; returns whether there is one and,
+    where it can be true, the cost in it."""
+    key = layout.manifest(generation(store))
+    try:
+        data = store.get(key)
+        if data is None:
+            return False, None
         plain = json.loads(data)
+    except StoreRefused as error:
+        findings.add(str(error))
+        return True, None
     except ValueError as error:
         findings.add(f"{key} is not JSON: {error}")
-        return True
+        return True, None
     expected: dict[str, object] = {
         name: getattr(totals, name)
         for name in ("rows", "committed", "quarantined", "images", "image_bytes", "shards")
     }
     for name, value in expected.items():
         findings.expect(f"'{name}' in {key}", found=plain.get(name), expected=value)
-    _check_cost(key, plain.get("cost"), as_decimal(bill.total_amount), findings)
+    cost = _check_cost(key, plain.get("cost"), as_decimal(bill.total_amount), findings)
     if totals.sealed != totals.shards:
         findings.add(
             f"{key} says that the job is finished although only {totals.sealed} of {totals.shards} "
             "shards are sealed"
         )
-    return True
+    return True, cost

@@ -8,45 +8,34 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import torch
-
-from operators.families.stable_diffusion import StableDiffusion
+from operators.families.family import Conditioning, Family, Text
 from operators.splitting import BatchCaps, run_split
 
 CACHE_BYTES = 256 << 20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Conditioning:
-    """A text as the denoiser takes it: ``embedding`` [tokens, width] on the model's device."""
-
-    embedding: torch.Tensor
-    truncated_tokens: int
-
-
 class Conditioner:
-    """Embeddings by text, kept up to ``cache_bytes``."""
+    """Conditionings by text, kept up to ``cache_bytes``."""
 
-    def __init__(
-        self, family: StableDiffusion, *, caps: BatchCaps, cache_bytes: int = CACHE_BYTES
-    ) -> None:
+    def __init__(self, family: Family, *, caps: BatchCaps, cache_bytes: int = CACHE_BYTES) -> None:
         self._family = family
         self._caps = caps
         self._cache_bytes = cache_bytes
         self._held_bytes = 0
-        self._kept: OrderedDict[str, Conditioning] = OrderedDict()
+        self._kept: OrderedDict[Text, Conditioning] = OrderedDict()
 
-    def __contains__(self, text: str) -> bool:
+    def __contains__(self, text: Text) -> bool:
         return text in self._kept
 
-    def condition(self, texts: Sequence[str], *, batch: int) -> dict[str, Conditioning | Exception]:
+    def condition(
+        self, texts: Sequence[Text], *, batch: int
+    ) -> dict[Text, Conditioning | Exception]:
         """The conditioning of each text, or the error that it causes.
 
         At most ``batch`` texts are encoded at once.
         """
-        found: dict[str, Conditioning | Exception] = {}
+        found: dict[Text, Conditioning | Exception] = {}
         missing = []
         for text in dict.fromkeys(texts):
             if text in self._kept:
@@ -62,16 +51,19 @@ class Conditioner:
             self._keep(text, found[text])
         return found
 
-    def _encode(self, texts: Sequence[str]) -> list[Conditioning]:
+    def _encode(self, texts: Sequence[Text]) -> list[Conditioning]:
         truncated = [self._family.count_truncated(text) for text in texts]
-        embeddings = self._family.embed(texts)
+        embedded = self._family.embed(texts)
         return [
-            # a view would keep the whole batch in memory
-            Conditioning(embedding=embedding.clone(), truncated_tokens=count)
-            for embedding, count in zip(embeddings, truncated, strict=True)
+            Conditioning(
+                # a view would keep the whole batch in memory
+                tensors={name: tensor[place].clone() for name, tensor in embedded.items()},
+                truncated_tokens=count,
+            )
+            for place, count in enumerate(truncated)
         ]
 
-    def _keep(self, text: str, made: Conditioning | Exception) -> None:
+    def _keep(self, text: Text, made: Conditioning | Exception) -> None:
         if isinstance(made, Exception):
             return
         self._kept[text] = made
@@ -81,5 +73,5 @@ class Conditioner:
             self._held_bytes -= _bytes(old_text, old)
 
 
-def _bytes(text: str, made: Conditioning) -> int:
-    return made.embedding.nbytes + 4 * len(text)
+def _bytes(text: Text, made: Conditioning) -> int:
+    return made.bytes + 4 * len(text or "")

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from operators.engine import Pixels
-from operators.families.stable_diffusion import StableDiffusion
+from operators.families.family import Family
 
 
-def decode_latents(family: StableDiffusion, latents: Sequence[torch.Tensor]) -> list[Pixels | None]:
+def decode_latents(family: Family, latents: Sequence[torch.Tensor]) -> list[Pixels | None]:
     """Pixels of each latent [c, h, w]; None where the decoded image is not finite.
 
     Only values that are no numbers are refused: an all-black picture is a picture.

@@ -16,11 +16,21 @@ import conf
 from conf.errors import ModelUnusable
 
 PACKAGE_PREFIX = "package:"
-SUPPORTED_PIPELINES = ("StableDiffusionPipeline",)
-OPTIONAL_COMPONENTS = ("safety_checker", "feature_extractor", "image_encoder")
-"""Components that the engines never load: a folder without them is whole."""
-NEEDED_COMPONENTS = ("scheduler", "text_encoder", "tokenizer", "unet", "vae")
-WEIGHTLESS_COMPONENTS = ("scheduler", "tokenizer")
+COMPONENTS = {
+    "StableDiffusionPipeline": ("scheduler", "text_encoder", "tokenizer", "unet", "vae"),
+    "StableDiffusionXLPipeline": (
+        "scheduler",
+        "text_encoder",
+        "text_encoder_2",
+        "tokenizer",
+        "tokenizer_2",
+        "unet",
+        "vae",
+    ),
+    "PixArtSigmaPipeline": ("scheduler", "text_encoder", "tokenizer", "transformer", "vae"),
+}
+"""The supported pipeline classes and what each needs; a folder without the rest is whole."""
+WEIGHTLESS_COMPONENTS = ("scheduler", "tokenizer", "tokenizer_2")
 WEIGHT_ENDINGS = (".safetensors", ".bin")
 _CHUNK_BYTES = 1 << 20
 
@@ -61,10 +71,19 @@ def describe_model(path: str) -> ModelFiles:
         )
     index = _read_index(folder)
     pipeline_class = _pipeline_class(folder, index)
-    for component in NEEDED_COMPONENTS:
+    for component in COMPONENTS[pipeline_class]:
         _check_component(folder, component, index.get(component))
     revision, size = _digest_folder(folder)
     return ModelFiles(path=folder, revision=revision, pipeline_class=pipeline_class, bytes=size)
+
+
+def peek_pipeline_class(path: str) -> str | None:
+    """The supported pipeline class of a folder; None where ``describe_model`` would say why not."""
+    folder = resolve_model_path(path)
+    try:
+        return _pipeline_class(folder, _read_index(folder))
+    except (ModelUnusable, OSError):
+        return None
 
 
 def _read_index(folder: Path) -> Mapping[str, Any]:
@@ -90,10 +109,11 @@ def _read_index(folder: Path) -> Mapping[str, Any]:
 
 def _pipeline_class(folder: Path, index: Mapping[str, Any]) -> str:
     name = index.get("_class_name")
-    if name not in SUPPORTED_PIPELINES:
+    if name not in COMPONENTS:
+        asks_image = "; it starts from an image, as refiners do" if "Img2Img" in str(name) else ""
         raise ModelUnusable(
-            f"model folder {folder} is a {name}; the stepwise engine supports "
-            f"{', '.join(SUPPORTED_PIPELINES)}. Set model.path to such a model"
+            f"model folder {folder} is a {name}{asks_image}; the stepwise engine supports "
+            f"{', '.join(COMPONENTS)}. Set model.path to such a model"
         )
     return str(name)
 

@@ -17,11 +17,11 @@ def build_tiny_stable_diffusion(path: Path, *, prediction_type: str = "epsilon")
     """Write a complete model folder to ``path``, always with the same weights."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        tokenizer = _tokenizer()
+        words = tokenizer()
         pipeline = StableDiffusionPipeline(
-            vae=_vae(),
-            text_encoder=_text_encoder(tokenizer),
-            tokenizer=tokenizer,
+            vae=vae(),
+            text_encoder=text_encoder(words),
+            tokenizer=words,
             unet=_unet(),
             scheduler=DDIMScheduler(
                 beta_start=0.00085,
@@ -41,7 +41,7 @@ def build_tiny_stable_diffusion(path: Path, *, prediction_type: str = "epsilon")
     return path
 
 
-def _tokenizer() -> CLIPTokenizer:
+def tokenizer() -> CLIPTokenizer:
     """Bytes are the words: nothing is unknown, and prompts are soon too long."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     hidden = [chr(256 + index) for index in range(256 - len(printable))]
@@ -52,17 +52,17 @@ def _tokenizer() -> CLIPTokenizer:
     return CLIPTokenizer(vocab=vocab, merges=[], model_max_length=MAX_TOKENS)
 
 
-def _text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+def text_encoder(words: CLIPTokenizer) -> CLIPTextModel:
     config = CLIPTextConfig(
-        vocab_size=len(tokenizer),
+        vocab_size=len(words),
         hidden_size=16,
         intermediate_size=32,
         num_hidden_layers=2,
         num_attention_heads=2,
         max_position_embeddings=MAX_TOKENS,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=words.bos_token_id,
+        eos_token_id=words.eos_token_id,
+        pad_token_id=words.pad_token_id,
     )
     return CLIPTextModel(config).eval()
 
@@ -82,7 +82,7 @@ def _unet() -> UNet2DConditionModel:
     ).eval()
 
 
-def _vae() -> AutoencoderKL:
+def vae() -> AutoencoderKL:
     return AutoencoderKL(
         in_channels=3,
         out_channels=3,

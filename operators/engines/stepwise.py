@@ -16,11 +16,12 @@ import torch
 from conf.errors import RowRejected
 from conf.schema import EngineConfig, ModelConfig
 from operators.batcher import Batcher, Shape
-from operators.conditioning import Conditioner, Conditioning
+from operators.conditioning import Conditioner
 from operators.decode import decode_latents
 from operators.device_time import DeviceMeter
 from operators.engine import EngineInfo, EngineStats, ImageFailure, ImageResult
-from operators.families.stable_diffusion import StableDiffusion, load_stable_diffusion
+from operators.families import load_family
+from operators.families.family import Conditioning, Family, Text, stack
 from operators.model_files import describe_model
 from operators.request import Request
 from operators.sampler_table import compile_sampler
@@ -40,7 +41,7 @@ def load(engine: EngineConfig, model: ModelConfig) -> StepwiseEngine:
     """
     files = describe_model(model.path)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    family = load_stable_diffusion(files, dtype=_PRECISIONS[engine.precision], device=device)
+    family = load_family(files, dtype=_PRECISIONS[engine.precision], device=device)
     info = EngineInfo(
         name="stepwise",
         model=model.name,
@@ -60,9 +61,10 @@ class _Work(Work):
     negative: Conditioning | None = None
 
     @property
-    def texts(self) -> list[str]:
-        texts = [self.request.prompt]
-        return [*texts, self.request.negative_prompt] if self.guided else texts
+    def texts(self) -> list[Text]:
+        """The prompt, and with guidance the negative prompt; None where it is empty."""
+        texts: list[Text] = [self.request.prompt]
+        return [*texts, self.request.negative_prompt or None] if self.guided else texts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +72,7 @@ class _Pass:
     """One row of the forward batch: the row at ``place``, seen with one text."""
 
     place: int
-    embedding: torch.Tensor
+    conditioning: Conditioning
 
 
 class StepwiseEngine:
@@ -80,7 +82,7 @@ class StepwiseEngine:
     or it is discarded; its row has a slot in ``_slots`` from entering until then.
     """
 
-    def __init__(self, family: StableDiffusion, info: EngineInfo) -> None:
+    def __init__(self, family: Family, info: EngineInfo) -> None:
         self._family = family
         self._info = info
         self._batcher = Batcher(max_batch=info.max_batch)
@@ -154,13 +156,17 @@ class StepwiseEngine:
         return outcomes
 
     def _compile_new(self) -> list[Outcome]:
-        """Compile the samplers of new requests; those with a table wait for a slot from now on."""
+        """Compile the samplers of new requests; those with a table wait for a slot from now on.
+
+        A size that the model cannot make is refused here too, before anything shares its batch.
+        """
         failed: list[tuple[_Work, RowRejected]] = []
         new, self._new = self._new, []
         for work in new:
             request = work.request
             self._work[work.number] = work
             try:
+                self._family.latent_shape(*work.shape)
                 table = compile_sampler(
                     self._family.scheduler_config, request.sampler, request.steps
                 )
@@ -199,7 +205,7 @@ class StepwiseEngine:
 
     def _condition(
         self, shape: Shape, entering: Sequence[_Work]
-    ) -> dict[str, Conditioning | Exception]:
+    ) -> dict[Text, Conditioning | Exception]:
         """Encode the texts of the entering rows, and of the next ones while it runs anyway."""
         batch = self._info.max_batch
         took_part = [work for work in entering if self._missing(work)]
@@ -218,7 +224,7 @@ class StepwiseEngine:
         self._meter.lap([(work, 1) for work in took_part])
         return made
 
-    def _missing(self, work: _Work) -> list[str]:
+    def _missing(self, work: _Work) -> list[Text]:
         return [text for text in work.texts if text not in self._conditioner]
 
     def _denoise(self, shape: Shape, running: list[_Work]) -> list[Outcome]:
@@ -254,14 +260,14 @@ class StepwiseEngine:
         self, shape: Shape, slots: Slots, works: Sequence[_Work]
     ) -> tuple[torch.Tensor, dict[int, Exception]]:
         """Guided model outputs [rows, c, h, w], zeros where a row failed, and the failures."""
-        passes = [_Pass(place=i, embedding=_embedding(w.prompt)) for i, w in enumerate(works)]
+        passes = [_Pass(place=i, conditioning=_given(w.prompt)) for i, w in enumerate(works)]
         guided = [place for place, work in enumerate(works) if work.guided]
-        passes += [_Pass(place=i, embedding=_embedding(works[i].negative)) for i in guided]
+        passes += [_Pass(place=i, conditioning=_given(works[i].negative)) for i in guided]
 
         def run(part: Sequence[_Pass]) -> list[torch.Tensor]:
             latents, timesteps = slots.model_inputs([one.place for one in part])
-            embeddings = torch.stack([one.embedding for one in part])
-            return list(self._family.predict(latents, timesteps, embeddings))
+            conditioning = stack([one.conditioning for one in part])
+            return list(self._family.predict(latents, timesteps, conditioning, shape))
 
         answers = run_split(passes, run, caps=self._caps, key=("denoise", shape))
         failed: dict[int, Exception] = {}
@@ -330,9 +336,9 @@ class StepwiseEngine:
         return time.perf_counter_ns()
 
 
-def _embedding(conditioning: Conditioning | None) -> torch.Tensor:
+def _given(conditioning: Conditioning | None) -> Conditioning:
     assert conditioning is not None
-    return conditioning.embedding
+    return conditioning
 
 
 def _row_error(stage: str, error: Exception) -> RowRejected:

@@ -1,1 +1,31 @@
 """Adapters: what a family of models needs to be run step by step. One file a family."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    from operators.families.family import Family
+    from operators.model_files import ModelFiles
+
+FAMILIES = {
+    "StableDiffusionPipeline": "operators.families.stable_diffusion",
+    "StableDiffusionXLPipeline": "operators.families.sdxl",
+    "PixArtSigmaPipeline": "operators.families.pixart_sigma",
+}
+"""Which module runs each pipeline class of ``operators.model_files.COMPONENTS``."""
+
+
+def load_family(files: ModelFiles, *, dtype: torch.dtype, device: torch.device) -> Family:
+    """Load a model with the adapter of its pipeline class; never from the network.
+
+    Raises:
+        ModelUnusable: diffusers cannot load it, or it needs inputs that the adapter does not give.
+    """
+    # imported by name and late: a family that is not used costs nothing
+    module = importlib.import_module(FAMILIES[files.pipeline_class])
+    family: Family = module.load(files, dtype=dtype, device=device)
+    return family

@@ -172,7 +172,7 @@ def test_a_run_whose_checkpoints_cannot_be_written_finishes_all_the_same(small: 
 
 def is_lost(supervisor: Supervisor) -> bool:
     try:
-        supervisor.snapshot()
+        supervisor._staff.snapshot()
     except CoordinatorLost:
         return True
     return False
@@ -182,7 +182,7 @@ def test_a_coordinator_that_dies_at_the_last_checkpoint_costs_only_a_warning(
     small: SmallJob, caplog: pytest.LogCaptureFixture
 ) -> None:
     supervisor = Supervisor(small.config, assigned(small), HERE)
-    supervisor.snapshot()
+    supervisor._staff.snapshot()
     ray.kill(supervisor._coordinator)
     wait_until(lambda: is_lost(supervisor), "the coordinator's death")
     with caplog.at_level(logging.WARNING):

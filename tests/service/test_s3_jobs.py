@@ -20,7 +20,7 @@ from jobs.verify import verify
 from tests.cluster.job_process import JobProcess
 from tests.seaweedfs import FULL, READ_ONLY, UNKNOWN_KEY, WRONG_SECRET, Identity, SeaweedFS
 from tests.small_jobs import prepare_small_job, work_on
-from tests.stores import ONCE
+from tests.stores import ONCE, walk
 
 SIMULATED = ("engine=simulated", "engine.simulated_speed=0", "input.shard_rows=8")
 
@@ -95,7 +95,7 @@ def test_images_in_containers_on_s3_are_verified(
     overrides = {"output.path": f"{folder}/out", "output.format": output_format}
     small = work_on(prepare_small_job(tmp_path, [{"prompt": "a"}, {"prompt": "b"}], **overrides))
     assert small.totals().committed == 2
-    finish(small.store, small.job, small.plan, end=None, wall_s=0.0)
+    finish(small.store, small.job, small.plan, generation=0, end=None, wall_s=0.0)
     assert verify(small.store).problems == ()
 
 
@@ -125,7 +125,7 @@ def test_keys_that_will_not_do_are_refused_before_anything_starts(
     assert identity.secret_key not in text
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", FULL.access_key)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", FULL.secret_key)
-    assert list(Store(f"{folder}/out", ONCE).walk("")) == []
+    assert list(walk(Store(f"{folder}/out", ONCE), "")) == []
 
 
 @pytest.mark.parametrize(

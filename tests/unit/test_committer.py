@@ -100,6 +100,15 @@ def test_a_shard_that_always_has_something_ready_does_not_keep_others_waiting(
     assert order == [0, 1, 0, 0, 0]
 
 
+def test_a_worker_that_is_told_to_leave_commits_at_once_what_is_finished(tmp_path: Path) -> None:
+    """It does not wait for its feeder or its uploads, which may wait for the store."""
+    scene = Scene(tmp_path, **{"job.commit_seconds": 3600})
+    scene.held[0].work.reject(0, None, BAD)
+    scene.state.drain()
+    scene.commit(after=lambda shard_id: scene.state.leave())
+    assert read_shard_state(scene.small.store, 0).done() == (set(), {0})
+
+
 def test_a_lost_coordinator_does_not_keep_finished_shards_from_being_sealed(
     tmp_path: Path,
 ) -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from conf.errors import ConfigError
-from jobs.configure import compose
+from jobs.configure import FAMILY_DEFAULTS, choices, compose
+from jobs.models import model_lines
 from jobs.run import prepare
+from operators.model_files import COMPONENTS
 
 
 @pytest.mark.parametrize(
@@ -49,6 +51,41 @@ def test_tags_and_storage_options_are_free() -> None:
 def test_a_model_folder_is_short_for_custom() -> None:
     config = compose(["input.path=x", "output.path=y", "model=/models/sd15"])
     assert (config.model.name, config.model.path) == ("sd15", "/models/sd15")
+
+
+@pytest.mark.parametrize(
+    ("pipeline_class", "size", "steps"),
+    [
+        ("StableDiffusionXLPipeline", 1024, 30),
+        ("StableDiffusionPipeline", 512, 30),
+        ("PixArtSigmaPipeline", 1024, 20),
+    ],
+)
+def test_a_model_folder_brings_the_defaults_of_its_family(
+    tmp_path: Path, pipeline_class: str, size: int, steps: int
+) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "model_index.json").write_text(f'{{"_class_name": "{pipeline_class}"}}')
+    model = compose(["input.path=x", "output.path=y", f"model={folder}"]).model
+    assert (model.name, model.path) == ("mine", str(folder))
+    assert (model.width, model.height, model.steps) == (size, size, steps)
+    assert model.needs_gpu is (size == 1024)
+
+
+def test_every_family_with_defaults_is_supported_and_a_choice() -> None:
+    assert set(FAMILY_DEFAULTS) < set(COMPONENTS)
+    assert set(FAMILY_DEFAULTS.values()) < set(choices("model"))
+
+
+def test_the_models_are_listed_with_what_is_missing_and_how_to_use_ones_own() -> None:
+    lines = model_lines()
+    (sdxl,) = [line for line in lines if line.startswith("sdxl ")]
+    assert "give model.path=/path/to/a/diffusers/folder" in sdxl
+    assert "defaults 1024x1024, 30 steps of euler, guidance 5" in sdxl
+    (shapes,) = [line for line in lines if line.startswith("shapes ")]
+    assert "StableDiffusionPipeline, revision " in shapes
+    assert all(name in lines[-1] for name in ("model=/path/to/folder", *COMPONENTS))
 
 
 def test_the_digest_tells_what_is_made_not_where_or_how_fast() -> None:

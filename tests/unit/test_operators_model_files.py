@@ -9,9 +9,9 @@ import pytest
 
 import conf
 from conf.errors import ModelUnusable
-from operators.model_files import describe_model, resolve_model_path
+from operators.model_files import COMPONENTS, describe_model, resolve_model_path
 
-INDEX = {
+INDEX: dict[str, object] = {
     "_class_name": "StableDiffusionPipeline",
     "safety_checker": [None, None],
     "scheduler": ["diffusers", "DDIMScheduler"],
@@ -22,17 +22,26 @@ INDEX = {
 }
 
 
+XL_INDEX = INDEX | {
+    "_class_name": "StableDiffusionXLPipeline",
+    "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
+    "tokenizer_2": ["transformers", "CLIPTokenizer"],
+}
+WEIGHTLESS = {"scheduler", "tokenizer", "tokenizer_2"}
+
+
 @pytest.fixture
 def folder(tmp_path):
-    model = tmp_path / "model"
-    for part in ("text_encoder", "unet", "vae"):
+    return write_folder(tmp_path / "model", INDEX)
+
+
+def write_folder(model, index):
+    for part in COMPONENTS[index["_class_name"]]:
         (model / part).mkdir(parents=True)
         (model / part / "config.json").write_text("{}")
-        (model / part / "model.safetensors").write_bytes(part.encode())
-    for part in ("scheduler", "tokenizer"):
-        (model / part).mkdir()
-        (model / part / "config.json").write_text("{}")
-    (model / "model_index.json").write_text(json.dumps(INDEX))
+        if part not in WEIGHTLESS:
+            (model / part / "model.safetensors").write_bytes(part.encode())
+    (model / "model_index.json").write_text(json.dumps(index))
     return model
 
 
@@ -99,12 +108,32 @@ def test_a_broken_index_is_refused(folder, content):
     assert "Download the model again" in refusal(folder)
 
 
-@pytest.mark.parametrize("name", ["StableDiffusionXLPipeline", None])
+@pytest.mark.parametrize("name", ["PixArtAlphaPipeline", None])
 def test_other_pipelines_are_refused_with_the_supported_ones(folder, name):
     (folder / "model_index.json").write_text(json.dumps({**INDEX, "_class_name": name}))
     message = refusal(folder)
     assert str(name) in message
-    assert "supports StableDiffusionPipeline" in message
+    assert f"supports {', '.join(COMPONENTS)}. Set model.path" in message
+
+
+def test_a_refiner_is_refused_as_one_that_needs_an_image(folder):
+    index = {**XL_INDEX, "_class_name": "StableDiffusionXLImg2ImgPipeline"}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    message = refusal(folder)
+    assert "is a StableDiffusionXLImg2ImgPipeline; it starts from an image, as refiners" in message
+
+
+@pytest.mark.parametrize("part", COMPONENTS["StableDiffusionXLPipeline"])
+def test_each_component_of_stable_diffusion_xl_is_needed(tmp_path, part):
+    folder = write_folder(tmp_path / "xl", XL_INDEX)
+    assert describe_model(str(folder)).pipeline_class == "StableDiffusionXLPipeline"
+    weights = folder / part / "model.safetensors"
+    assert weights.exists() is (part not in WEIGHTLESS)
+    if weights.exists():
+        weights.unlink()
+        assert f"{folder / part} has no weights" in refusal(folder)
+    (folder / part).rename(folder / "elsewhere")
+    assert f"no files in '{part}'" in refusal(folder)
 
 
 @pytest.mark.parametrize("entry", [None, [None, None], ["diffusers"], "unet"])

@@ -1,24 +1,28 @@
-"""The stepwise engine against the unmodified StableDiffusionPipeline, and when things go wrong."""
+"""The stepwise engine against the unmodified pipeline of each family, and when things go wrong."""
 
 from __future__ import annotations
 
 import dataclasses
-import warnings
 
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
 
 from conf.errors import ModelUnusable
-from conf.schema import EngineConfig, ModelConfig
 from operators.engine import ImageFailure, ImageResult
-from operators.engines import load_engine
-from operators.engines.stepwise import StepwiseEngine
-from operators.request import Request
-from operators.samplers import make_scheduler
 from tests.pictured_samplers import SAMPLERS
-from tests.tiny_model import MAX_TOKENS, SIZE, build_tiny_stable_diffusion
+from tests.stepwise_rows import (
+    TINY_MODELS,
+    ask,
+    difference,
+    drain,
+    load,
+    mixed_requests,
+    new_engine,
+    reference,
+    run,
+)
+from tests.tiny_model import SIZE, build_tiny_stable_diffusion
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -30,15 +34,22 @@ def _one_thread():
     torch.set_num_threads(threads)
 
 
-@pytest.fixture(scope="module", params=["epsilon", "v_prediction"])
-def any_model_path(request, tmp_path_factory):
-    path = tmp_path_factory.mktemp(request.param)
-    return build_tiny_stable_diffusion(path, prediction_type=request.param)
+@pytest.fixture(scope="module", params=TINY_MODELS)
+def tiny_model(request):
+    """Every test runs with each family."""
+    return TINY_MODELS[request.param]
 
 
 @pytest.fixture(scope="module")
-def model_path(tmp_path_factory):
-    return build_tiny_stable_diffusion(tmp_path_factory.mktemp("tiny"))
+def model_path(tiny_model, tmp_path_factory):
+    build, _ = tiny_model
+    return build(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def v_prediction_path(tmp_path_factory):
+    path = tmp_path_factory.mktemp("v_prediction")
+    return build_tiny_stable_diffusion(path, prediction_type="v_prediction")
 
 
 @pytest.fixture(scope="module")
@@ -52,128 +63,17 @@ def engine(family):
     return new_engine(family)
 
 
-def load(path, *, precision="fp32", max_batch=4):
-    return load_engine(
-        EngineConfig(
-            name="stepwise",
-            precision=precision,
-            max_batch=max_batch,
-            max_pixels=4_194_304,
-            simulated_seconds={},
-            simulated_speed=1.0,
-        ),
-        ModelConfig(
-            name="tiny",
-            path=str(path),
-            width=SIZE,
-            height=SIZE,
-            steps=5,
-            guidance_scale=4.0,
-            sampler="ddim",
-            needs_gpu=False,
-        ),
-    )
+def test_pictures_are_those_of_diffusers_however_rows_are_mixed(model_path, family):
+    check_against_diffusers(model_path, new_engine(family))
 
 
-def new_engine(family, *, max_batch=4):
-    info = dataclasses.replace(load_info(), max_batch=max_batch)
-    return StepwiseEngine(family, info)
+def test_pictures_are_those_of_diffusers_with_v_prediction(v_prediction_path):
+    check_against_diffusers(v_prediction_path, load(v_prediction_path))
 
 
-def load_info():
-    from operators.engine import EngineInfo
-
-    return EngineInfo(
-        name="stepwise",
-        model="tiny",
-        model_revision="0",
-        device="cpu",
-        precision="fp32",
-        max_batch=4,
-        simulated=False,
-    )
-
-
-def ask(number, **options):
-    asked = {
-        "prompt": f"a red fox {number % 3}",
-        "negative_prompt": "",
-        "seed": number,
-        "width": SIZE,
-        "height": SIZE,
-        "steps": 4,
-        "guidance_scale": 4.0,
-        "sampler": "ddim",
-    }
-    return Request(image_id=str(number), row_id=number, image_index=0, **(asked | options))
-
-
-def run(engine, requests):
-    """Outcome of each request by row id; each comes back exactly once."""
-    engine.admit(requests)
-    return drain(engine)
-
-
-def drain(engine):
-    outcomes = []
-    while engine.busy:
-        outcomes += engine.tick()
-    found = {outcome.request.row_id: outcome for outcome in outcomes}
-    assert len(found) == len(outcomes)
-    return found
-
-
-def reference(path, requests):
-    """The pictures that diffusers makes of each request alone."""
-    pipeline = StableDiffusionPipeline.from_pretrained(
-        path, safety_checker=None, requires_safety_checker=False, dtype=torch.float32
-    )
-    pipeline.set_progress_bar_config(disable=True)
-    config = dict(pipeline.scheduler.config)
-    pictures = {}
-    for request in requests:
-        with warnings.catch_warnings():
-            # some schedulers call numpy in a way that numpy announces to change
-            warnings.simplefilter("ignore", DeprecationWarning)
-            pipeline.scheduler = make_scheduler(config, request.sampler)
-            made = pipeline(
-                request.prompt,
-                negative_prompt=request.negative_prompt,
-                height=request.height,
-                width=request.width,
-                num_inference_steps=request.steps,
-                guidance_scale=request.guidance_scale,
-                generator=torch.Generator("cpu").manual_seed(request.seed),
-            )
-        pictures[request.row_id] = np.array(made.images[0])
-    return pictures
-
-
-def difference(left, right):
-    return int(np.abs(left.astype(int) - right.astype(int)).max())
-
-
-def mixed_requests():
-    """All samplers, with different steps, guidance, prompts, seeds and sizes."""
-    return [
-        ask(
-            number,
-            sampler=sampler,
-            steps=2 + number % 6,
-            guidance_scale=(4.0, 0.0, 1.0, 7.5)[number % 4],
-            negative_prompt=("", "ugly", "ugly and far too long to be seen whole")[number % 3],
-            prompt=("a fox", "un renard 🦊", "a very long text about a fox " * 4)[number % 3],
-            width=SIZE * (1 + (number % 5 == 0)),
-            seed=2**63 - 1 - number,
-        )
-        for number, sampler in enumerate(SAMPLERS * 2)
-    ]
-
-
-def test_pictures_are_those_of_diffusers_however_rows_are_mixed(any_model_path):
+def check_against_diffusers(path, engine):
     requests = mixed_requests()
-    expected = reference(any_model_path, requests)
-    engine = load(any_model_path)
+    expected = reference(path, requests)
     together = run(engine, requests)
     for request in requests:
         made = together[request.row_id]
@@ -208,8 +108,9 @@ def test_different_rows_make_different_pictures(engine):
     assert all(difference(made[0].pixels, made[n + 1].pixels) > 3 for n in range(len(others)))
 
 
-def test_truncated_tokens_are_counted(engine):
-    made = run(engine, [ask(0, prompt="abc"), ask(1, prompt="x" * (MAX_TOKENS + 3))])
+def test_truncated_tokens_are_counted(tiny_model, engine):
+    _, limit = tiny_model
+    made = run(engine, [ask(0, prompt="abc"), ask(1, prompt="x" * (limit + 3))])
     assert made[0].truncated_tokens == 0
     # the text, and its start and end
     assert made[1].truncated_tokens == 5
@@ -235,10 +136,11 @@ def test_rows_without_guidance_add_no_second_pass(engine, monkeypatch):
     sizes = []
     original = engine._family.predict
 
-    def predict(latents, timesteps, embeddings):
+    def predict(latents, timesteps, conditioning, size):
         sizes.append(len(latents))
-        assert len(timesteps) == len(embeddings) == len(latents)
-        return original(latents, timesteps, embeddings)
+        assert len(timesteps) == len(latents)
+        assert {len(tensor) for tensor in conditioning.values()} == {len(latents)}
+        return original(latents, timesteps, conditioning, size)
 
     monkeypatch.setattr(engine._family, "predict", predict)
     run(engine, [ask(n, steps=1, guidance_scale=g) for n, g in enumerate((0.0, 1.0, 4.0, 1.5))])
@@ -308,10 +210,10 @@ def test_out_of_memory_lowers_the_cap_of_this_shape_for_good(family, monkeypatch
 def test_out_of_memory_with_one_row_fails_that_row_only(family, monkeypatch):
     original = family.predict
 
-    def predict(latents, timesteps, embeddings):
+    def predict(latents, timesteps, conditioning, size):
         if latents.shape[-1] > SIZE // 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return original(latents, timesteps, embeddings)
+        return original(latents, timesteps, conditioning, size)
 
     monkeypatch.setattr(family, "predict", predict)
     engine = new_engine(family)
@@ -325,7 +227,7 @@ def test_out_of_memory_with_one_row_fails_that_row_only(family, monkeypatch):
 
 
 def test_a_broken_device_is_not_blamed_on_rows(family, monkeypatch):
-    def predict(latents, timesteps, embeddings):
+    def predict(latents, timesteps, conditioning, size):
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
     monkeypatch.setattr(family, "predict", predict)

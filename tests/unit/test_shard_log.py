@@ -246,3 +246,12 @@ def test_openings_of_one_worker_differ_so_that_it_cannot_mistake_anothers_for_it
     keys = [entry.key for entry in store.listing(layout.openings(0))]
     nonces = {opening_from_json(store.get(key) or b"", key).nonce for key in keys}
     assert len(nonces) == 2
+
+
+def test_an_older_run_cannot_open_what_a_retry_has_opened(store: Store) -> None:
+    log = opened(store)
+    log.commit(commit_of(log, {0}, {1}))
+    log.seal(now=now)
+    opened(store, generation=1)
+    with pytest.raises(LeaseLost, match="a retry has opened it since, this is an older run"):
+        try_open(store, generation=0)

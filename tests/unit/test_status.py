@@ -12,6 +12,7 @@ from cluster.job_log import ask_cancel, open_retry, write_run_end
 from cluster.plan_file import write_plan
 from cluster.store import Store
 from conf.errors import CorruptOutput, OutputMissing
+from jobs.cli import main
 from jobs.status import Status, status, status_lines
 from tests.small_jobs import SmallJob, prepare_small_job, run_small_job
 
@@ -116,7 +117,7 @@ def test_a_damaged_record_of_a_runs_end_is_named(tmp_path: Path) -> None:
 def test_a_retry_reopens_the_job(tmp_path: Path) -> None:
     small = run_small_job(tmp_path, ROWS, **TINY)
     finish(small)
-    open_retry(small.store, (0,))
+    open_retry(small.store, (0,), after=0)
     found = status(small.store)
     assert (found.generation, found.finished) == (1, False)
     assert line(found, "job") == "small, not finished, 1 retry"
@@ -136,3 +137,14 @@ def test_a_folder_without_a_job_is_said_to_be_one(tmp_path: Path) -> None:
         OutputMissing, match=r"has no job\.json; expected the output\.path of a job"
     ):
         status(Store(str(tmp_path)))
+
+
+def test_cancel_promises_nothing_for_a_run_that_may_have_been_killed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = run_small_job(tmp_path, ROWS, shards=[1], **TINY)
+    assert main(["cancel", small.store.url]) == 0
+    assert "if it is still alive, it commits what is finished first" in capsys.readouterr().out
+    write_run_end(small.store, 1, "cancelled")
+    assert main(["cancel", small.store.url]) == 0
+    assert "nothing to cancel, no run is under way" in capsys.readouterr().out

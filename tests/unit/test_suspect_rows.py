@@ -79,6 +79,26 @@ def test_after_the_first_death_a_shard_is_tried_as_a_whole_for_it_may_be_innocen
     assert again.trial({1, 2, 3}) == Trial(suspects=((1, 4),), rows=((1, 3),))
 
 
+def test_a_row_is_not_convicted_before_a_worker_died_over_it_alone() -> None:
+    """Its last companion was cleared; it was suspected often enough, and never tried alone."""
+    suspicion = Suspicion(deaths=3, rows=((0, 2),))
+    first = suspicion.trial({0, 1, 2, 3})
+    left = suspicion.survived(first)
+    assert left is not None
+    alone = left.trial({1, 2, 3})
+    assert alone == Trial(suspects=((1, 2),), rows=((1, 2),))
+    assert not left.convicted(alone, 3)
+    died = left.died(alone)
+    assert died.convicted(died.trial({1, 2, 3}), 3)
+
+
+def test_a_row_is_not_convicted_for_one_that_was_committed_before_its_worker_died() -> None:
+    suspicion = Suspicion(deaths=2).died(Trial(suspects=((0, 1),), rows=((0, 1),)))
+    other = suspicion.trial({3})
+    assert other == Trial(suspects=((3, 4),), rows=((3, 4),))
+    assert not suspicion.convicted(other, 3)
+
+
 def test_rows_that_kill_whoever_reads_them_are_set_aside_together(tmp_path: Path) -> None:
     stage = Stage(tmp_path, ROWS, **SHARD, **{"job.max_attempts": 2})
     for name in ("a", "b", "c"):

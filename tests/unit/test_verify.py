@@ -19,6 +19,7 @@ from cluster.records import Commit, commit_from_json, count_of, to_json
 from cluster.tables import read_parquet, to_parquet
 from conf.errors import OutputMissing
 from jobs import shard_check
+from jobs.run import report
 from jobs.verify import Verification, report_lines, verify
 from tests.small_jobs import SmallJob, prepare_small_job, run_small_job, work_on
 from tests.stores import walk
@@ -141,7 +142,7 @@ def test_a_folder_without_a_job_is_named(tmp_path: Path) -> None:
 def test_a_retried_output_is_whole(tmp_path: Path) -> None:
     small = made(tmp_path)
     write_manifest(small)
-    open_retry(small.store, (0,))
+    open_retry(small.store, (0,), after=0)
     assert not verify(small.store).finished, "the retry's generation has no manifest yet"
     small = work_on(small, shards=[0], generation=1)
     write_manifest(small, generation=1)
@@ -340,6 +341,9 @@ def test_a_manifest_whose_cost_is_no_amount(tmp_path: Path, cost: object) -> Non
 def test_a_worker_that_lived_on_after_the_manifest_is_billed_and_no_problem(tmp_path: Path) -> None:
     small = made(tmp_path)
     write_manifest(small)
+    billed = small.bill().total_amount
+    assert verify(small.store).outlived == ""
+    assert report(small.store.url)
     (entry,) = small.store.listing(layout.WORKERS)
     stamp = json.loads(place(small, entry.key).read_bytes())
     later = {**stamp, "seq": stamp["seq"] + 1, "lifetime_ns": 2 * stamp["lifetime_ns"]}
@@ -347,6 +351,11 @@ def test_a_worker_that_lived_on_after_the_manifest_is_billed_and_no_problem(tmp_
     found = verify(small.store)
     assert found.problems == ()
     assert found.bill.total_ns == later["lifetime_ns"]
+    before = f"workers lived on after the end, when the cost was {as_decimal(billed):f}: "
+    renew = f"'imagemill report {small.store.url}' renews the ledger"
+    assert f"outlived   {before}{renew}" in report_lines(found)
+    assert report(small.store.url)
+    assert verify(small.store).outlived == f"{before}the ledger has been renewed since"
 
 
 def test_a_manifest_over_shards_that_are_not_sealed(tmp_path: Path) -> None:

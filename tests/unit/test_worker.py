@@ -26,7 +26,7 @@ from jobs.verify import verify
 from operators.engine import ImageFailure, ImageResult
 from tests.one_worker import ROWS, TINY, Hooked, Stage, quarantine
 from tests.small_jobs import run_small_job, work_on
-from tests.stores import ONCE
+from tests.stores import ONCE, walk
 
 PATIENCE_S = 20.0
 
@@ -384,6 +384,45 @@ def test_a_workers_life_begins_with_its_actor_and_is_one_object(
     assert stamp.closed
 
 
+def test_an_actor_whose_store_is_away_ends_in_words_and_may_be_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = Stage(tmp_path)
+    monkeypatch.setattr(actors.ray, "get_gpu_ids", list)
+
+    def away(store: Store) -> None:
+        raise StoreUnavailable("no answer")
+
+    monkeypatch.setattr(actors, "PlanReader", away)
+    actor = actors.WorkerActor(
+        stage.small.config.to_mapping(),
+        worker="w1",
+        run=1,
+        generation=0,
+        model_revision="simulated",
+        coordinator=None,
+    )
+    assert actor.run() == WorkerOutcome(
+        worker="w1", error="StoreUnavailable", message="no answer", retryable=True
+    )
+
+
+def test_uploads_that_wait_are_not_tried_once_the_store_is_lost(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, **{"cluster.io_threads": 1, "engine.max_batch": 8})
+    tries: list[str] = []
+
+    class Away(Store):
+        def put_if_absent(self, key: str, data: bytes) -> None:
+            if key.startswith("images/"):
+                tries.append(key)
+                raise StoreUnavailable(f"{key}: no answer")
+            super().put_if_absent(key, data)
+
+    outcome = stage.run(store=Away(stage.small.config.output.path, ONCE))
+    assert outcome.error == "StoreUnavailable"
+    assert len(tries) == 1, "each would wait for its whole patience"
+
+
 class Watched(threading.Condition):
     """Knows by name which threads wait and have not been told of anything since."""
 
@@ -478,7 +517,7 @@ def test_what_keeps_the_engine_waiting_is_committed_although_no_shard_is_due(
     )
     assert stage.run().error is None
     assert stage.whole() == (160, 0, 0)
-    assert len(list(stage.small.store.walk("commits/"))) > 8, "some shard was committed in parts"
+    assert len(list(walk(stage.small.store, "commits/"))) > 8, "some shard was committed in parts"
 
 
 def test_no_more_than_a_few_shards_are_held_while_none_can_be_sealed(tmp_path: Path) -> None:

@@ -1,0 +1,136 @@
+"""Who works on a run, and who is hired next.
+
+Owns the crew and its vacancies. Where a worker goes is ``hiring``'s, when to hire no more is
+``setbacks``'s, and what the end of a worker means is ``departures``'s.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from typing import Any
+
+from cluster.actors import answer_of
+from cluster.coordinator import Snapshot
+from cluster.crew import Crew, Member
+from cluster.hiring import choose_nodes
+from cluster.nodes import Node
+from cluster.ray_session import Resources
+from cluster.setbacks import Setbacks
+from conf.schema import RunConfig
+
+log = logging.getLogger("imagemill")
+_LOOK_EVERY_S = 2.0
+"""How often to look for nodes that came, went or are being taken away."""
+
+
+class Staff:
+    """The crew of one run, as the nodes and the coordinator see it.
+
+    ``vacancies``: places of lost workers that nobody has taken yet; ``restarts``: how many were
+    taken; ``lost_on``: losses by node. ``draining``: nobody is hired any more, for ``reason``.
+    Every call of the coordinator may raise ``CoordinatorLost``.
+    """
+
+    def __init__(self, config: RunConfig, size: Resources, crew: Crew, coordinator: Any) -> None:
+        self._config = config
+        self._size = size
+        self.crew = crew
+        self.coordinator = coordinator
+        self.setbacks = Setbacks(crew=size.workers, max_attempts=config.job.max_attempts)
+        self.restarts = 0
+        self.vacancies = 0
+        self.lost_on: Counter[str] = Counter()
+        self.nodes: tuple[Node, ...] = ()
+        self.look_due_s = 0.0
+        self.draining = False
+        self.reason = ""
+
+    def snapshot(self) -> Snapshot:
+        """The coordinator's totals.
+
+        Raises:
+            CoordinatorLost: it is gone.
+        """
+        snapshot: Snapshot = answer_of(self.coordinator.snapshot.remote())
+        return snapshot
+
+    def look(self) -> None:
+        """See which nodes there are now; those on nodes that are being taken away have to go."""
+        self.look_due_s = time.monotonic() + _LOOK_EVERY_S
+        self.nodes = answer_of(self.coordinator.nodes.remote())
+        going = {node.node_id for node in self.nodes if node.draining}
+        for member in self.crew:
+            if member.node_id in going:
+                self.send_away(member, "its node is being taken away")
+
+    def hire(self, snapshot: Snapshot, vacated: str | None = None) -> None:
+        """Hire whom the run may have and the nodes have room for."""
+        now_s = time.monotonic()
+        left = snapshot.shards - snapshot.sealed
+        most = left if self._size.most is None else min(left, self._size.most)
+        wanted = self.setbacks.may_hire(now_s, most - self.crew.staying)
+        if self.draining or self.setbacks.hopeless or wanted <= 0:
+            return
+        for node_id in self._places(wanted, left, vacated):
+            member = self.crew.hire(node_id, now_s=now_s)
+            self.setbacks.hired(now_s)
+            self.restarts += self.vacancies > 0
+            self.vacancies = max(0, self.vacancies - 1)
+            log.debug("worker %s on node %s", member.name, node_id, extra={"event": "hired"})
+
+    def _places(self, wanted: int, left: int, vacated: str | None) -> list[str | None]:
+        """Nodes that have room; where an autoscaler may add some, None for each that it should."""
+        found = choose_nodes(
+            self.nodes,
+            self.crew.placed(),
+            shape=self._size.shape,
+            wanted=wanted,
+            per_node=self._size.per_node,
+            lost_on=self.lost_on,
+            vacated=vacated,
+        )
+        if not self._size.grows:
+            return [*found]
+        asked = min(left, self._size.most or self._size.least)
+        missing = asked - self.crew.staying - len(found)
+        return [*found, *[None] * min(missing, wanted - len(found))]
+
+    def drop_unstarted(self) -> None:
+        """Workers that have not even begun are not waited for."""
+        for member in self.crew:
+            if not member.started:
+                self.discard(member)
+
+    def discard(self, member: Member) -> None:
+        """Kill a worker whose end nobody waits for, and say that it is gone."""
+        self.crew.dismiss(member)
+        answer_of(self.coordinator.gone.remote(member.name, False))
+
+    def send_away(self, member: Member, why: str) -> None:
+        """A worker commits what is finished and leaves, or has not begun and is dropped; its place
+        is free for another from now on."""
+        if member.leave_by_s is not None:
+            return
+        member.leave_by_s = time.monotonic() + self._config.cluster.preemption_notice_s
+        self.vacancies += 1
+        log.warning(
+            "worker %s: %s; it commits what is finished and leaves",
+            member.name,
+            why,
+            extra={"event": "worker_sent_away"},
+        )
+        if member.started:
+            answer_of(self.coordinator.preempt.remote(member.name))
+        else:
+            self.discard(member)
+
+    def drain(self, reason: str) -> None:
+        """Let the workers finish what they have."""
+        if self.draining:
+            return
+        self.draining = True
+        self.reason = reason
+        answer_of(self.coordinator.drain.remote())
+        self.drop_unstarted()

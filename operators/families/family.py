@@ -1,0 +1,87 @@
+"""What the engine asks of a family of models.
+
+Knows nothing of any model: each family is a file beside this one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+Text = str | None
+"""A prompt; None is the negative prompt of a row that gives none."""
+Tensors = Mapping[str, torch.Tensor]
+"""What a family's denoiser takes beside latents and timesteps, by names of its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conditioning:
+    """A text as the denoiser takes it.
+
+    Invariant: the tensors of any two texts have equal names and shapes, so that they stack. They
+    have no batch axis, are on the model's device and share no memory with other texts.
+    """
+
+    tensors: Tensors
+    truncated_tokens: int
+
+    @property
+    def bytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self.tensors.values())
+
+
+def stack(conditionings: Sequence[Conditioning]) -> dict[str, torch.Tensor]:
+    """The tensors of several texts with a batch axis in front."""
+    return {
+        name: torch.stack([one.tensors[name] for one in conditionings])
+        for name in conditionings[0].tensors
+    }
+
+
+class Family(Protocol):
+    """A loaded model on one device; does what its diffusers pipeline does around the scheduler."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def scheduler_config(self) -> Mapping[str, Any]:
+        """The configuration that the model was trained with, as the pipeline corrects it."""
+        ...
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """Channels, height and width of the latent of an image of ``height`` x ``width`` pixels.
+
+        Raises:
+            RowRejected: the model makes no image of this size.
+        """
+        ...
+
+    def count_truncated(self, text: Text) -> int:
+        """How many tokens of ``text`` no text encoder of the model can see."""
+        ...
+
+    def embed(self, texts: Sequence[Text]) -> Tensors:
+        """What the denoiser takes for each text, tensors [texts, ...]."""
+        ...
+
+    def predict(
+        self,
+        latents: torch.Tensor,
+        timesteps: torch.Tensor,
+        conditioning: Tensors,
+        size: tuple[int, int],
+    ) -> torch.Tensor:
+        """The denoiser's output [b, c, h, w], float32.
+
+        Latents [b, c, h, w] of images of ``size`` (height, width in pixels) at timesteps [b], with
+        one text a row: tensors [b, ...] as ``embed`` makes them.
+        """
+        ...
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Pixels [b, 3, H, W] from -1 to 1, for finished latents [b, c, h, w]."""
+        ...

@@ -1,0 +1,127 @@
+"""PixArt-Sigma: a T5 text encoder, a transformer and the VAE of a diffusers PixArtSigmaPipeline.
+
+Does what ``PixArtSigmaPipeline.__call__`` does around its scheduler with ``clean_caption=False``
+and ``use_resolution_binning=False``: prompts are lower-cased and stripped, not rewritten, and an
+image is made at the size that its row asks for. Knows nothing of slots, samplers or guidance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+
+from conf.errors import ModelUnusable, RowRejected
+from operators.families.family import Tensors, Text
+from operators.families.loading import check_latent_channels, load_pipeline
+from operators.model_files import ModelFiles
+
+MAX_TOKENS = 300
+"""The pipeline's own ``max_sequence_length``."""
+
+
+class PixArtSigma:
+    """See ``operators.families.family.Family``.
+
+    A text is ``embeddings`` [tokens, width] and ``mask`` [tokens], 1 where there is a token.
+    """
+
+    def __init__(self, pipeline: Any, *, device: torch.device) -> None:
+        self.device = device
+        self._pipeline = pipeline
+        self.transformer = pipeline.transformer
+        self.vae = pipeline.vae
+        self.text_encoder = pipeline.text_encoder
+        self.tokenizer = pipeline.tokenizer
+        self.dtype: torch.dtype = pipeline.transformer.dtype
+
+    @property
+    def scheduler_config(self) -> Mapping[str, Any]:
+        return dict(self._pipeline.scheduler.config)
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        factor = int(self._pipeline.vae_scale_factor)
+        multiple = factor * int(self.transformer.config.patch_size)
+        if height % multiple or width % multiple:
+            raise RowRejected(
+                stage="denoise",
+                reason="bad_size",
+                message=f"the size is {width}x{height}; this model makes multiples of {multiple} "
+                "pixels; round width and height",
+            )
+        return (int(self.transformer.config.in_channels), height // factor, width // factor)
+
+    def count_truncated(self, text: Text) -> int:
+        tokens = self.tokenizer(_plain(text), verbose=False).input_ids
+        return max(0, len(tokens) - MAX_TOKENS)
+
+    def embed(self, texts: Sequence[Text]) -> Tensors:
+        inputs = self.tokenizer(
+            [_plain(text) for text in texts],
+            padding="max_length",
+            max_length=MAX_TOKENS,
+            truncation=True,
+            add_special_tokens=True,
+            return_tensors="pt",
+        )
+        mask = inputs.attention_mask.to(self.device)
+        hidden = self.text_encoder(inputs.input_ids.to(self.device), attention_mask=mask)[0]
+        return {"embeddings": hidden.to(self.dtype), "mask": mask}
+
+    def predict(
+        self,
+        latents: torch.Tensor,
+        timesteps: torch.Tensor,
+        conditioning: Tensors,
+        size: tuple[int, int],
+    ) -> torch.Tensor:
+        output = self.transformer(
+            latents.to(self.dtype),
+            encoder_hidden_states=conditioning["embeddings"],
+            encoder_attention_mask=conditioning["mask"],
+            timestep=timesteps,
+            added_cond_kwargs={"resolution": None, "aspect_ratio": None},
+            return_dict=False,
+        )[0]
+        # a learned variance follows the noise; no scheduler of ours takes it
+        return output[:, : latents.shape[1]].float()  # type: ignore[no-any-return]
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        scaled = latents.to(self.vae.dtype) / self.vae.config.scaling_factor
+        return self.vae.decode(scaled, return_dict=False)[0]  # type: ignore[no-any-return]
+
+
+def load(files: ModelFiles, *, dtype: torch.dtype, device: torch.device) -> PixArtSigma:
+    """See ``operators.families.load_family``."""
+    _check_tokenizer(files)
+    pipeline = load_pipeline(
+        files,
+        dtype=dtype,
+        device=device,
+        modules=("transformer", "vae", "text_encoder"),
+        options={},
+    )
+    check_latent_channels(files, pipeline.transformer, pipeline.vae)
+    if pipeline.transformer.use_additional_conditions:
+        raise ModelUnusable(
+            f"the transformer of {files.path} has use_additional_conditions, as PixArt-Alpha has; "
+            "expected a PixArt-Sigma, which is told no resolution. Set model.path to another model"
+        )
+    return PixArtSigma(pipeline, device=device)
+
+
+def _check_tokenizer(files: ModelFiles) -> None:
+    """Without sentencepiece transformers takes the file for another kind, and advises to that."""
+    folder = files.path / "tokenizer"
+    if (folder / "tokenizer.json").is_file() or find_spec("sentencepiece") is not None:
+        return
+    raise ModelUnusable(
+        f"{folder} has no tokenizer.json, and the package sentencepiece, which reads a "
+        "spiece.model, is not installed. Run 'pip install sentencepiece' wherever a worker runs"
+    )
+
+
+def _plain(text: Text) -> str:
+    return (text or "").lower().strip()
