@@ -101,7 +101,7 @@ class Departures:
         log.warning(
             "worker %s %s%s",
             member.name,
-            how,
+            how.rstrip("."),
             ": replaced" if self._staff.restarts > before else "",
             extra={"event": "worker_lost"},
         )

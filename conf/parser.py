@@ -57,13 +57,14 @@ def check_together(config: RunConfig) -> RunConfig:
 
 def _check_crew(config: RunConfig) -> None:
     cluster = config.cluster
+    least, most = cluster.min_workers, cluster.max_workers or "null"
     if cluster.workers is not None and (
         cluster.min_workers != 1 or cluster.max_workers is not None
     ):
         raise ConfigError(
-            f"cluster.workers is {cluster.workers}, an exact number, beside cluster.min_workers="
-            f"{cluster.min_workers} and cluster.max_workers={cluster.max_workers}; expected one or "
-            "the other; give cluster.workers=null for a range"
+            f"cluster.workers is {cluster.workers}, an exact number, beside "
+            f"cluster.min_workers={least} and cluster.max_workers={most}; expected one or the "
+            "other; give cluster.workers=null for a range"
         )
     if cluster.max_workers is not None and cluster.max_workers < cluster.min_workers:
         raise ConfigError(

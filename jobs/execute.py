@@ -81,6 +81,7 @@ def execute(
             resumed.
     """
     started_s = time.monotonic()
+    _say_where(job.config.cluster.address)
     with SignalControl(_say) as control, ray_session(job.config):
         control.install()
         size = resources(job.config)
@@ -103,7 +104,7 @@ def _run(
     plan = PlanReader(store)
     number = generation(store)
     record = open_run(store, generation=number, workers=size.workers, version=version())
-    _announce(job, plan, size.workers)
+    _announce(job, plan, min(size.workers, plan.shards))
     assignment = Assignment(
         run=record.run,
         generation=number,
@@ -166,6 +167,14 @@ def _record_end(store: Store, record: RunRecord, reason: str) -> None:
 
 def _say(text: str) -> None:
     log.warning("%s", text, extra={"event": "signal"})
+
+
+def _say_where(address: str) -> None:
+    """Starting Ray takes seconds, in which nothing else is said."""
+    where = (
+        "starting Ray on this machine" if address == "local" else f"connecting to Ray: {address}"
+    )
+    log.info("%s", where, extra={"event": "connecting"})
 
 
 def _announce(job: JobRecord, plan: PlanReader, workers: int) -> None:

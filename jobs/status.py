@@ -145,8 +145,10 @@ def _run(found: Status) -> str:
 
 
 def _progress(found: Status) -> list[str]:
+    open_work = not found.finished and found.end_reason is None
+    names = {"wasted": "not committed yet, or wasted"} if open_work else {}
     kinds = ", ".join(
-        f"{kind} {format_money(amount, found.currency)}"
+        f"{names.get(kind, kind)} {format_money(amount, found.currency)}"
         for kind, amount in found.bill.amount.items()
     )
     tries = f", up to {found.attempts} attempts at one" if found.attempts > 1 else ""
@@ -162,7 +164,8 @@ def _progress(found: Status) -> list[str]:
 def _next(found: Status) -> str:
     quoted = shlex.quote(found.url)
     if not found.finished:
-        return f"imagemill resume {quoted} (unless a run is at work on it)"
+        unless = "" if found.end_reason is not None else " (unless a run is at work on it)"
+        return f"imagemill resume {quoted}{unless}"
     if found.quarantined and found.quarantined == found.rejected_at_read:
         return MEND
     if found.quarantined:

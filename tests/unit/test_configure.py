@@ -126,7 +126,7 @@ def test_relative_paths_are_made_absolute(tmp_path: Path, monkeypatch: pytest.Mo
         (
             ["cluster.workers=2", "cluster.min_workers=2"],
             "cluster.workers is 2, an exact number, beside cluster.min_workers=2 and "
-            "cluster.max_workers=None; expected one or the other; give cluster.workers=null for a "
+            "cluster.max_workers=null; expected one or the other; give cluster.workers=null for a "
             "range",
         ),
         (
