@@ -15,6 +15,7 @@ from cluster.store import Store
 from conf.errors import CommitConflict, ConfigError, CorruptOutput, OutputMissing, OutputTaken
 from conf.parser import parse_config
 from conf.schema import RunConfig
+from conf.secrets import without_secrets
 
 _SCHEMA = 1
 
@@ -129,24 +130,29 @@ def last_run(store: Store) -> RunRecord | None:
     return run_from_json(store.get(key) or b"", key)
 
 
-def open_run(store: Store, *, generation: int, workers: int, version: str) -> RunRecord:
-    """Record a driver's start under the next free number."""
-    number = max(_numbers(store, "runs/"), default=0)
-    while True:
-        number += 1
-        record = RunRecord(
-            run=number,
-            generation=generation,
-            started_at=utc_now(),
-            workers=workers,
-            version=version,
-            nonce=secrets.token_hex(8),
-        )
-        try:
-            store.put_if_absent(layout.run(number), to_json(record))
-        except CommitConflict:
-            continue
-        return record
+def open_run(store: Store, *, after: int, generation: int, workers: int, version: str) -> RunRecord:
+    """Record a driver's start, as the run that follows number ``after``.
+
+    Raises:
+        OutputTaken: another driver did so first.
+    """
+    record = RunRecord(
+        run=after + 1,
+        generation=generation,
+        started_at=utc_now(),
+        workers=workers,
+        version=version,
+        nonce=secrets.token_hex(8),
+    )
+    try:
+        store.put_if_absent(layout.run(record.run), to_json(record))
+    except CommitConflict as error:
+        where = shlex.quote(without_secrets(store.url))
+        raise OutputTaken(
+            f"run {record.run} has begun on {where} at this very time; nothing was started; look "
+            f"at it with 'imagemill status {where}'"
+        ) from error
+    return record
 
 
 def run_opened(store: Store, run: int) -> bool:

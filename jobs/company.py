@@ -22,8 +22,9 @@ _WATCH_S = 3 * EVERY_S
 _LOOKS = 12
 
 
-def refuse_company(store: Store, *, watch_s: float = _WATCH_S) -> None:
-    """Watch the last run's driver, unless it said that it ended; takes seconds then.
+def refuse_company(store: Store, *, watch_s: float = _WATCH_S) -> int:
+    """Watch the last run's driver, unless it said that it ended; takes seconds then. Returns the
+    number of that run, 0 without any: whoever opens the one after it first may begin.
 
     A frozen driver is taken for dead. Should it wake, it stops when it sees the later run, and
     what it wrote meanwhile is fenced as any late worker's is.
@@ -32,8 +33,10 @@ def refuse_company(store: Store, *, watch_s: float = _WATCH_S) -> None:
         OutputTaken: it is alive.
     """
     last = last_run(store)
-    if last is None or run_ended(store, last.run):
-        return
+    if last is None:
+        return 0
+    if run_ended(store, last.run):
+        return last.run
     log.info(
         "run %d never said that it ended; watching for %g s whether it is still at work",
         last.run,
@@ -45,10 +48,11 @@ def refuse_company(store: Store, *, watch_s: float = _WATCH_S) -> None:
     while time.monotonic() < deadline_s:
         time.sleep(watch_s / _LOOKS)
         if run_ended(store, last.run):
-            return
+            break
         now = read_mark(store, last.run)
         if now is not None and now != before:
             raise _taken(store, now)
+    return last.run
 
 
 def _taken(store: Store, mark: DriverMark) -> OutputTaken:

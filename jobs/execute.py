@@ -67,11 +67,17 @@ def nothing_to_claim() -> None:
 
 
 def execute(
-    job: JobRecord, store: Store, console: Console, *, claim: Callable[[], None] = nothing_to_claim
+    job: JobRecord,
+    store: Store,
+    console: Console,
+    *,
+    after: int = 0,
+    claim: Callable[[], None] = nothing_to_claim,
 ) -> JobResult:
     """Work on a job until it ends or is stopped, then sum up.
 
     Args:
+        after: the last run so far; another driver that begins the next one first wins.
         claim: writes a new job and its plan, once the cluster is known to fit.
 
     Raises:
@@ -89,7 +95,7 @@ def execute(
             raise KeyboardInterrupt("nothing was started")
         claim()
         with resumable(job.config):
-            return _run(job, store, size, control, console, started_s)
+            return _run(job, store, size, control, console, after, started_s)
 
 
 def _run(
@@ -98,12 +104,15 @@ def _run(
     size: Resources,
     control: SignalControl,
     console: Console,
+    after: int,
     started_s: float,
 ) -> JobResult:
     """Work on a claimed job and sum up."""
     plan = PlanReader(store)
     number = generation(store)
-    record = open_run(store, generation=number, workers=size.workers, version=version())
+    record = open_run(
+        store, after=after, generation=number, workers=size.workers, version=version()
+    )
     _announce(job, plan, min(size.workers, plan.shards))
     assignment = Assignment(
         run=record.run,

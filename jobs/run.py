@@ -134,8 +134,8 @@ def resume(output: str, overrides: Sequence[str] = (), console: Console | None =
         sweep(store, plan)
         return result_of(job, _looked_at(store, job, plan, number))
     _check_same_world(job, store)
-    refuse_company(store)
-    return execute(job, store, console or Console(stderr=True))
+    after = refuse_company(store)
+    return execute(job, store, console or Console(stderr=True), after=after)
 
 
 def retry(output: str, overrides: Sequence[str] = (), console: Console | None = None) -> JobResult:
@@ -151,7 +151,7 @@ def retry(output: str, overrides: Sequence[str] = (), console: Console | None = 
             f"{output} is not finished; first 'imagemill resume {shlex.quote(output)}', then retry"
         )
     _check_same_world(job, store)
-    refuse_company(store)
+    after = refuse_company(store)
     store = store.with_patience(job.config.storage.patience_s)
     plan = PlanReader(store)
     shards = tuple(
@@ -166,7 +166,7 @@ def retry(output: str, overrides: Sequence[str] = (), console: Console | None = 
     def claim() -> None:
         open_retry(store, shards, after=number)
 
-    return execute(job, store, console or Console(stderr=True), claim=claim)
+    return execute(job, store, console or Console(stderr=True), after=after, claim=claim)
 
 
 def report(output: str, overrides: Sequence[str] = ()) -> list[str]:

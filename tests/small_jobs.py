@@ -13,10 +13,11 @@ import pyarrow.parquet as pq
 from omegaconf import OmegaConf
 
 from cluster.coordinator import Coordinator
-from cluster.job_log import JobRecord, open_run, write_job
+from cluster.job_log import JobRecord, last_run, open_run, write_job
 from cluster.lifetime import utc_now
 from cluster.money import price_of
 from cluster.plan_file import PlanReader, write_plan
+from cluster.records import RunRecord
 from cluster.store import Store
 from cluster.totals import Bill, Totals, close, fold
 from cluster.worker import Identity, Worker, WorkerOutcome
@@ -97,12 +98,19 @@ def prepare_small_job(
     return SmallJob(store=store, config=config, plan=PlanReader(store), job=job, outcomes=())
 
 
+def begin_run(store: Store, *, generation: int = 0) -> RunRecord:
+    """The next run's record."""
+    last = last_run(store)
+    after = last.run if last else 0
+    return open_run(store, after=after, generation=generation, workers=1, version="0.0.0")
+
+
 def work_on(
     small: SmallJob, *, shards: Sequence[int] | None = None, generation: int = 0
 ) -> SmallJob:
     """One run with one worker over ``shards`` (default: all)."""
     config, store = small.config, small.store
-    record = open_run(store, generation=generation, workers=1, version="0.0.0")
+    record = begin_run(store, generation=generation)
     ids = list(range(small.plan.shards) if shards is None else shards)
     coordinator = Coordinator(iter(ids), total=len(ids), lease_s=config.cluster.lease_s)
     worker = Worker(

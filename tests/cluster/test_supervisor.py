@@ -12,7 +12,6 @@ import ray
 
 from cluster import layout
 from cluster.crew import Assignment
-from cluster.job_log import open_run
 from cluster.nodes import Shape
 from cluster.ray_session import Resources, ray_session
 from cluster.supervisor import RunEnd, Supervisor
@@ -20,7 +19,7 @@ from conf.errors import CoordinatorLost, NoWorkers
 from jobs.run import run
 from jobs.verify import verify
 from tests.cluster.job_process import wait_until
-from tests.small_jobs import SmallJob, prepare_small_job, write_input
+from tests.small_jobs import SmallJob, begin_run, prepare_small_job, write_input
 
 ROWS = [{"prompt": f"picture {n}", "width": 16, "height": 16, "steps": 2} for n in range(8)]
 HERE = Resources(shape=Shape(gpus=0.0), least=1, most=1, per_node=None, workers=1, threads=1)
@@ -61,7 +60,7 @@ def supervise(
 
 def assigned(small: SmallJob) -> Assignment:
     return Assignment(
-        run=open_run(small.store, generation=0, workers=1, version="0").run,
+        run=begin_run(small.store).run,
         generation=0,
         model_revision="simulated",
         total=small.plan.shards,

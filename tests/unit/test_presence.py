@@ -16,7 +16,7 @@ from cluster.store import Store
 from conf.errors import OutputTaken
 from jobs.company import refuse_company
 from jobs.presence import Presence
-from tests.small_jobs import small_config
+from tests.small_jobs import begin_run, small_config
 from tests.stores import ONCE
 
 OFTEN_S = 0.02
@@ -29,7 +29,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def begun(store: Store) -> RunRecord:
-    return open_run(store, generation=0, workers=1, version="0")
+    return begin_run(store)
 
 
 def present(tmp_path: Path, record: RunRecord) -> Presence:
@@ -113,6 +113,17 @@ def test_an_output_whose_driver_shows_nothing_is_free_as_one_that_ended_is(store
     refuse_company(store, watch_s=0.05)
     write_run_end(store, 1, "interrupted")
     refuse_company(store, watch_s=1e9)
+
+
+def test_of_two_drivers_that_begin_the_same_run_one_is_refused(store: Store) -> None:
+    """Both watched the dead one before them, and found it dead."""
+    begun(store)
+    after = [refuse_company(store, watch_s=0.05) for _ in range(2)]
+    assert after == [1, 1]
+    how = {"generation": 0, "workers": 1, "version": "0"}
+    assert open_run(store, after=after[0], **how).run == 2
+    with pytest.raises(OutputTaken, match=r"^run 2 has begun on .* nothing was started;"):
+        open_run(store, after=after[1], **how)
 
 
 def test_a_mark_that_cannot_be_read_is_none(store: Store) -> None:

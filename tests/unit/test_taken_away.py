@@ -7,9 +7,9 @@ from typing import Any
 
 from cluster import layout
 from cluster.coordinator import BeatReply, Counts, WorkerProgress
-from cluster.job_log import open_run
 from cluster.leases import Grant
 from tests.one_worker import Hooked, Stage
+from tests.small_jobs import begin_run
 
 PATIENCE_S = 20.0
 QUICK_AND_SLOW: list[dict[str, Any]] = [{"prompt": "quick", "steps": 1}] + [
@@ -108,9 +108,9 @@ def test_a_worker_opens_nothing_more_once_a_later_run_has_begun(tmp_path: Path) 
     """Two runs that live would open each other's shards anew for ever, and finish none."""
     stage = Stage(tmp_path)
     store = stage.small.store
-    assert open_run(store, generation=0, workers=1, version="0").run == 1
+    assert begin_run(store).run == 1
     assert isinstance(stage.link.coordinator.acquire("another of run 1"), Grant)
-    assert open_run(store, generation=0, workers=1, version="0").run == 2
+    assert begin_run(store).run == 2
     outcome = stage.run()
     assert (outcome.error, outcome.message) == ("TakenOver", "run 2 has taken over")
     assert not outcome.retryable, "no other worker of this run is to be hired"
