@@ -66,8 +66,8 @@ def output_taken(store: Store, digest: str) -> OutputTaken:
     where = shlex.quote(store.url)
     if there.digest == digest:
         return OutputTaken(
-            f"{store.url} already holds this job (started {there.created_at}); continue it with "
-            f"'imagemill resume {where}' or look at it with 'imagemill status {where}'"
+            f"{store.url} already holds this job (started {there.created_at}); continue it with: "
+            f"imagemill resume {where} or look at it with: imagemill status {where}"
         )
     return OutputTaken(
         f"{store.url} holds another job ('{there.config.job.name}', started {there.created_at}); "
@@ -150,7 +150,7 @@ def open_run(store: Store, *, after: int, generation: int, workers: int, version
         where = shlex.quote(without_secrets(store.url))
         raise OutputTaken(
             f"run {record.run} has begun on {where} at this very time; nothing was started; look "
-            f"at it with 'imagemill status {where}'"
+            f"at it with: imagemill status {where}"
         ) from error
     return record
 
@@ -212,7 +212,7 @@ def open_retry(store: Store, shards: tuple[int, ...], *, after: int) -> RetryRec
     except CommitConflict as error:
         raise OutputTaken(
             f"another retry of {store.url} was asked for first, so nothing was started; look at it "
-            f"with 'imagemill status {shlex.quote(store.url)}'"
+            f"with: imagemill status {shlex.quote(store.url)}"
         ) from error
     return record
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import stat
 from pathlib import Path
 from typing import BinaryIO
 
@@ -62,7 +63,10 @@ class LocalFiles:
 
     def exists(self, path: str) -> bool:
         """Whether there is such a file."""
-        return Path(path).is_file()
+        try:
+            return stat.S_ISREG(os.stat(path).st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
 
     def open(self, path: str, _retrying: object) -> BinaryIO:
         """The file, to be read in place."""

@@ -202,7 +202,7 @@ def _cancel(given: argparse.Namespace) -> int:
     print(
         f"{given.output}: run {last.run} was asked to stop; if it is still alive, it commits what "
         "is finished first, and 'imagemill status' tells when it has ended. "
-        f"Continue with 'imagemill resume {shlex.quote(given.output)}'"
+        f"Continue with: imagemill resume {shlex.quote(given.output)}"
     )
     return 0
 

@@ -10,7 +10,8 @@ from typing import Any
 
 
 class SignalControl:
-    """First signal: commit what is done and stop. Second: stop at once. A context manager.
+    """First signal: commit what is done and stop. Second: stop at once. After the work the first
+    one interrupts. A context manager.
 
     Handlers are installed only in the main thread of a process; elsewhere signals stay as they are.
     """
@@ -19,6 +20,7 @@ class SignalControl:
         self._cancelled: Callable[[], str | None] = lambda: None
         self._notify = notify
         self._count = 0
+        self._over = False
         self._before: dict[signal.Signals, Any] = {}
 
     def watch(self, cancelled: Callable[[], str | None]) -> None:
@@ -60,7 +62,16 @@ class SignalControl:
         """Why the run was stopped through the store, or None."""
         return self._cancelled()
 
+    def summing_up(self) -> None:
+        """The work is over and nobody looks at ``drain`` any more: from now on a signal interrupts,
+        so that nobody has to wait for a store that is away."""
+        self._over = True
+
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._over:
+            raise KeyboardInterrupt(
+                "what was made is committed; 'imagemill resume OUTPUT' does the rest"
+            )
         self._count += 1
         if self._count == 1:
             self._notify("stopping: committing what is finished; once more to stop at once")

@@ -125,6 +125,7 @@ def _run(
     with Presence(job.config, record) as presence, _display(job, plan, console) as display:
         control.watch(presence.stop_reason)
         end = _supervise(store, record, lambda: supervisor.run(control, display.show))
+    control.summing_up()
     ended = finish(
         store,
         job,

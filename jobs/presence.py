@@ -9,6 +9,8 @@ import logging
 import os
 import platform
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from types import TracebackType
 
@@ -22,6 +24,8 @@ from conf.schema import RunConfig
 log = logging.getLogger("imagemill")
 EVERY_S = 2.0
 _FAREWELL_S = 5.0
+_SILENCE_S = 10.0
+"""A store that is silent for so long is worth a word."""
 
 
 class Presence:
@@ -37,6 +41,9 @@ class Presence:
             run=record.run, seq=0, host=platform.node(), pid=os.getpid(), since=record.started_at
         )
         self._every_s = every_s
+        self._patience_s = config.storage.patience_s
+        self._heard_s = time.monotonic()
+        self._missed = False
         self._stop_reason: str | None = None
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="presence", daemon=True)
@@ -60,12 +67,36 @@ class Presence:
 
     def _run(self) -> None:
         while not self._over.is_set():
-            for talk in (self._show, self._see):
-                try:
-                    talk()
-                except ImageMillError as error:
-                    log.debug("no answer from the store: %s", error, extra={"event": "no_answer"})
+            answers = [self._try(talk) for talk in (self._show, self._see)]
+            self._tell(answered=any(answers))
             self._over.wait(self._every_s)
+
+    def _try(self, talk: Callable[[], None]) -> bool:
+        try:
+            talk()
+        except ImageMillError as error:
+            log.debug("no answer from the store: %s", error, extra={"event": "no_answer"})
+            return False
+        return True
+
+    def _tell(self, *, answered: bool) -> None:
+        """Say once that the store is away, for the run waits silently, and once that it is back."""
+        silent_s = time.monotonic() - self._heard_s
+        if answered and self._missed:
+            log.info(
+                "the store answers again after %.0f s", silent_s, extra={"event": "store_back"}
+            )
+        elif not answered and not self._missed and silent_s >= _SILENCE_S:
+            log.warning(
+                "the store has not answered for %.0f s; the run goes on once it does, within "
+                "storage.patience_s=%g",
+                silent_s,
+                self._patience_s,
+                extra={"event": "store_away"},
+            )
+            self._missed = True
+        if answered:
+            self._heard_s, self._missed = time.monotonic(), False
 
     def _see(self) -> None:
         run = self._mark.run

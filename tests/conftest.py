@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
 from tests.seaweedfs import FULL, SeaweedFS
+from tests.small_disk import CannotMount, small_disk
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +26,18 @@ def s3_url(seaweedfs: SeaweedFS, monkeypatch: pytest.MonkeyPatch) -> str:
     for name, value in seaweedfs.environment(FULL).items():
         monkeypatch.setenv(name, value)
     return f"s3://images/{secrets.token_hex(6)}"
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Mounts a file system with the given options, as ``size=256k``; gone after the test. Only root
+    may mount: elsewhere the test is skipped."""
+    with ExitStack() as mounted:
+
+        def mount(options: str) -> Path:
+            try:
+                return mounted.enter_context(small_disk(tmp_path / "disk", options))
+            except CannotMount as reason:
+                pytest.skip(str(reason))
+
+        yield mount

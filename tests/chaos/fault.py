@@ -22,10 +22,6 @@ class Fault:
     cause: Cause
 
 
-class Skipped(Exception):
-    """This fault cannot be caused here; the message says why."""
-
-
 FAULTS: dict[str, Fault] = {}
 """All faults by name, in the order in which they are written."""
 

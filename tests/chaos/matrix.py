@@ -8,11 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tests.chaos.checker import Verdict, check
-from tests.chaos.fault import Fault, Skipped
+from tests.chaos.fault import Fault
 from tests.chaos.records import read_records
 from tests.chaos.scene import Scene, make_rows
 from tests.chaos.stage import Stage
 from tests.chaos.traffic import made_again, overwritten
+from tests.small_disk import CannotMount
 
 ROWS = 32
 _UNDISTURBED = "undisturbed"
@@ -73,7 +74,7 @@ def perform(
             scene.bring_to_end()
             verdict = check(scene.bucket(), scene.rows, outlived=scene.outlived)
             outcome = _judged(outcome, scene, verdict, pictures)
-    except Skipped as reason:
+    except CannotMount as reason:
         scene.story.append(f"skipped: {reason}")
     except Exception as error:  # noqa: BLE001 - one fault's failure is a line of the table
         told = traceback.format_exc() if not isinstance(error, AssertionError) else str(error)

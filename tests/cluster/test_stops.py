@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -35,18 +34,6 @@ def prompts(tmp_path: Path) -> Path:
     return write_prompts(tmp_path / "prompts.parquet", rows)
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system that holds some pictures, but not all."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("this machine does not let the test mount a small disk")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
 def test_sigterm_commits_what_is_finished_as_ctrl_c_does(prompts: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     job = JobProcess("run", f"input.path={prompts}", f"output.path={output}", *FAST)
@@ -74,8 +61,9 @@ def test_a_cluster_that_does_not_fit_is_refused_before_the_output_is_claimed(
 
 
 def test_a_full_disk_stops_the_job_and_more_space_lets_it_go_on(
-    prompts: Path, small_disk: Path
+    prompts: Path, disk: Callable[[str], Path]
 ) -> None:
+    small_disk = disk("size=400k")
     output = small_disk / "out"
     status, text = imagemill("run", f"input.path={prompts}", f"output.path={output}", *FAST)
     assert status == 3, text

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
+import sys
 
 import pytest
 import torch
@@ -78,8 +78,8 @@ def test_a_transformer_that_is_told_resolutions_is_refused(tmp_path):
         load(path)
 
 
-@pytest.mark.skipif(find_spec("sentencepiece") is not None, reason="sentencepiece is installed")
-def test_a_tokenizer_that_cannot_be_read_here_says_what_to_install(tmp_path):
+def test_a_tokenizer_that_cannot_be_read_here_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sentencepiece", None)
     path = build_tiny_pixart(tmp_path)
     (path / "tokenizer" / "tokenizer.json").rename(path / "tokenizer" / "spiece.model")
     with pytest.raises(ModelUnusable, match="pip install sentencepiece") as caught:

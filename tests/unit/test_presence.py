@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from cluster.job_log import ask_cancel, open_run, write_run_end
 from cluster.records import RunRecord
 from cluster.store import Store
 from conf.errors import OutputTaken
+from jobs import presence as presence_module
 from jobs.company import refuse_company
 from jobs.presence import Presence
 from tests.small_jobs import begin_run, small_config
@@ -95,6 +97,28 @@ def test_a_store_that_does_not_answer_stops_no_run_and_is_asked_again(
         (tmp_path / "output" / "cancels").unlink()
         ask_cancel(store, record.run)
         assert comes(presence.stop_reason)
+
+
+def test_a_store_that_is_away_is_told_once_and_so_is_its_return(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(presence_module, "_SILENCE_S", 0.1)
+    caplog.set_level(logging.INFO, "imagemill")
+    record = begun(store)
+    folders = [tmp_path / "output" / name for name in ("drivers", "cancels")]
+    runs = tmp_path / "output" / "runs"
+    with present(tmp_path, record):
+        assert comes(lambda: read_mark(store, 1))
+        runs.rename(tmp_path / "runs")
+        folders[0].rename(tmp_path / "drivers")
+        for folder in (runs, *folders):
+            endless(folder)
+        assert comes(lambda: "the store has not answered for" in caplog.text)
+        for folder in (runs, *folders):
+            folder.unlink()
+        assert comes(lambda: "the store answers again" in caplog.text)
+    assert caplog.text.count("the store has not answered for") == 1
+    assert "the run goes on once it does, within storage.patience_s=" in caplog.text
 
 
 def test_an_output_is_refused_while_its_driver_shows_that_it_lives(

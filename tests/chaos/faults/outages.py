@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
-import subprocess
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from tests.chaos.fault import Skipped, fault
+from tests.chaos.fault import fault
 from tests.chaos.proxy import Proxy
 from tests.chaos.scene import WAIT_S, Scene
 from tests.cluster.job_process import wait_until
 from tests.seaweedfs import SeaweedFS
+from tests.small_disk import small_disk
 
 _PAUSE_S = 60.0
 
@@ -45,23 +42,6 @@ def store_paused_for_a_minute(scene: Scene) -> None:
     scene.ends(job, 0, 3)
 
 
-@contextmanager
-def small_disk(folder: Path, size: str) -> Iterator[Path]:
-    """A file system of its own that is soon full.
-
-    Raises:
-        Skipped: only root may mount one.
-    """
-    folder.mkdir(parents=True)
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
-        raise Skipped("a small disk can be mounted by root alone")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
 def fill(disk: Path) -> Path:
     """Take all the room that is left; returns the file to remove."""
     ballast = disk / "ballast"
@@ -76,7 +56,7 @@ def fill(disk: Path) -> Path:
 def disk_full_under_the_store(scene: Scene) -> None:
     """SeaweedFS lies on a small disk that fills up in the middle of the run; the run is stopped,
     room is made, the job is resumed."""
-    disk = scene.enter(small_disk(scene.folder / "disk", "100m"))
+    disk = scene.enter(small_disk(scene.folder / "disk", "size=100m"))
     store = scene.enter(
         SeaweedFS(disk, arguments=("-volume.max=50", "-master.volumeSizeLimitMB=16"))
     )
@@ -96,7 +76,7 @@ def disk_full_under_the_store(scene: Scene) -> None:
 def local_disk_full(scene: Scene) -> None:
     """The output is a folder on a small disk that fills up in the middle of the run; the run ends
     with status 3, room is made, the job is resumed."""
-    disk = scene.enter(small_disk(scene.folder / "disk", "8m"))
+    disk = scene.enter(small_disk(scene.folder / "disk", "size=8m"))
     scene.move_to_folder(disk / "out")
     job = scene.run("engine.simulated_speed=0.1")
     commits = (disk / "out").glob
