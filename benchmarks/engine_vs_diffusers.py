@@ -70,6 +70,8 @@ def run_stepwise(model: str, batch: int) -> Callable[[Sequence[Request]], Pictur
         ModelConfig(
             name="benchmark",
             path=model,
+            revision=None,
+            config=None,
             width=64,
             height=64,
             steps=20,

@@ -101,7 +101,17 @@ class ModelConfig:
     """Which model makes the images, and its defaults."""
 
     name: str = key("name in reports and metadata")
-    path: str = key("diffusers folder; 'package:' marks a folder shipped with ImageMill")
+    path: str = key(
+        "diffusers folder, checkpoint file (.safetensors, .ckpt) or hub id owner/name; 'package:' "
+        "marks a folder shipped with ImageMill"
+    )
+    revision: str | None = key(
+        "branch, tag or commit of a hub id; null: main. The job keeps the commit it began with"
+    )
+    config: str | None = key(
+        "of a checkpoint file: diffusers folder or hub id (owner/name, owner/name@revision) of a "
+        "model of the same kind, whose configurations and tokenizers are read"
+    )
     width: int = key("the model's own width in pixels", low=8)
     height: int = key("the model's own height in pixels", low=8)
     steps: int = key("the model's own number of steps", low=1)
@@ -115,8 +125,10 @@ class EngineConfig:
     """How images are made."""
 
     name: str = key(
-        "stepwise: step-batched diffusion; simulated: no model, tiny drawn pictures",
-        choices=("stepwise", "simulated"),
+        "stepwise: step-batched diffusion; pipeline: any diffusers pipeline, called on equal rows; "
+        "auto: stepwise where the model allows it, else pipeline; simulated: no model, tiny drawn "
+        "pictures",
+        choices=("auto", "stepwise", "pipeline", "simulated"),
     )
     precision: str = key("arithmetic of the denoiser", choices=("fp32", "bf16", "fp16"))
     max_batch: int | None = key("slots of a batch; null: 8 on a CPU, 16 on a GPU", low=1)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from operators.sampler_names import SPECS
+from operators.sampler_names import model_calls
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class RateKey:
 
 def weighted_steps(*, sampler: str, steps: int, guidance_scale: float) -> int:
     """Rows that one image puts into the denoiser: its calls, doubled by guidance."""
-    return SPECS[sampler].model_calls(steps) * (2 if guidance_scale > 1 else 1)
+    return model_calls(sampler, steps) * (2 if guidance_scale > 1 else 1)
 
 
 def rates_path() -> Path:

@@ -32,26 +32,34 @@ AS_WE_CALL_IT = {
 """Arguments of a pipeline where its family differs from the defaults."""
 
 
-def load(path, *, precision="fp32", max_batch=4):
-    return load_engine(
-        EngineConfig(
-            name="stepwise",
-            precision=precision,
-            max_batch=max_batch,
-            max_pixels=4_194_304,
-            simulated_seconds={},
-            simulated_speed=1.0,
-        ),
-        ModelConfig(
-            name="tiny",
-            path=str(path),
-            width=SIZE,
-            height=SIZE,
-            steps=5,
-            guidance_scale=4.0,
-            sampler="ddim",
-            needs_gpu=False,
-        ),
+def load(path, *, engine="stepwise", precision="fp32", max_batch=4):
+    config = engine_config(engine, precision=precision, max_batch=max_batch)
+    return load_engine(config, load_model(path))
+
+
+def engine_config(name, *, precision="fp32", max_batch=4):
+    return EngineConfig(
+        name=name,
+        precision=precision,
+        max_batch=max_batch,
+        max_pixels=4_194_304,
+        simulated_seconds={},
+        simulated_speed=1.0,
+    )
+
+
+def load_model(path):
+    return ModelConfig(
+        name="tiny",
+        path=str(path),
+        revision=None,
+        config=None,
+        width=SIZE,
+        height=SIZE,
+        steps=5,
+        guidance_scale=4.0,
+        sampler="ddim",
+        needs_gpu=False,
     )
 
 

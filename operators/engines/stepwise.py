@@ -22,11 +22,12 @@ from operators.device_time import DeviceMeter
 from operators.engine import EngineInfo, EngineStats, ImageFailure, ImageResult
 from operators.families import load_family
 from operators.families.family import Conditioning, Family, Text, stack
-from operators.model_files import describe_model
+from operators.model_source import find_model
 from operators.request import Request
+from operators.row_errors import nan_image, row_error
 from operators.sampler_table import compile_sampler
 from operators.slots import DenoisingRow, Slots, start_row
-from operators.splitting import BatchCaps, is_out_of_memory, run_split
+from operators.splitting import BatchCaps, run_split
 from operators.work import Work
 
 Outcome = ImageResult | ImageFailure
@@ -37,9 +38,9 @@ def load(engine: EngineConfig, model: ModelConfig) -> StepwiseEngine:
     """Load the model onto the GPU if there is one, else the CPU.
 
     Raises:
-        ModelUnusable: the folder is absent, incomplete or of an unsupported kind.
+        ModelUnusable: the model is absent, incomplete or of an unsupported kind.
     """
-    files = describe_model(model.path)
+    files = find_model(model)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     family = load_family(files, dtype=_PRECISIONS[engine.precision], device=device)
     info = EngineInfo(
@@ -194,7 +195,7 @@ class StepwiseEngine:
             made = [texts[text] for text in work.texts]
             error = next((one for one in made if isinstance(one, Exception)), None)
             if error is not None:
-                failed.append((work, _row_error("condition", error)))
+                failed.append((work, row_error("condition", error)))
                 continue
             conditionings = [one for one in made if isinstance(one, Conditioning)]
             work.prompt = conditionings[0]
@@ -248,9 +249,9 @@ class StepwiseEngine:
         slots.commit(latents, outputs)
         finite = torch.isfinite(latents).flatten(1).all(dim=1).tolist()
         self._meter.lap([(work, work.weight) for work in works])
-        rejected = [(works[place], _row_error("denoise", error)) for place, error in failed.items()]
+        rejected = [(works[place], row_error("denoise", error)) for place, error in failed.items()]
         rejected += [
-            (work, _nan_image("latent"))
+            (work, nan_image("latent"))
             for place, work in enumerate(works)
             if not finite[place] and place not in failed
         ]
@@ -304,9 +305,9 @@ class StepwiseEngine:
         outcomes: list[Outcome] = []
         for work, pixels in zip(works, decoded, strict=True):
             if isinstance(pixels, Exception):
-                outcomes.append(work.failure(_row_error("decode", pixels)))
+                outcomes.append(work.failure(row_error("decode", pixels)))
             elif pixels is None:
-                outcomes.append(work.failure(_nan_image("decoded image")))
+                outcomes.append(work.failure(nan_image("decoded image")))
             else:
                 truncated = work.prompt.truncated_tokens if work.prompt else 0
                 outcomes.append(work.result(pixels, truncated_tokens=truncated))
@@ -339,16 +340,3 @@ class StepwiseEngine:
 def _given(conditioning: Conditioning | None) -> Conditioning:
     assert conditioning is not None
     return conditioning
-
-
-def _row_error(stage: str, error: Exception) -> RowRejected:
-    reason = "out_of_memory" if is_out_of_memory(error) else f"{stage}_failed"
-    message = f"{type(error).__name__}: {error}"
-    if reason == "out_of_memory":
-        message = f"this image alone does not fit in memory ({message}); ask for a smaller size"
-    return RowRejected(stage=stage, reason=reason, message=message)
-
-
-def _nan_image(what: str) -> RowRejected:
-    message = f"the {what} holds values that are no numbers; lower guidance_scale or use fp32"
-    return RowRejected(stage="check", reason="nan_image", message=message)

@@ -114,7 +114,7 @@ def load(files: ModelFiles, *, dtype: torch.dtype, device: torch.device) -> PixA
 
 def _check_tokenizer(files: ModelFiles) -> None:
     """Without sentencepiece transformers takes the file for another kind, and advises to that."""
-    folder = files.path / "tokenizer"
+    folder = files.layout / "tokenizer"
     if (folder / "tokenizer.json").is_file() or find_spec("sentencepiece") is not None:
         return
     raise ModelUnusable(

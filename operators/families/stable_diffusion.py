@@ -81,7 +81,6 @@ def load(files: ModelFiles, *, dtype: torch.dtype, device: torch.device) -> Stab
             "requires_safety_checker": False,
         },
     )
-    refused = ("time_cond_proj_dim", "class_embed_type", "addition_embed_type")
-    refuse_unet_options(files, pipeline.unet, refused)
+    refuse_unet_options(files, pipeline.unet)
     check_latent_channels(files, pipeline.unet, pipeline.vae)
     return StableDiffusion(pipeline, device=device)
