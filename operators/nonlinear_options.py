@@ -28,8 +28,14 @@ CLIPPING: Mapping[str, Mapping[str, bool]] = {
     "UniPCMultistepScheduler": {"thresholding": False},
 }
 """The clipping options that each class knows, and what it does where nothing sets them."""
-_LEARNING = ("DDPMParallelScheduler", "DDPMScheduler")
-"""The classes whose variance may be part of the model's output."""
+LEARNING = (
+    "DDPMParallelScheduler",
+    "DDPMScheduler",
+    "DPMSolverMultistepScheduler",
+    "DPMSolverSinglestepScheduler",
+    "SASolverScheduler",
+)
+"""The classes that may take a variance from the model's output."""
 
 
 def nonlinear_option(scheduler_config: Mapping[str, Any], sampler: str) -> str | None:
@@ -46,5 +52,5 @@ def nonlinear_option(scheduler_config: Mapping[str, Any], sampler: str) -> str |
         if asked.get(name, own and default):
             return f"{name}={asked.get(name, default)}"
     variance_type = str(asked.get("variance_type", ""))
-    learned = scheduler in _LEARNING and "learned" in variance_type
+    learned = scheduler in LEARNING and "learned" in variance_type
     return f"variance_type={variance_type}" if learned else None

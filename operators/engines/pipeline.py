@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 import time
-import warnings
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import Any
@@ -106,9 +105,7 @@ class PipelineModel:
 
     def make(self, requests: Sequence[Request]) -> list[Pixels | None]:
         """The images of requests of one group; None where values are no numbers."""
-        with silent_diffusers(), warnings.catch_warnings():
-            # diffusers and numpy announce changes of what a model's own configuration sets
-            warnings.simplefilter("ignore")
+        with silent_diffusers():
             given = self.call.arguments(requests)
             if self._own_scheduler is not None:
                 scheduler = self._scheduler(requests[0].sampler)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -85,7 +86,7 @@ def check_latent_channels(files: ModelFiles, denoiser: Any, vae: Any) -> None:
 
 @contextmanager
 def silent_diffusers() -> Iterator[None]:
-    """No progress bars, and no advice on components that are not even loaded."""
+    """No progress bars, no advice on components that are not even loaded or on future versions."""
     libraries = (diffusers_logging, transformers_logging)
     shown = [library for library in libraries if library.is_progress_bar_enabled()]
     verbosity = [library.get_verbosity() for library in libraries]
@@ -94,7 +95,9 @@ def silent_diffusers() -> Iterator[None]:
     for library in shown:
         library.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         for library, before in zip(libraries, verbosity, strict=True):
             library.set_verbosity(before)
