@@ -131,7 +131,11 @@ class EngineConfig:
         choices=("auto", "stepwise", "pipeline", "simulated"),
     )
     precision: str = key("arithmetic of the denoiser", choices=("fp32", "bf16", "fp16"))
-    max_batch: int | None = key("slots of a batch; null: 8 on a CPU, 16 on a GPU", low=1)
+    max_batch: int | None = key(
+        "rows of a batch; null: found by measuring the first steps of each image size (pipeline "
+        "engine: 8 on a CPU, 16 on a GPU)",
+        low=1,
+    )
     max_pixels: int = key("largest width x height that a row may ask for", low=64)
     simulated_seconds: dict[int, float] = key(
         "simulated engine: measured seconds of a step by batch size; sizes between are interpolated"

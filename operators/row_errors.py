@@ -1,4 +1,4 @@
-"""Why one row failed inside an engine, in words that a report can show."""
+"""What is said of a row that an engine could not make."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from operators.splitting import is_out_of_memory
 
 
 def row_error(stage: str, error: Exception) -> RowRejected:
-    """The rejection of a row that raised ``error`` when it was run alone."""
     reason = "out_of_memory" if is_out_of_memory(error) else f"{stage}_failed"
     message = f"{type(error).__name__}: {error}"
     if reason == "out_of_memory":
@@ -15,7 +14,6 @@ def row_error(stage: str, error: Exception) -> RowRejected:
     return RowRejected(stage=stage, reason=reason, message=message)
 
 
-def nan_image(what: str) -> RowRejected:
-    """The rejection of a row whose latent or image is not finite."""
-    message = f"the {what} holds values that are no numbers; lower guidance_scale or use fp32"
+def nan_image() -> RowRejected:
+    message = "the image holds values that are no numbers; lower guidance_scale or use fp32"
     return RowRejected(stage="check", reason="nan_image", message=message)

@@ -8,7 +8,6 @@ linear sampler, and it is what the stepwise engine is compared with.
 from __future__ import annotations
 
 import inspect
-import time
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import Any
@@ -18,9 +17,12 @@ import torch
 
 from conf.errors import RowRejected
 from conf.schema import EngineConfig, ModelConfig
+from operators.batcher import TickPlan
+from operators.device import device_for
 from operators.device_time import DeviceMeter
 from operators.engine import EngineInfo, EngineStats, ImageFailure, ImageResult, Pixels
 from operators.families.loading import load_pipeline, silent_diffusers
+from operators.fill import FillCount
 from operators.groups import Groups
 from operators.model_files import ModelFiles, read_index
 from operators.model_source import find_model
@@ -135,9 +137,9 @@ class PipelineEngine:
         self._groups: Groups[Work] = Groups(max_batch=info.max_batch)
         self._caps = BatchCaps()
         self._other_sizes: dict[tuple[int, int], tuple[int, ...]] = {}
-        self._meter = DeviceMeter(self._synchronised_clock)
+        self._meter = DeviceMeter(device_for(model.device).clock)
+        self._fill = FillCount()
         self._admitted = 0
-        self._ticks = self._occupied = 0
 
     @property
     def info(self) -> EngineInfo:
@@ -146,9 +148,11 @@ class PipelineEngine:
     @property
     def stats(self) -> EngineStats:
         return EngineStats(
-            ticks=self._ticks,
-            occupied=self._occupied,
-            offered=self._ticks * self._info.max_batch,
+            ticks=self._fill.ticks,
+            occupied=self._fill.occupied,
+            offered=self._fill.offered,
+            other_shapes=self._fill.other_shapes,
+            starved=self._fill.starved,
             busy_ns=self._meter.busy_ns,
             active=0,
             waiting=len(self._groups),
@@ -175,17 +179,17 @@ class PipelineEngine:
         return self._groups.remove(lambda work: unwanted(work.request))
 
     @torch.inference_mode()
-    def tick(self) -> list[Outcome]:
+    def tick(self, *, more_to_come: bool = False) -> list[Outcome]:
         self._meter.start()
         works = self._groups.take()
         if not works:
             return []
         for work in works:
             work.start()
-        self._ticks += 1
-        self._occupied += len(works)
+        self._fill.count(self._plan(works), rows=len(works), more_to_come=more_to_come)
         answers = self._answers(works)
         self._meter.lap([(work, 1) for work in works])
+        self._meter.settle()
         return [self._outcome(work, answer) for work, answer in zip(works, answers, strict=True)]
 
     def _answers(self, works: Sequence[Work]) -> list[Pixels | Exception | None]:
@@ -213,7 +217,7 @@ class PipelineEngine:
         if isinstance(answer, Exception):
             return work.failure(row_error("denoise", answer))
         if answer is None:
-            return work.failure(nan_image("image"))
+            return work.failure(nan_image())
         if answer.shape[:2] != work.shape:
             self._other_sizes[work.shape] = answer.shape[:2]
             return work.failure(_wrong_size(work.shape, answer.shape[:2]))
@@ -226,11 +230,16 @@ class PipelineEngine:
         if made is not None:
             raise _wrong_size(work.shape, made)
 
-    def _synchronised_clock(self) -> int:
-        """Now, with all given work done; otherwise the device's time would be guessed."""
-        if self._model.device.type == "cuda":
-            torch.cuda.synchronize(self._model.device)
-        return time.perf_counter_ns()
+    def _plan(self, works: Sequence[Work]) -> TickPlan:
+        """This call as a tick: what stays waiting is of another group."""
+        numbers = tuple(work.number for work in works)
+        return TickPlan(
+            shape=works[0].shape,
+            entering=numbers,
+            rows=numbers,
+            slots=self._info.max_batch,
+            others=self.busy,
+        )
 
 
 def _draw_from(scheduler: Any, generators: Sequence[torch.Generator]) -> None:

@@ -88,6 +88,15 @@ def test_equal_rows_share_a_call(engine_of):
     assert (engine.stats.occupied, engine.stats.offered, engine.stats.ticks) == (7, 12, 3)
 
 
+def test_empty_places_have_a_reason(engine_of):
+    engine = engine_of("sd")
+    engine.admit([ask(0, steps=2), ask(1, steps=3)])
+    engine.tick(more_to_come=True)
+    assert (engine.stats.other_shapes, engine.stats.starved) == (3, 0)
+    engine.tick(more_to_come=True)
+    assert (engine.stats.other_shapes, engine.stats.starved) == (3, 3)
+
+
 def test_a_row_with_a_negative_prompt_does_not_change_its_neighbours(engine_of):
     """To SDXL an empty negative prompt is another thing than none."""
     rows = [ask(0), ask(1), ask(2, negative_prompt="ugly"), ask(3, negative_prompt="blue")]
