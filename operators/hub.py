@@ -32,7 +32,7 @@ def resolve_commit(repo: str, revision: str | None) -> str:
     """
     if revision and _COMMIT.fullmatch(revision):
         return revision
-    return _snapshot(repo, revision, [INDEX]).name
+    return peek_index(repo, revision).name
 
 
 def peek_index(repo: str, revision: str | None) -> Path:
@@ -50,7 +50,7 @@ def fetch(repo: str, revision: str | None, *, weights: bool = True) -> Path:
     Raises:
         ModelUnusable: what could not be had, from where, and what to do.
     """
-    folder = _snapshot(repo, revision, [INDEX])
+    folder = peek_index(repo, revision)
     revision, index = folder.name, read_index(folder)
     parts = components_of(index)
     wanted = [INDEX, *_below(parts, _CONFIGS)]
