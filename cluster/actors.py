@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from cluster.backlog import backlog
 from cluster.checkpointer import Checkpointer
@@ -29,7 +29,7 @@ from cluster.suspicion import Trial
 from cluster.term_signal import TermSignal
 from cluster.worker import Identity, Worker, WorkerOutcome, begin_lifetime, outcome_of
 from conf.errors import CoordinatorLost, ImageMillError, ModelUnusable
-from conf.schema import parse_config
+from conf.parser import parse_config
 from operators.engine import Engine
 from operators.engines import load_engine
 
@@ -97,7 +97,8 @@ def answer_of(reference: Any) -> Any:
     """What the coordinator answers to a call.
 
     Raises:
-        CoordinatorLost: it died or does not answer; the call may have reached it or not.
+        CoordinatorLost: it died or does not answer, and why; the call may have reached it or not.
+        ImageMillError: the call itself failed with it there.
     """
     try:
         return ray.get(reference, timeout=_ANSWER_S)
@@ -105,8 +106,18 @@ def answer_of(reference: Any) -> Any:
         raise CoordinatorLost(
             f"the run's coordinator did not answer within {_ANSWER_S:g} s"
         ) from error
+    except RayTaskError as error:
+        if isinstance(error.cause, ImageMillError):
+            raise error.cause from error
+        raise CoordinatorLost(f"the run's coordinator failed: {_last_line(error)}") from error
     except RayError as error:
-        raise CoordinatorLost("the run's coordinator died") from error
+        raise CoordinatorLost(f"the run's coordinator died: {_last_line(error)}") from error
+
+
+def _last_line(error: RayError) -> str:
+    """Where Ray puts the cause: an actor whose constructor failed names that error there."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
 
 
 class RayLink:

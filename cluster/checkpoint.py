@@ -25,7 +25,13 @@ from cluster.plan_file import GROUP_ROWS
 from cluster.records import Stamp, stamp_from_json, to_json
 from cluster.sealed_shard import SealedShard
 from cluster.store import Store
-from conf.errors import CommitConflict, CorruptOutput, StoreRefused, StoreUnavailable
+from conf.errors import (
+    CommitConflict,
+    CorruptOutput,
+    ImageMillError,
+    StoreRefused,
+    StoreUnavailable,
+)
 
 log = logging.getLogger("imagemill")
 SCHEMA = pa.schema(
@@ -142,12 +148,23 @@ def newest_checkpoint(store: Store, known: Checkpoint | None = None) -> Checkpoi
     Args:
         known: is returned, and not read again, where it is the newest.
     """
-    for number in reversed(numbers(store)):
+    passable = (CorruptOutput, StoreUnavailable, StoreRefused)
+    return _newest_of(store, numbers(store), known, passable)
+
+
+def _newest_of(
+    store: Store,
+    found: Sequence[int],
+    known: Checkpoint | None,
+    passable: tuple[type[ImageMillError], ...],
+) -> Checkpoint | None:
+    """The newest of the ascending numbers that can be read, past those with ``passable`` errors."""
+    for number in reversed(found):
         if known is not None and known.number == number:
             return known
         try:
             return read_checkpoint(store, number)
-        except (CorruptOutput, StoreUnavailable, StoreRefused) as error:
+        except passable as error:
             log.warning(
                 "a checkpoint is passed over: %s", error, extra={"event": "checkpoint_unreadable"}
             )
@@ -159,7 +176,8 @@ def add_checkpoint(
 ) -> Checkpoint:
     """Write the newest checkpoint with ``seals`` merged in as the next one, and delete old ones.
 
-    Of two writers of one number the loser merges anew.
+    Of two writers of one number the loser merges anew. Only a damaged checkpoint is passed over: on
+    an older base than one that just does not answer, what the newer one settles would be dropped.
 
     Raises:
         CommitConflict: the number was lost again and again.
@@ -167,8 +185,9 @@ def add_checkpoint(
             known; trying again later is safe.
     """
     for _ in range(_TRIES):
-        base = newest_checkpoint(store, known)
-        number = max(numbers(store), default=0) + 1
+        found = numbers(store)
+        base = _newest_of(store, found, known, (CorruptOutput,))
+        number = max(found, default=0) + 1
         try:
             written = _write(store, number, base, seals)
         except CommitConflict:

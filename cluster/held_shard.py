@@ -136,7 +136,7 @@ def open_shard(
     return HeldShard(
         store=store,
         log=log,
-        work=ShardWork(shard, epoch=log.epoch, pending=tried),
+        work=ShardWork(shard, pending=tried),
         trial=trial,
         whole=tried == pending,
     )

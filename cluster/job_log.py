@@ -13,7 +13,8 @@ from cluster.lifetime import utc_now
 from cluster.records import RetryRecord, RunRecord, retry_from_json, run_from_json, to_json
 from cluster.store import Store
 from conf.errors import CommitConflict, ConfigError, CorruptOutput, OutputMissing, OutputTaken
-from conf.schema import RunConfig, parse_config
+from conf.parser import parse_config
+from conf.schema import RunConfig
 
 _SCHEMA = 1
 
@@ -185,10 +186,17 @@ def cancel_asked(store: Store, run: int) -> bool:
     return store.exists(layout.cancel(run))
 
 
-def open_retry(store: Store, shards: tuple[int, ...]) -> RetryRecord:
-    """Release the quarantined rows of these shards: the next generation of the job."""
+def open_retry(store: Store, shards: tuple[int, ...], *, after: int) -> RetryRecord:
+    """Release the quarantined rows of these shards: the next generation of the job.
+
+    Args:
+        after: the finished generation in which ``shards`` were seen to hold such rows.
+
+    Raises:
+        OutputTaken: that generation has another successor already.
+    """
     record = RetryRecord(
-        generation=generation(store) + 1,
+        generation=after + 1,
         requested_at=utc_now(),
         shards=shards,
         nonce=secrets.token_hex(8),
@@ -197,8 +205,8 @@ def open_retry(store: Store, shards: tuple[int, ...]) -> RetryRecord:
         store.put_if_absent(layout.retry(record.generation), to_json(record))
     except CommitConflict as error:
         raise OutputTaken(
-            f"another retry of {store.url} was asked for at this moment; look at it with "
-            f"'imagemill status {shlex.quote(store.url)}'"
+            f"another retry of {store.url} was asked for first, so nothing was started; look at it "
+            f"with 'imagemill status {shlex.quote(store.url)}'"
         ) from error
     return record
 

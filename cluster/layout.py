@@ -29,6 +29,7 @@ ATTEMPT_PREFIXES = ("images/", "shards/", "data/", "metadata/", "quarantine/", "
 """What attempts write before their commit; only these are ever removed."""
 
 _ATTEMPT = re.compile(r"^(?:images|shards|data|metadata|quarantine|ledger)/(\d+)-(\d+)[-/]")
+_SHARD = re.compile(r"^(\d+)-")
 
 
 def shard_name(shard_id: int) -> str:
@@ -85,6 +86,12 @@ def attempt_of(key: str) -> tuple[int, int] | None:
     """(shard, epoch) that wrote the object, or None when the key is not an attempt's."""
     found = _ATTEMPT.match(key)
     return (int(found[1]), int(found[2])) if found else None
+
+
+def shard_in(name: str) -> int | None:
+    """The shard that the name of an attempt's object or image folder begins with, if any."""
+    found = _SHARD.match(name)
+    return int(found[1]) if found else None
 
 
 def stamp(worker: str) -> str:

@@ -12,6 +12,8 @@ import secrets
 from pathlib import Path
 from typing import BinaryIO
 
+from cluster.names import Names
+
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM)
 
 
@@ -66,13 +68,17 @@ class LocalFiles:
         """The file, to be read in place."""
         return Path(path).open("rb")
 
-    def listing(self, path: str) -> tuple[list[tuple[str, int]], list[str]]:
-        """The files directly inside a folder with their sizes, and its folders."""
+    def listing(
+        self, path: str, names: Names | None = None
+    ) -> tuple[list[tuple[str, int]], list[str]]:
+        """The files directly inside a folder with their sizes, and its folders; only ``names``."""
         files: list[tuple[str, int]] = []
         folders: list[str] = []
         try:
             with os.scandir(path or "/") as items:
                 for item in items:
+                    if names is not None and item.name not in names:
+                        continue
                     if item.is_dir():
                         folders.append(item.name)
                     elif item.is_file():

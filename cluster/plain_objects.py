@@ -7,6 +7,8 @@ from typing import Any, BinaryIO, cast
 
 from fsspec.implementations.memory import MemoryFileSystem
 
+from cluster.names import Names
+
 
 class PlainObjects:
     """Objects by path. Every call is one try; a failure is any of ``store_errors.FAILURES``, and a
@@ -52,13 +54,17 @@ class PlainObjects:
             return io.BytesIO(self._fs.cat_file(path))
         return cast(BinaryIO, self._fs.open(path, "rb"))
 
-    def listing(self, path: str) -> tuple[list[tuple[str, int]], list[str]]:
-        """The objects directly inside a folder with their sizes, and its folders."""
+    def listing(
+        self, path: str, names: Names | None = None
+    ) -> tuple[list[tuple[str, int]], list[str]]:
+        """The objects directly inside a folder with their sizes, and its folders; only ``names``,
+        although fsspec knows no way to ask for some alone."""
         try:
             items = self._fs.ls(path.rstrip("/"), detail=True, refresh=True)
         except (FileNotFoundError, NotADirectoryError):
             return [], []
-        named = [(str(item["name"]).rstrip("/").rsplit("/", 1)[-1], item) for item in items]
+        found = ((str(item["name"]).rstrip("/").rsplit("/", 1)[-1], item) for item in items)
+        named = [(name, item) for name, item in found if names is None or name in names]
         files = [(name, int(item["size"] or 0)) for name, item in named if item["type"] == "file"]
         return files, [name for name, item in named if item["type"] == "directory"]
 

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 from fsspec.asyn import sync
 
+from cluster.names import Names
 from cluster.range_file import range_file
 from cluster.s3_parts import PartsUpload
 from cluster.store_errors import FAILURES, response_of
@@ -85,19 +86,30 @@ class S3Objects:
 
         return range_file(path, size=size, fetch=fetch)
 
-    def listing(self, path: str) -> tuple[list[tuple[str, int]], list[str]]:
-        """The objects directly inside a folder with their sizes, and its folders."""
+    def listing(
+        self, path: str, names: Names | None = None
+    ) -> tuple[list[tuple[str, int]], list[str]]:
+        """The objects directly inside a folder with their sizes, and its folders; only ``names``,
+        and no pages before and behind them."""
         bucket, key = _split(path)
         prefix = f"{key.rstrip('/')}/" if key.strip("/") else ""
+        begin = {} if names is None else {"StartAfter": f"{prefix}{names.after}"}
         files: list[tuple[str, int]] = []
         folders: list[str] = []
-        for page in self._pages(Bucket=bucket, Prefix=prefix, Delimiter="/"):
-            for item in page.get("Contents", []):
-                name = str(item["Key"])[len(prefix) :]
-                if name:
-                    files.append((name, int(item["Size"])))
-            for item in page.get("CommonPrefixes", []):
-                folders.append(str(item["Prefix"])[len(prefix) :].rstrip("/"))
+        for page in self._pages(Bucket=bucket, Prefix=prefix, Delimiter="/", **begin):
+            objects = [
+                (str(item["Key"])[len(prefix) :], int(item["Size"]))
+                for item in page.get("Contents", [])
+            ]
+            below = [
+                str(item["Prefix"])[len(prefix) :].rstrip("/")
+                for item in page.get("CommonPrefixes", [])
+            ]
+            files += [(n, size) for n, size in objects if n and (names is None or n in names)]
+            folders += [name for name in below if names is None or name in names]
+            last = max([name for name, _ in objects[-1:]] + below[-1:], default="")
+            if names is not None and last >= names.before:
+                break
         return files, folders
 
     def kind(self, path: str) -> str | None:

@@ -18,7 +18,7 @@ from cluster.checkpoint import Checkpoint, newest_checkpoint
 from cluster.job_log import generation, read_retry
 from cluster.records import Stamp
 from cluster.store import Store
-from conf.errors import StoreUnavailable
+from conf.errors import StoreRefused, StoreUnavailable
 
 log = logging.getLogger("imagemill")
 
@@ -35,11 +35,12 @@ class Settled:
 
     @classmethod
     def of(cls, store: Store) -> Settled:
-        """What is settled in an output; nothing where the store does not answer."""
+        """What is settled in an output; nothing, and a warning, where the store does not answer or
+        refuses to: every shard's own records are asked then."""
         try:
             checkpoint = newest_checkpoint(store)
             retried = retried_shards(store) if checkpoint else {}
-        except StoreUnavailable as error:
+        except (StoreUnavailable, StoreRefused) as error:
             log.warning(
                 "going on without a checkpoint: %s", error, extra={"event": "checkpoint_unread"}
             )

@@ -59,9 +59,8 @@ class ShardWork:
     """Invariant: each pending offset is in exactly one of: open rows, finished rows, rejected rows,
     or handed out in a ``Batch``; ``finished`` is true once none is left outside the last."""
 
-    def __init__(self, shard: Shard, *, epoch: int, pending: set[int]) -> None:
+    def __init__(self, shard: Shard, *, pending: set[int]) -> None:
         self.shard = shard
-        self.epoch = epoch
         self._unread = set(pending)
         self._open: dict[int, _Row] = {}
         self._finished: dict[int, _Row] = {}

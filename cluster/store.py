@@ -19,6 +19,7 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import get_protocol
 
 from cluster.local_files import LocalFiles
+from cluster.names import Names
 from cluster.patience import patiently
 from cluster.plain_objects import PlainObjects
 from cluster.s3_client import s3_client
@@ -140,11 +141,26 @@ class Store:
 
     def listing(self, prefix: str) -> list[Entry]:
         """The objects directly inside the folder ``prefix`` (of bounded size), sorted by key."""
-        return self._inside(prefix)[0]
+        return self.inside(prefix)[0]
 
     def folders(self, prefix: str) -> list[str]:
         """The names of the folders directly inside ``prefix``, sorted."""
-        return self._inside(prefix)[1]
+        return self.inside(prefix)[1]
+
+    def inside(self, prefix: str, names: Names | None = None) -> tuple[list[Entry], list[str]]:
+        """The objects and the names of the folders directly inside ``prefix``, both sorted.
+
+        Args:
+            names: only these; memory grows with them and not with the folder, except on a file
+                system that fsspec lists as a whole (neither S3 nor a local folder).
+        """
+        folder = self._at(prefix).rstrip("/")
+        found, folders = self._retrying(
+            "read", prefix, lambda: self._objects.listing(folder, names)
+        )
+        below = f"{prefix.strip('/')}/".lstrip("/")
+        entries = [Entry(key=f"{below}{name}", bytes=size) for name, size in found]
+        return sorted(entries, key=lambda entry: entry.key), sorted(folders)
 
     def delete(self, key: str) -> None:
         """Remove an object; a missing one is no error."""
@@ -201,13 +217,6 @@ class Store:
             self.delete(key)
         except (StoreUnavailable, StoreRefused):
             return
-
-    def _inside(self, prefix: str) -> tuple[list[Entry], list[str]]:
-        folder = self._at(prefix).rstrip("/")
-        found, folders = self._retrying("read", prefix, lambda: self._objects.listing(folder))
-        below = f"{prefix.strip('/')}/".lstrip("/")
-        entries = [Entry(key=f"{below}{name}", bytes=size) for name, size in found]
-        return sorted(entries, key=lambda entry: entry.key), sorted(folders)
 
     def _create(self, create: Callable[[str, bytes], None], key: str, data: bytes) -> None:
         """One try of a put-if-absent, settled by what the key holds where the try does not tell."""

@@ -15,6 +15,7 @@
     ├── RowRejected            record the row as quarantined and go on
     ├── Retryable              give the work back and retry
     │   ├── StoreUnavailable   the store did not answer
+    │   ├── StoreDenied        the store refuses what had begun; mend the rights, then go on
     │   ├── NoWorkers          no worker could start; free resources, resume the job
     │   ├── Preempted          the worker's machine is being taken away; another goes on
     │   ├── EngineHung         the engine did not come back; another worker takes over
@@ -99,6 +100,10 @@ class Retryable(ImageMillError):
 
 class StoreUnavailable(Retryable):
     """The store did not answer within its attempts."""
+
+
+class StoreDenied(Retryable):
+    """The store refused in the middle of the work."""
 
 
 class NoWorkers(Retryable):

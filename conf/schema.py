@@ -1,7 +1,6 @@
 """The typed configuration: frozen dataclasses, one per group, with the help text of every key.
 
-Hydra composes a plain mapping at the edge; ``parse_config`` checks it against these classes and
-nothing behind it ever sees Hydra. An unknown key names the nearest known ones.
+How a mapping becomes one of them is ``conf.parser``'s. An unknown key names the nearest known ones.
 """
 
 from __future__ import annotations
@@ -10,14 +9,13 @@ import dataclasses
 import difflib
 import hashlib
 import json
-import math
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from conf.errors import ConfigError, UnknownKey
+from conf.errors import UnknownKey
 
 _HOW_FAST = (
     "engine.max_batch",
@@ -261,7 +259,7 @@ def known_keys(cls: type = RunConfig, prefix: str = "") -> Iterator[KeyInfo]:
         else:
             yield KeyInfo(
                 path=path,
-                type_name=_type_name(kind),
+                type_name=type_name(kind),
                 help=item.metadata["help"],
                 choices=item.metadata["choices"],
             )
@@ -285,147 +283,12 @@ def unknown_key(path: str) -> UnknownKey:
     return UnknownKey(f"unknown configuration key '{path}': {hint}")
 
 
-def parse_config(mapping: Mapping[str, Any]) -> RunConfig:
-    """Check a composed mapping against the schema.
-
-    Raises:
-        UnknownKey: a key that does not exist.
-        ConfigError: a missing or wrong value, with the key, what was expected and what was found.
-    """
-    config = _parse_dataclass(RunConfig, mapping, "")
-    assert isinstance(config, RunConfig)
-    return check_together(config)
-
-
-def check_together(config: RunConfig) -> RunConfig:
-    """Check what one key alone cannot tell; returns the configuration.
-
-    Raises:
-        ConfigError: the keys, what was expected and what was found.
-    """
-    if config.output.quality > 100:
-        raise ConfigError(f"output.quality is {config.output.quality}; expected 1 to 100")
-    if config.job.max_quarantined > 1:
-        raise ConfigError(
-            f"job.max_quarantined is {config.job.max_quarantined}; expected a share from 0 to 1"
-        )
-    if "@" in (config.storage.endpoint_url or ""):
-        raise ConfigError(
-            "storage.endpoint_url carries credentials, which would be written to the output; "
-            "expected http(s)://host:port alone"
-        )
-    if config.cluster.heartbeat_s * 3 > config.cluster.lease_s:
-        raise ConfigError(
-            f"cluster.lease_s is {config.cluster.lease_s}; expected at least three times "
-            f"cluster.heartbeat_s ({config.cluster.heartbeat_s})"
-        )
-    _check_crew(config)
-    return config
-
-
-def _check_crew(config: RunConfig) -> None:
-    cluster = config.cluster
-    if cluster.workers is not None and (
-        cluster.min_workers != 1 or cluster.max_workers is not None
-    ):
-        raise ConfigError(
-            f"cluster.workers is {cluster.workers}, an exact number, beside cluster.min_workers="
-            f"{cluster.min_workers} and cluster.max_workers={cluster.max_workers}; expected one or "
-            "the other; give cluster.workers=null for a range"
-        )
-    if cluster.max_workers is not None and cluster.max_workers < cluster.min_workers:
-        raise ConfigError(
-            f"cluster.max_workers is {cluster.max_workers}; expected at least cluster.min_workers "
-            f"({cluster.min_workers})"
-        )
-    gpus = cluster.gpus_per_worker
-    if gpus is not None and gpus > 1 and not gpus.is_integer():
-        raise ConfigError(
-            f"cluster.gpus_per_worker is {gpus}; expected a whole number, or a part of one GPU"
-        )
-    if config.model.needs_gpu and gpus == 0 and config.engine.name != "simulated":
-        raise ConfigError(
-            f"cluster.gpus_per_worker is 0, and the model {config.model.name} needs a GPU "
-            "(model.needs_gpu); give each worker one, or choose another model"
-        )
-
-
-def _parse_dataclass(cls: type, value: Any, path: str) -> Any:
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"'{path}' is {value!r}; expected a group of keys")
-    hints = typing.get_type_hints(cls)
-    names = [item.name for item in dataclasses.fields(cls)]
-    for name in value:
-        if name not in names:
-            raise unknown_key(f"{path}.{name}".lstrip("."))
-    parsed: dict[str, Any] = {}
-    for item in dataclasses.fields(cls):
-        where = f"{path}.{item.name}".lstrip(".")
-        if item.name not in value or value[item.name] == MISSING:
-            raise ConfigError(f"{where} is not set; give it as {where}=…")
-        parsed[item.name] = _parse_value(hints[item.name], value[item.name], where, item.metadata)
-    return cls(**parsed)
-
-
-def _parse_value(kind: Any, value: Any, path: str, metadata: Mapping[str, Any]) -> Any:
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        return _parse_dataclass(kind, value, path)
-    if typing.get_origin(kind) in (typing.Union, types.UnionType):
-        if value is None:
-            return None
-        kind = next(arm for arm in typing.get_args(kind) if arm is not type(None))
-    if typing.get_origin(kind) is dict:
-        return _parse_dict(kind, value, path)
-    parsed = _parse_scalar(kind, value, path)
-    _check_limits(parsed, path, metadata)
-    return parsed
-
-
-def _parse_dict(kind: Any, value: Any, path: str) -> dict[Any, Any]:
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"{path} is {value!r}; expected a group of keys")
-    key_kind, value_kind = typing.get_args(kind)
-    return {
-        _parse_scalar(key_kind, k, path): v
-        if value_kind is Any
-        else _parse_scalar(value_kind, v, f"{path}.{k}")
-        for k, v in value.items()
-    }
-
-
-def _parse_scalar(kind: type, value: Any, path: str) -> Any:
-    wrong = ConfigError(f"{path} is {value!r}; expected {_type_name(kind)}")
-    if kind is bool:
-        if not isinstance(value, bool):
-            raise wrong
-        return value
-    if kind is str:
-        if not isinstance(value, str | int | float) or isinstance(value, bool):
-            raise wrong
-        return str(value)
-    try:
-        number = float(value) if not isinstance(value, bool) else math.nan
-    except (TypeError, ValueError):
-        raise wrong from None
-    if not math.isfinite(number) or (kind is int and not number.is_integer()):
-        raise wrong
-    return int(value) if kind is int else number
-
-
-def _check_limits(value: Any, path: str, metadata: Mapping[str, Any]) -> None:
-    choices = metadata.get("choices", ())
-    if choices and value not in choices:
-        raise ConfigError(f"{path} is {value!r}; expected one of {', '.join(choices)}")
-    low = metadata.get("low")
-    if low is not None and value < low:
-        raise ConfigError(f"{path} is {value!r}; expected at least {low}")
-
-
-def _type_name(kind: Any) -> str:
+def type_name(kind: Any) -> str:
+    """What a key of this type holds, in words."""
     names = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
         arms = typing.get_args(kind)
-        return " or ".join("null" if arm is type(None) else _type_name(arm) for arm in arms)
+        return " or ".join("null" if arm is type(None) else type_name(arm) for arm in arms)
     if typing.get_origin(kind) is dict:
         return "a group of keys"
     return names.get(kind, str(kind))

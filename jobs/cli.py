@@ -11,20 +11,20 @@ from collections.abc import Callable, Sequence
 from rich.console import Console
 
 from cluster.job_log import ask_cancel, generation, is_finished, last_run, run_ended
-from cluster.plan_file import PlanReader
 from conf.errors import (
     ConfigError,
     CorruptOutput,
     ImageMillError,
     InputError,
+    StoreDenied,
     StoreFull,
+    StoreRefused,
 )
 from conf.schema import known_keys
 from jobs import run as verbs
 from jobs.configure import GROUPS, choices, compose_mapping, to_yaml
 from jobs.dry_run import REFUSED, dry_run_lines
 from jobs.execute import JobResult, version
-from jobs.finish import finish
 from jobs.gc import collect, collected_lines
 from jobs.models import model_lines
 from jobs.status import status, status_lines
@@ -214,15 +214,29 @@ def _verify(given: argparse.Namespace) -> int:
 
 
 def _report(given: argparse.Namespace) -> int:
-    job, store = verbs.open_job(given.output, given.overrides)
-    done = finish(store, job, PlanReader(store), end=None, wall_s=0.0)
-    _print([f"wrote {store.path(key)}" for key in done.written])
+    written = verbs.report(given.output, given.overrides)
+    if not written:
+        print(
+            "imagemill: nothing was written; mend what the warning says, then run this again",
+            file=sys.stderr,
+        )
+        return STOPPED
+    _print([f"wrote {path}" for path in written])
     return 0
 
 
 def _gc(given: argparse.Namespace) -> int:
     _, store = verbs.open_job(given.output, given.overrides)
-    _print(collected_lines(collect(store, dry_run=not given.delete), given.output))
+    try:
+        collected = collect(store, dry_run=not given.delete)
+    except StoreRefused as error:
+        if not given.delete:
+            raise
+        raise StoreDenied(
+            f"{error}; some may be removed already, all that counts is there; go on with: "
+            f"imagemill gc {shlex.quote(given.output)} --delete"
+        ) from error
+    _print(collected_lines(collected, given.output))
     return 0
 
 

@@ -17,7 +17,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from conf.errors import ConfigError
-from conf.schema import RunConfig, known_keys, parse_config, unknown_key
+from conf.parser import parse_config
+from conf.schema import RunConfig, known_keys, unknown_key
 from operators.model_files import peek_pipeline_class
 
 GROUPS = ("model", "engine", "pricing")

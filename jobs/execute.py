@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version as package_version
 
@@ -21,7 +22,7 @@ from cluster.job_log import (
     write_run_end,
 )
 from cluster.plan_file import PlanReader
-from cluster.ray_session import ray_session, resources
+from cluster.ray_session import Resources, ray_session, resources
 from cluster.records import RunRecord
 from cluster.store import Store
 from cluster.supervisor import RunEnd, Supervisor
@@ -30,10 +31,12 @@ from conf.errors import (
     CoordinatorLost,
     ImageMillError,
     NoWorkers,
+    StoreDenied,
     StoreFull,
     StoreRefused,
     StoreUnavailable,
 )
+from conf.schema import RunConfig
 from conf.secrets import without_secrets
 from jobs.control import SignalControl
 from jobs.figures import plural
@@ -74,7 +77,8 @@ def execute(
     Raises:
         ConfigError: the cluster cannot run this; nothing was claimed.
         KeyboardInterrupt: stopped before anything was claimed.
-        CoordinatorLost, NoWorkers: the run ended before the job did; it can be resumed.
+        CoordinatorLost, NoWorkers, StoreDenied: the run ended before the job did; it can be
+            resumed.
     """
     started_s = time.monotonic()
     with SignalControl(_say) as control, ray_session(job.config):
@@ -83,25 +87,39 @@ def execute(
         if control.drain and claim is not nothing_to_claim:
             raise KeyboardInterrupt("nothing was started")
         claim()
-        plan = PlanReader(store)
-        number = generation(store)
-        record = open_run(store, generation=number, workers=size.workers, version=version())
-        _announce(job, plan, size.workers)
-        assignment = Assignment(
-            run=record.run,
-            generation=number,
-            model_revision=job.model_revision,
-            total=plan.shards,
-            shards=read_retry(store, number).shards if number else None,
-        )
-        supervisor = Supervisor(job.config, assignment, size)
-        with Presence(job.config, record) as presence, _display(job, plan, console) as display:
-            control.watch(presence.stop_reason)
-            end = _supervise(job, store, record, lambda: supervisor.run(control, display.show))
+        with resumable(job.config):
+            return _run(job, store, size, control, console, started_s)
+
+
+def _run(
+    job: JobRecord,
+    store: Store,
+    size: Resources,
+    control: SignalControl,
+    console: Console,
+    started_s: float,
+) -> JobResult:
+    """Work on a claimed job and sum up."""
+    plan = PlanReader(store)
+    number = generation(store)
+    record = open_run(store, generation=number, workers=size.workers, version=version())
+    _announce(job, plan, size.workers)
+    assignment = Assignment(
+        run=record.run,
+        generation=number,
+        model_revision=job.model_revision,
+        total=plan.shards,
+        shards=read_retry(store, number).shards if number else None,
+    )
+    supervisor = Supervisor(job.config, assignment, size)
+    with Presence(job.config, record) as presence, _display(job, plan, console) as display:
+        control.watch(presence.stop_reason)
+        end = _supervise(store, record, lambda: supervisor.run(control, display.show))
     ended = finish(
         store,
         job,
         plan,
+        generation=number,
         end=end,
         wall_s=time.monotonic() - started_s,
         ours=not run_opened(store, record.run + 1),
@@ -113,18 +131,27 @@ def execute(
     return result_of(job, ended)
 
 
-def _supervise(
-    job: JobRecord, store: Store, record: RunRecord, work: Callable[[], RunEnd]
-) -> RunEnd:
+@contextmanager
+def resumable(config: RunConfig) -> Iterator[None]:
+    """What ends a job that was claimed says how to go on. A store that refuses now had allowed
+    the claim: its error no longer means that nothing was started."""
+    where = shlex.quote(without_secrets(config.output.path))
+    how = f"what is committed counts; go on with: imagemill resume {where}"
+    try:
+        yield
+    except (CoordinatorLost, NoWorkers) as error:
+        raise type(error)(f"{error}; {how}") from error
+    except StoreRefused as error:
+        raise StoreDenied(f"{error}; {how}") from error
+
+
+def _supervise(store: Store, record: RunRecord, work: Callable[[], RunEnd]) -> RunEnd:
     """Run and record the end, so that others know that nobody is at work."""
     try:
         end = work()
     except (CoordinatorLost, NoWorkers) as error:
         _record_end(store, record, str(error))
-        where = shlex.quote(without_secrets(job.config.output.path))
-        raise type(error)(
-            f"{error}; what is committed counts; go on with: imagemill resume {where}"
-        ) from error
+        raise
     _record_end(store, record, "finished" if end.finished else end.reason)
     return end
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 from dataclasses import dataclass
 
 from cluster import layout
-from cluster.job_log import JobRecord, generation, is_finished
+from cluster.job_log import JobRecord, is_finished
 from cluster.lifetime import utc_now
 from cluster.money import as_decimal, price_of
 from cluster.plan_file import InputFile, PlanReader
@@ -23,6 +24,7 @@ from conf.errors import (
     StoreRefused,
     StoreUnavailable,
 )
+from jobs.figures import plural
 from jobs.gc import collect
 from jobs.report import ReportFacts, write_report
 
@@ -46,30 +48,33 @@ def finish(
     job: JobRecord,
     plan: PlanReader,
     *,
+    generation: int,
     end: RunEnd | None,
     wall_s: float,
     ours: bool = True,
 ) -> Finish:
     """Sum up and report; a finished generation gets its manifest. Safe to repeat.
 
+    A run that says that it finished is believed only if every shard is sealed and no row pending.
+
     Args:
+        generation: the run's; without a run the job's newest.
         end: how the run ended; None for looking at a job without running it.
         ours: whether no later run is at work, whose manifest and reports these would be.
     """
-    number = generation(store)
-    done = is_finished(store, number) or (end is not None and end.finished)
     totals = fold(store, plan)
-    price = price_of(job.config.pricing)
-    closing = close(totals, price)
+    closing = close(totals, price_of(job.config.pricing))
+    whole = totals.sealed == totals.shards and not totals.pending
+    done = is_finished(store, generation) or (end is not None and end.finished and whole)
     if done and end is not None and ours:
-        _write_manifest(store, job, number, totals, closing)
+        _write_manifest(store, job, generation, totals, closing)
         if totals.attempts > 1 or totals.quarantined:
-            _sweep(store, plan)
+            sweep(store, plan)
     broken = tuple(item for item in plan.inputs() if item.problem)
     facts = ReportFacts(
         wall_s=wall_s,
         restarts=end.restarts if end else 0,
-        reason=end.reason if end and not done else "",
+        reason=_why_not(end, totals) if end and not done else "",
         broken_files=tuple(f"{item.source}: {item.problem}" for item in broken),
     )
     return Finish(
@@ -81,6 +86,16 @@ def finish(
         written=_write_derived(store, job, plan, totals, closing, facts, needed=done)
         if ours
         else (),
+    )
+
+
+def _why_not(end: RunEnd, totals: Totals) -> str:
+    """Why a run did not finish the job."""
+    if not end.finished:
+        return end.reason
+    return (
+        f"the run took itself for finished, but {totals.sealed:,} of {totals.shards:,} shards are "
+        f"sealed and {plural(totals.pending, 'row')} pending; no manifest was written"
     )
 
 
@@ -108,13 +123,22 @@ def _write_derived(
         return ()
 
 
-def _sweep(store: Store, plan: PlanReader) -> None:
-    """Remove what fenced attempts left, so that globbing the folders reads just what counts."""
+def sweep(store: Store, plan: PlanReader) -> None:
+    """Remove what fenced attempts left, so that globbing the folders reads just what counts.
+
+    A job is finished without it: where nothing can be removed, that is a warning.
+    """
     try:
         among = Settled.of(store).maybe_littered(range(plan.shards))
         collect(store, dry_run=False, among=among)
-    except (CorruptOutput, StoreUnavailable) as error:
-        log.warning("leftovers stay: %s", error, extra={"event": "sweep_stopped"})
+    except (CorruptOutput, StoreUnavailable, StoreRefused) as error:
+        log.warning(
+            "what failed attempts left stays, counted by no commit: %s; remove it later with: "
+            "imagemill gc %s --delete",
+            error,
+            shlex.quote(store.url),
+            extra={"event": "sweep_stopped"},
+        )
 
 
 def _write_manifest(

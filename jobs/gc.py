@@ -2,16 +2,16 @@
 
 An object is removed only if its own key says that an epoch older than its shard's newest opening
 wrote it, since nothing of such an epoch can be counted any more. Records, plan, stamps and reports
-are never touched. Memory grows with the names of tables and containers, not with rows or images.
+are never touched. Shards are looked into in blocks, so that memory is bounded by the names of what
+4,096 shards wrote (image folders, tables, containers) and of one shard's images.
 """
 
 from __future__ import annotations
 
-import heapq
 import itertools
 import shlex
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from cluster import layout
+from cluster.names import Names
+from cluster.plan_file import PlanReader
 from cluster.records import ObjectRef
 from cluster.shard_log import ShardState, read_shard_state
 from cluster.store import Entry, Store
@@ -29,6 +31,9 @@ from jobs.figures import plural, size
 _SCRATCH_AGE_S = 3600.0
 _THREADS = 8
 _IMAGES = "images/"
+_BLOCK_SHARDS = 4096
+"""Shards whose places are listed together. An object store is asked for their range alone; a local
+folder is read once a block."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,14 +60,15 @@ def collect(store: Store, *, dry_run: bool, among: Iterable[int] | None = None) 
     """Remove what no commit counts; safe beside a running job.
 
     Args:
-        among: look only into these shards, ascending; None: into all.
+        among: look only into these shards, ascending; None: into all of the plan.
 
     Raises:
         CorruptOutput: a record or a table that counts cannot be read, so that nobody can tell what
             its shard still needs; nothing of that shard was removed.
     """
     removed = removed_bytes = kept = 0
-    found = _places(store) if among is None else _of_shards(_places(store), iter(among))
+    shard_ids = range(PlanReader(store).shards) if among is None else among
+    found = itertools.chain.from_iterable(_places(store, block) for block in _blocks(shard_ids))
     with ThreadPoolExecutor(_THREADS, "gc") as pool:
         for shard_id, places in itertools.groupby(found, key=lambda place: place.shard_id):
             unwanted, wanted = _sort_out(store, shard_id, list(places))
@@ -91,35 +97,38 @@ def collected_lines(collected: Collected, output: str) -> list[str]:
     return lines
 
 
-def _places(store: Store) -> Iterator[_Place]:
-    """Everything that attempts wrote, by shard; image folders as one place each."""
-    tables = [
-        _attempts((entry.key, entry.bytes) for entry in store.listing(prefix))
-        for prefix in layout.ATTEMPT_PREFIXES
-        if prefix != _IMAGES
-    ]
-    folders = _attempts((f"{_IMAGES}{name}/", None) for name in store.folders(_IMAGES))
-    return heapq.merge(folders, *tables, key=lambda place: place.shard_id)
+def _blocks(shard_ids: Iterable[int]) -> Iterator[list[int]]:
+    """So many at a time; the last block may be shorter."""
+    left = iter(shard_ids)
+    while block := list(itertools.islice(left, _BLOCK_SHARDS)):
+        yield block
 
 
-def _of_shards(places: Iterator[_Place], shard_ids: Iterator[int]) -> Iterator[_Place]:
-    """The places of some shards; both ascend."""
-    wanted = next(shard_ids, None)
-    for place in places:
-        while wanted is not None and wanted < place.shard_id:
-            wanted = next(shard_ids, None)
-        if place.shard_id == wanted:
-            yield place
-
-
-def _attempts(found: Iterable[tuple[str, int | None]]) -> list[_Place]:
-    """Those that carry a shard and an epoch; anything else is not ours to remove."""
-    places = [
-        _Place(shard_id=attempt[0], epoch=attempt[1], key=key, bytes=size)
-        for key, size in found
-        if (attempt := layout.attempt_of(key)) is not None
-    ]
+def _places(store: Store, shard_ids: Sequence[int]) -> list[_Place]:
+    """Everything that attempts at some ascending shards wrote, by shard; image folders as one place
+    each."""
+    ids = frozenset(shard_ids)
+    places: list[_Place] = []
+    for prefix in layout.ATTEMPT_PREFIXES:
+        names = Names(
+            after=layout.shard_name(shard_ids[0]),
+            before=layout.shard_name(shard_ids[-1] + 1),
+            wanted=lambda name: layout.shard_in(name) in ids,
+        )
+        entries, folders = store.inside(prefix, names)
+        if prefix == _IMAGES:
+            places += _attempts((f"{prefix}{name}/", None) for name in folders)
+        else:
+            places += _attempts((entry.key, entry.bytes) for entry in entries)
     return sorted(places, key=lambda place: (place.shard_id, place.key))
+
+
+def _attempts(found: Iterable[tuple[str, int | None]]) -> Iterator[_Place]:
+    """Those that carry a shard and an epoch; anything else is not ours to remove."""
+    for key, length in found:
+        attempt = layout.attempt_of(key)
+        if attempt is not None:
+            yield _Place(shard_id=attempt[0], epoch=attempt[1], key=key, bytes=length)
 
 
 def _sort_out(store: Store, shard_id: int, places: list[_Place]) -> tuple[list[Entry], int]:

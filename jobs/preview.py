@@ -45,11 +45,6 @@ class Preview:
         """Images without a guidance pass."""
         return self.images - self.guided
 
-    @property
-    def rejected_rows(self) -> int:
-        """Rows that would be quarantined at reading."""
-        return sum(self.rejected.values())
-
     def seconds(self, key: rates.RateKey, *, workers: int = 1) -> float | None:
         """The estimated time of denoising, or None where no rate was measured yet."""
         return rates.estimate(key, self.pixel_steps, workers=workers)

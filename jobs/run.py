@@ -30,11 +30,12 @@ from cluster.store import Store
 from cluster.store_access import LOOK_S
 from cluster.totals import states
 from conf.errors import ConfigError, OutputTaken, StoreRefused, StoreUnavailable
-from conf.schema import RunConfig, check_together
+from conf.parser import check_together
+from conf.schema import RunConfig
 from jobs.company import refuse_company
 from jobs.configure import absolute, compose
-from jobs.execute import JobResult, execute, result_of, version
-from jobs.finish import finish
+from jobs.execute import JobResult, execute, result_of, resumable, version
+from jobs.finish import Finish, finish, sweep
 from jobs.plan import check_inputs_unchanged, make_plan
 from jobs.unique_ids import check_unique_ids
 from operators.model_files import describe_model
@@ -104,7 +105,8 @@ def run(overrides: Sequence[str], console: Console | None = None) -> JobResult:
 
     def claim() -> None:
         write_job(patient, job)
-        write_plan(patient, planned.inputs, planned.shards)
+        with resumable(config):
+            write_plan(patient, planned.inputs, planned.shards)
 
     return execute(job, patient, console or Console(stderr=True), claim=claim)
 
@@ -123,9 +125,12 @@ def resume(output: str, overrides: Sequence[str] = (), console: Console | None =
     if not (store.exists(layout.PLAN_SHARDS) and store.exists(layout.PLAN_INPUTS)):
         planned = make_plan(job.config, store)
         write_plan(store, planned.inputs, planned.shards)
-    if is_finished(store, generation(store)):
+    number = generation(store)
+    if is_finished(store, number):
         log.info("this job is finished; nothing was left to do", extra={"event": "finished"})
-        return result_of(job, finish(store, job, PlanReader(store), end=None, wall_s=0.0))
+        plan = PlanReader(store)
+        sweep(store, plan)
+        return result_of(job, _looked_at(store, job, plan, number))
     _check_same_world(job, store)
     refuse_company(store)
     return execute(job, store, console or Console(stderr=True))
@@ -135,14 +140,16 @@ def retry(output: str, overrides: Sequence[str] = (), console: Console | None = 
     """Release the quarantined rows of a finished job and work on them again.
 
     Raises:
-        ConfigError: the job is not finished yet.
+        OutputTaken: the job is not finished yet, or another run or retry is at work on it.
     """
     job, store = open_job(output, overrides)
-    if not is_finished(store, generation(store)):
+    number = generation(store)
+    if not is_finished(store, number):
         raise OutputTaken(
             f"{output} is not finished; first 'imagemill resume {shlex.quote(output)}', then retry"
         )
     _check_same_world(job, store)
+    refuse_company(store)
     store = store.with_patience(job.config.storage.patience_s)
     plan = PlanReader(store)
     shards = tuple(
@@ -152,12 +159,30 @@ def retry(output: str, overrides: Sequence[str] = (), console: Console | None = 
     )
     if not shards:
         log.info("no row is quarantined; nothing to retry", extra={"event": "nothing_to_retry"})
-        return result_of(job, finish(store, job, plan, end=None, wall_s=0.0))
+        return result_of(job, _looked_at(store, job, plan, number))
 
     def claim() -> None:
-        open_retry(store, shards)
+        open_retry(store, shards, after=number)
 
     return execute(job, store, console or Console(stderr=True), claim=claim)
+
+
+def report(output: str, overrides: Sequence[str] = ()) -> list[str]:
+    """Write reports and worker ledger of a job anew, finished or not; returns where they lie.
+
+    Of an unfinished job there may be none: the log says why they could not be written.
+
+    Raises:
+        OutputMissing: no job lives there.
+    """
+    job, store = open_job(output, overrides)
+    found = _looked_at(store, job, PlanReader(store), generation(store))
+    return [store.path(key) for key in found.written]
+
+
+def _looked_at(store: Store, job: JobRecord, plan: PlanReader, number: int) -> Finish:
+    """What the job holds, without a run."""
+    return finish(store, job, plan, generation=number, end=None, wall_s=0.0)
 
 
 def open_job(output: str, overrides: Sequence[str] = ()) -> tuple[JobRecord, Store]:

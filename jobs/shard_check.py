@@ -71,7 +71,7 @@ class ShardCheck:
         name = f"shard {self._shard.shard_id}"
         try:
             state = read_shard_state(self._store, self._shard.shard_id)
-        except CorruptOutput as error:
+        except (CorruptOutput, StoreRefused) as error:
             self._findings.add(f"{name}: {error}")
             return None, self._findings
         for item in state.commits:
@@ -185,9 +185,14 @@ class ShardCheck:
         return rows
 
     def _read(self, item: CountedCommit, ref: ObjectRef) -> bytes | None:
-        data = read_or_none(self._store, ref.key)
         self._findings.objects += 1
-        problem = _difference(ref.key, data, ref.bytes, ref.sha256, f"its commit {item.key}")
+        says = f"its commit {item.key}"
+        try:
+            data = self._store.get(ref.key)
+        except StoreRefused as error:
+            self._findings.add(_unreadable(error, says))
+            return None
+        problem = _difference(ref.key, data, ref.bytes, ref.sha256, says)
         if problem:
             self._findings.add(problem)
         return data
@@ -206,11 +211,10 @@ class ShardCheck:
         def compare(row: Row) -> str | None:
             key, member = str(row["object"]), row["member"]
             name = key if member is None else f"{key} member {member}"
-            data = (
-                read_or_none(self._store, key)
-                if member is None
-                else inside.get(key, {}).get(member)
-            )
+            try:
+                data = self._store.get(key) if member is None else inside.get(key, {}).get(member)
+            except StoreRefused as error:
+                return _unreadable(error, says)
             return _difference(name, data, row["bytes"], row["sha256"], says)
 
         self._findings.objects += len(table)
@@ -256,12 +260,9 @@ def _unpacked(key: str, data: bytes) -> Iterator[tuple[str, bytes]]:
             yield cell["path"], cell["bytes"]
 
 
-def read_or_none(store: Store, key: str) -> bytes | None:
-    """The object, or None where nothing lies that can be read as one."""
-    try:
-        return store.get(key)
-    except StoreRefused:
-        return None
+def _unreadable(error: StoreRefused, says: str) -> str:
+    """An object that may be whole: the store's own sentence, and who names the object."""
+    return f"{error} ({says} names it)"
 
 
 def _difference(name: str, data: bytes | None, size: int, sha256: str, says: str) -> str | None:

@@ -22,9 +22,10 @@ from cluster.records import Shard
 from cluster.shard_log import ShardState
 from cluster.store import Store
 from cluster.totals import Bill, Totals, add_stamps, close
+from conf.errors import StoreRefused
 from jobs.checkpoint_check import CheckpointCheck
 from jobs.figures import plural
-from jobs.shard_check import Findings, ShardCheck, read_or_none
+from jobs.shard_check import Findings, ShardCheck
 
 Progress = Callable[[int, int], None]
 
@@ -193,11 +194,14 @@ def _check_cost(key: str, said: object, billed: Decimal, findings: Findings) -> 
 def _check_manifest(store: Store, totals: Totals, bill: Bill, findings: Findings) -> bool:
     """Compare the newest generation's manifest with what counts; returns whether there is one."""
     key = layout.manifest(generation(store))
-    data = read_or_none(store, key)
-    if data is None:
-        return False
     try:
+        data = store.get(key)
+        if data is None:
+            return False
         plain = json.loads(data)
+    except StoreRefused as error:
+        findings.add(str(error))
+        return True
     except ValueError as error:
         findings.add(f"{key} is not JSON: {error}")
         return True

@@ -20,7 +20,8 @@ from cluster.plan_file import PlanReader, write_plan
 from cluster.store import Store
 from cluster.totals import Bill, Totals, close, fold
 from cluster.worker import Identity, Worker, WorkerOutcome
-from conf.schema import RunConfig, parse_config
+from conf.parser import parse_config
+from conf.schema import RunConfig
 from jobs.plan import make_plan
 from operators.engines import load_engine
 

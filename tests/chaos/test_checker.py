@@ -36,7 +36,7 @@ def make_output(folder: Path, output_format: str) -> Path:
     small = run_small_job(folder, ROWS, **{**TINY, "output.format": output_format})
     unread = cast(Snapshot, None)  # a run's end is summed up from the store, not from its snapshot
     end = RunEnd(finished=True, reason="", snapshot=unread, restarts=0)
-    finish(small.store, small.job, small.plan, end=end, wall_s=1.0)
+    finish(small.store, small.job, small.plan, generation=0, end=end, wall_s=1.0)
     assert small.store.local_root is not None
     return small.store.local_root
 

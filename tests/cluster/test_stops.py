@@ -96,3 +96,22 @@ def test_a_job_whose_plan_was_half_written_goes_on(prompts: Path, tmp_path: Path
     status, text = imagemill("resume", str(output))
     assert status == 0, text
     assert imagemill("verify", str(output))[0] == 0
+
+
+def test_a_store_that_refuses_once_the_job_has_begun_ends_it_with_how_to_go_on(
+    prompts: Path, tmp_path: Path
+) -> None:
+    """A folder lies where the ledger goes: nobody can write there."""
+    output = tmp_path / "out"
+    assert imagemill("run", f"input.path={prompts}", f"output.path={output}", *FAST)[0] == 0
+    (output / "manifests" / "000000.json").unlink()
+    ledger = output / "ledger" / "workers.parquet"
+    ledger.unlink()
+    ledger.mkdir()
+    status, text = imagemill("resume", str(output))
+    assert status == 3, text
+    assert "workers.parquet: Is a directory" in text
+    assert f"what is committed counts; go on with: imagemill resume {output}" in text
+    ledger.rmdir()
+    assert imagemill("resume", str(output))[0] == 0
+    assert ledger.is_file()

@@ -10,6 +10,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from cluster.names import Names
 from cluster.store import Entry, Store
 from cluster.store_access import Access
 from conf.errors import CommitConflict, ConfigError, CorruptOutput, StoreRefused
@@ -217,6 +218,30 @@ def test_a_listing_of_more_than_a_page_is_whole(store: Store) -> None:
     names = [f"{number:04}" for number in range(1100)]
     at_once(8, lambda n: fill(store, *(f"many/{name}" for name in names[n::8])))
     assert [entry.key for entry in store.listing("many")] == [f"many/{name}" for name in names]
+
+
+def test_a_listing_of_some_names_holds_these_alone(store: Store) -> None:
+    """More objects and folders than a page lie before, between and behind them."""
+    keys = [f"many/{number:04}{end}" for number in range(1100) for end in ("", "-1/x")]
+    at_once(8, lambda n: fill(store, *keys[n::8]))
+    names = Names(after="0499-9", before="0503", wanted=lambda name: not name.startswith("0501"))
+    entries, folders = store.inside("many/", names)
+    assert entries == [Entry(key=key, bytes=9) for key in ("many/0500", "many/0502")]
+    assert folders == ["0500-1", "0502-1"]
+    rest = Names(after="1098", before="2", wanted=lambda name: "-" in name)
+    assert store.inside("many", rest) == ([], ["1098-1", "1099-1"])
+
+
+def test_a_bucket_is_not_asked_for_the_pages_before_and_behind_the_names(s3_url: str) -> None:
+    store = Store(s3_url, ONCE)
+    names = [f"{number:04}" for number in range(2100)]
+    at_once(8, lambda n: fill(store, *(f"many/{name}" for name in names[n::8])))
+    asked: list[str] = []
+    fs = store._objects._fs  # type: ignore[union-attr]
+    fs.s3.meta.events.register("before-call.s3.ListObjectsV2", lambda **_: asked.append("page"))
+    few = Names(after="1049", before="1052", wanted=lambda name: True)
+    assert [entry.key for entry in store.inside("many", few)[0]] == ["many/1050", "many/1051"]
+    assert len(asked) == 1
 
 
 def test_a_store_with_another_patience_holds_the_same_objects(store: Store) -> None:

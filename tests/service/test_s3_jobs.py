@@ -95,7 +95,7 @@ def test_images_in_containers_on_s3_are_verified(
     overrides = {"output.path": f"{folder}/out", "output.format": output_format}
     small = work_on(prepare_small_job(tmp_path, [{"prompt": "a"}, {"prompt": "b"}], **overrides))
     assert small.totals().committed == 2
-    finish(small.store, small.job, small.plan, end=None, wall_s=0.0)
+    finish(small.store, small.job, small.plan, generation=0, end=None, wall_s=0.0)
     assert verify(small.store).problems == ()
 
 

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from conf.schema import ColumnsConfig, RunConfig, parse_config
+from conf.parser import parse_config
+from conf.schema import ColumnsConfig, RunConfig
 from operators.request import RowDefaults
 
 CONF = Path(__file__).parents[2] / "conf"

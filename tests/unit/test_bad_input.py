@@ -131,7 +131,7 @@ def test_an_unknown_key_names_the_nearest(
         ("sampling.sampler=magic", ["sampling.sampler", "'magic'", "euler"]),
         ("pricing.price_per_hour=free", ["pricing.price_per_hour", "'free'"]),
         ("pricing=aws", ["pricing=aws", "local"]),
-        ("model=sdxl", ["model=sdxl", "shapes", "model=/path"]),
+        ("model=magic", ["model=magic", "shapes", "model=/path"]),
         ("engine=vllm", ["engine=vllm", "stepwise"]),
         ("quickly", ["'quickly'", "key=value"]),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,7 +24,13 @@ from cluster.checkpoint import (
 )
 from cluster.sealed_shard import SealedShard
 from cluster.store import Store
-from conf.errors import CommitConflict, CorruptOutput, StoreRefused
+from conf.errors import (
+    CommitConflict,
+    CorruptOutput,
+    ImageMillError,
+    StoreRefused,
+    StoreUnavailable,
+)
 from tests.stores import ONCE
 
 
@@ -187,6 +194,43 @@ def test_the_checkpoint_after_a_damaged_one_holds_what_can_be_read_and_what_is_n
     written = add_checkpoint(store, [seal_of(2)])
     assert written.number == 3
     assert [row["shard_id"] for row in rows(written)] == [0, 2]
+
+
+@pytest.mark.parametrize("hiccup", [StoreUnavailable, StoreRefused])
+def test_a_newest_checkpoint_that_does_not_answer_is_never_replaced_by_one_without_its_shards(
+    store: Store, hiccup: type[ImageMillError]
+) -> None:
+    class Hiccup(Store):
+        def open(self, key: str) -> BinaryIO:
+            if key == layout.checkpoint(2):
+                raise hiccup(f"{key} does not answer")
+            return super().open(key)
+
+    add_checkpoint(store, [seal_of(0)])
+    add_checkpoint(store, [seal_of(1)])
+    with pytest.raises(hiccup, match=r"checkpoints/000002\.parquet does not answer"):
+        add_checkpoint(Hiccup(store.url, ONCE), [seal_of(2)])
+    assert numbers(store) == [1, 2]
+    written = add_checkpoint(store, [seal_of(2)])
+    assert [row["shard_id"] for row in rows(written)] == [0, 1, 2]
+
+
+def test_a_base_that_others_replaced_while_it_was_read_is_looked_for_anew(store: Store) -> None:
+    class Overtaken(Store):
+        """Others write two checkpoints, and delete this one, before it is opened."""
+
+        overtaken = False
+
+        def open(self, key: str) -> BinaryIO:
+            if not self.overtaken:
+                self.overtaken = True
+                add_checkpoint(Store(self.url), [seal_of(1)])
+                add_checkpoint(Store(self.url), [seal_of(2)])
+            return super().open(key)
+
+    add_checkpoint(store, [seal_of(0)])
+    written = add_checkpoint(Overtaken(store.url), [seal_of(3)])
+    assert [row["shard_id"] for row in rows(written)] == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def problems(small: SmallJob) -> tuple[str, ...]:
 def test_a_checkpoint_that_says_what_the_records_say_is_no_problem(tmp_path: Path) -> None:
     small = checkpointed(tmp_path)
     assert problems(small) == ()
-    open_retry(small.store, (0,))
+    open_retry(small.store, (0,), after=0)
     assert problems(small) == (), "the retry is asked for"
     small = work_on(small, shards=[0], generation=1)
     assert problems(small) == (), "the row of the retried shard holds no more"
@@ -98,7 +98,7 @@ def test_shards_that_are_not_sealed_or_not_planned_are_named(tmp_path: Path) -> 
 def test_a_reopened_shard_that_no_retry_names_is_named(tmp_path: Path) -> None:
     """Its row is trusted by others, who learn of a new generation from the retry alone."""
     small = checkpointed(tmp_path)
-    open_retry(small.store, (1,))
+    open_retry(small.store, (1,), after=0)
     work_on(small, shards=[0], generation=1)
     assert problems(small)[0] == (
         "'generation' of shard 0 in checkpoints/000001.parquet is 0; expected 1"

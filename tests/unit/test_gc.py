@@ -11,9 +11,12 @@ import pytest
 
 from cluster import layout
 from cluster.lifetime import utc_now
+from cluster.names import Names
 from cluster.shard_log import ShardLog
-from cluster.store import Store
-from conf.errors import CorruptOutput
+from cluster.store import Entry, Store
+from conf.errors import CorruptOutput, StoreRefused
+from jobs import gc
+from jobs.cli import main
 from jobs.gc import collect, collected_lines
 from jobs.verify import verify
 from tests.small_jobs import SmallJob, prepare_small_job, run_small_job
@@ -79,6 +82,42 @@ def test_only_the_shards_that_are_named_are_looked_into(tmp_path: Path) -> None:
     assert collect(small.store, dry_run=False, among=iter([])).objects == 0
     assert collect(small.store, dry_run=False, among=iter([1, 7])).objects == len(left)
     assert kept <= keys(small.store)
+
+
+class Recording(Store):
+    """Notes the shards in what each listing of attempts' objects holds."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.held: list[set[int]] = []
+
+    def inside(self, prefix: str, names: Names | None = None) -> tuple[list[Entry], list[str]]:
+        entries, folders = super().inside(prefix, names)
+        if prefix in layout.ATTEMPT_PREFIXES:
+            found = [entry.key for entry in entries] + [f"{prefix}{name}/" for name in folders]
+            self.held.append({a[0] for a in map(layout.attempt_of, found) if a is not None})
+        return entries, folders
+
+
+def test_no_listing_holds_the_names_of_more_shards_than_a_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gc, "_BLOCK_SHARDS", 2)
+    small = made(tmp_path, **{"input.shard_rows": 1})
+    left = litter(small.store, 0, 1) | litter(small.store, 4, 1) | litter(small.store, 5, 1)
+    store = Recording(small.store.url)
+    assert collect(store, dry_run=False).objects == len(left)
+    assert max(map(len, store.held)) == 2
+    assert set.union(*store.held) == set(range(6))
+    assert not left & keys(store)
+
+
+def test_names_of_shards_that_are_not_meant_are_never_held(tmp_path: Path) -> None:
+    small = made(tmp_path, **{"input.shard_rows": 1})
+    left = litter(small.store, 1, 1) | litter(small.store, 4, 1)
+    store = Recording(small.store.url)
+    assert collect(store, dry_run=False, among=iter([1, 4])).objects == len(left)
+    assert set.union(*store.held) == {1, 4}
 
 
 def test_a_dry_run_removes_nothing_and_says_what_it_would(tmp_path: Path) -> None:
@@ -180,3 +219,21 @@ def test_scratch_files_go_once_they_are_an_hour_old(tmp_path: Path) -> None:
     collect(small.store, dry_run=False)
     assert not any(path.exists() for path in old)
     assert all(path.exists() for path in new)
+
+
+def test_a_removal_that_is_refused_half_way_does_not_claim_that_nothing_happened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = made(tmp_path)
+    litter(small.store, 0, 1)
+
+    def refuse(store: Store, key: str) -> None:
+        raise StoreRefused(f"cannot write {key}: these credentials may not delete")
+
+    monkeypatch.setattr(Store, "delete", refuse)
+    assert main(["gc", small.store.url, "--delete"]) == 3
+    told = capsys.readouterr().err
+    assert "these credentials may not delete; some may be removed already, all that counts is" in (
+        told
+    )
+    assert told.endswith(f"go on with: imagemill gc {small.store.url} --delete\n")

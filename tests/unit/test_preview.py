@@ -49,7 +49,6 @@ def test_counts_by_shape_steps_sampler_and_guidance(tmp_path: Path) -> None:
     assert found.steps == {10: 4, 20: 2}
     assert found.samplers == {"ddim": 2, "euler": 3, "heun": 1}
     assert found.rejected == {"empty_prompt": 2}
-    assert found.rejected_rows == 2
     assert found.examples == {"empty_prompt": "the prompt is empty; expected some text"}
     assert found.weighted_steps == 2 * 40 + 19 + 3 * 20
     assert found.pixel_steps == 64 * 64 * (2 * 40) + 128 * 64 * (19 + 3 * 20)

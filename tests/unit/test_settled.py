@@ -27,7 +27,7 @@ from cluster.settled import Settled
 from cluster.shard_log import ShardState
 from cluster.store import Entry, Store
 from cluster.totals import Totals, fold, sealed_shard
-from conf.errors import StoreUnavailable
+from conf.errors import ImageMillError, StoreRefused, StoreUnavailable
 from tests.small_jobs import prepare_small_job
 from tests.stores import ONCE
 
@@ -58,11 +58,11 @@ def test_a_retry_unsettles_the_shards_that_it_names_until_they_are_sealed_anew(
     store: Store,
 ) -> None:
     add_checkpoint(store, [seal_of(i, quarantined=i % 2) for i in range(4)])
-    open_retry(store, (1, 3))
+    open_retry(store, (1, 3), after=0)
     assert missing(store, range(5)) == [1, 3, 4]
     add_checkpoint(store, [seal_of(3, generation=1, epoch=4)])
     assert missing(store, range(5)) == [1, 4]
-    open_retry(store, (3,))
+    open_retry(store, (3,), after=1)
     assert missing(store, range(5)) == [1, 3, 4]
 
 
@@ -77,13 +77,23 @@ def test_only_shards_where_something_failed_may_be_littered(store: Store) -> Non
     assert list(Settled.of(store).maybe_littered(range(5))) == [1, 2, 3, 4]
 
 
-def test_a_store_that_does_not_answer_settles_nothing(store: Store) -> None:
+@pytest.mark.parametrize("failure", [StoreUnavailable, StoreRefused])
+@pytest.mark.parametrize("folder", [layout.CHECKPOINTS, "retries/"])
+def test_a_store_that_does_not_answer_or_refuses_settles_nothing_and_it_is_said_why(
+    store: Store,
+    caplog: pytest.LogCaptureFixture,
+    failure: type[ImageMillError],
+    folder: str,
+) -> None:
     class Down(Store):
         def listing(self, prefix: str) -> list[Entry]:
-            raise StoreUnavailable("no answer")
+            if prefix == folder:
+                raise failure("no credentials here")
+            return super().listing(prefix)
 
     add_checkpoint(store, [seal_of(0)])
     assert missing(Down(store.url), range(2)) == [0, 1]
+    assert "going on without a checkpoint: no credentials here" in caplog.text
 
 
 def test_a_backlog_counts_what_is_sealed_and_leaves_the_rest(store: Store) -> None:
@@ -197,7 +207,7 @@ class Output:
     def retry(self, shards: set[int]) -> None:
         """Release the quarantined rows of these shards."""
         self.generation += 1
-        open_retry(self.store, tuple(sorted(shards)))
+        open_retry(self.store, tuple(sorted(shards)), after=self.generation - 1)
         self.released |= dict.fromkeys(shards, self.generation)
 
     def checkpoint(self) -> None:

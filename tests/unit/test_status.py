@@ -116,7 +116,7 @@ def test_a_damaged_record_of_a_runs_end_is_named(tmp_path: Path) -> None:
 def test_a_retry_reopens_the_job(tmp_path: Path) -> None:
     small = run_small_job(tmp_path, ROWS, **TINY)
     finish(small)
-    open_retry(small.store, (0,))
+    open_retry(small.store, (0,), after=0)
     found = status(small.store)
     assert (found.generation, found.finished) == (1, False)
     assert line(found, "job") == "small, not finished, 1 retry"

@@ -68,7 +68,7 @@ def test_a_worker_that_committed_nothing_is_billed_by_its_stamps(tmp_path: Path)
 def test_attempts_are_those_of_the_shard_with_the_most_whatever_was_sealed(tmp_path: Path) -> None:
     small = run_small_job(tmp_path, ROWS, **TINY)
     assert small.totals().attempts == 1
-    open_retry(small.store, (0,))
+    open_retry(small.store, (0,), after=0)
     small = work_on(small, shards=[0], generation=1)
     assert small.totals().attempts == 2
     attempts = {

@@ -141,7 +141,7 @@ def test_a_folder_without_a_job_is_named(tmp_path: Path) -> None:
 def test_a_retried_output_is_whole(tmp_path: Path) -> None:
     small = made(tmp_path)
     write_manifest(small)
-    open_retry(small.store, (0,))
+    open_retry(small.store, (0,), after=0)
     assert not verify(small.store).finished, "the retry's generation has no manifest yet"
     small = work_on(small, shards=[0], generation=1)
     write_manifest(small, generation=1)

@@ -1,0 +1,153 @@
+"""A composed mapping becomes a ``RunConfig``, or is refused in words.
+
+Hydra composes a plain mapping at the edge; ``parse_config`` checks it against the classes of
+``conf.schema``, and nothing behind it ever sees Hydra.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from conf.errors import ConfigError
+from conf.schema import MISSING, RunConfig, type_name, unknown_key
+
+
+def parse_config(mapping: Mapping[str, Any]) -> RunConfig:
+    """Check a composed mapping against the schema.
+
+    Raises:
+        UnknownKey: a key that does not exist.
+        ConfigError: a missing or wrong value, with the key, what was expected and what was found.
+    """
+    config = _parse_dataclass(RunConfig, mapping, "")
+    assert isinstance(config, RunConfig)
+    return check_together(config)
+
+
+def check_together(config: RunConfig) -> RunConfig:
+    """Check what one key alone cannot tell; returns the configuration.
+
+    Raises:
+        ConfigError: the keys, what was expected and what was found.
+    """
+    if config.output.quality > 100:
+        raise ConfigError(f"output.quality is {config.output.quality}; expected 1 to 100")
+    if config.job.max_quarantined > 1:
+        raise ConfigError(
+            f"job.max_quarantined is {config.job.max_quarantined}; expected a share from 0 to 1"
+        )
+    if "@" in (config.storage.endpoint_url or ""):
+        raise ConfigError(
+            "storage.endpoint_url carries credentials, which would be written to the output; "
+            "expected http(s)://host:port alone"
+        )
+    if config.cluster.heartbeat_s * 3 > config.cluster.lease_s:
+        raise ConfigError(
+            f"cluster.lease_s is {config.cluster.lease_s}; expected at least three times "
+            f"cluster.heartbeat_s ({config.cluster.heartbeat_s})"
+        )
+    _check_crew(config)
+    return config
+
+
+def _check_crew(config: RunConfig) -> None:
+    cluster = config.cluster
+    if cluster.workers is not None and (
+        cluster.min_workers != 1 or cluster.max_workers is not None
+    ):
+        raise ConfigError(
+            f"cluster.workers is {cluster.workers}, an exact number, beside cluster.min_workers="
+            f"{cluster.min_workers} and cluster.max_workers={cluster.max_workers}; expected one or "
+            "the other; give cluster.workers=null for a range"
+        )
+    if cluster.max_workers is not None and cluster.max_workers < cluster.min_workers:
+        raise ConfigError(
+            f"cluster.max_workers is {cluster.max_workers}; expected at least cluster.min_workers "
+            f"({cluster.min_workers})"
+        )
+    gpus = cluster.gpus_per_worker
+    if gpus is not None and gpus > 1 and not gpus.is_integer():
+        raise ConfigError(
+            f"cluster.gpus_per_worker is {gpus}; expected a whole number, or a part of one GPU"
+        )
+    if config.model.needs_gpu and gpus == 0 and config.engine.name != "simulated":
+        raise ConfigError(
+            f"cluster.gpus_per_worker is 0, and the model {config.model.name} needs a GPU "
+            "(model.needs_gpu); give each worker one, or choose another model"
+        )
+
+
+def _parse_dataclass(cls: type, value: Any, path: str) -> Any:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"'{path}' is {value!r}; expected a group of keys")
+    hints = typing.get_type_hints(cls)
+    names = [item.name for item in dataclasses.fields(cls)]
+    for name in value:
+        if name not in names:
+            raise unknown_key(f"{path}.{name}".lstrip("."))
+    parsed: dict[str, Any] = {}
+    for item in dataclasses.fields(cls):
+        where = f"{path}.{item.name}".lstrip(".")
+        if item.name not in value or value[item.name] == MISSING:
+            raise ConfigError(f"{where} is not set; give it as {where}=…")
+        parsed[item.name] = _parse_value(hints[item.name], value[item.name], where, item.metadata)
+    return cls(**parsed)
+
+
+def _parse_value(kind: Any, value: Any, path: str, metadata: Mapping[str, Any]) -> Any:
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        return _parse_dataclass(kind, value, path)
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        if value is None:
+            return None
+        kind = next(arm for arm in typing.get_args(kind) if arm is not type(None))
+    if typing.get_origin(kind) is dict:
+        return _parse_dict(kind, value, path)
+    parsed = _parse_scalar(kind, value, path)
+    _check_limits(parsed, path, metadata)
+    return parsed
+
+
+def _parse_dict(kind: Any, value: Any, path: str) -> dict[Any, Any]:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{path} is {value!r}; expected a group of keys")
+    key_kind, value_kind = typing.get_args(kind)
+    return {
+        _parse_scalar(key_kind, k, path): v
+        if value_kind is Any
+        else _parse_scalar(value_kind, v, f"{path}.{k}")
+        for k, v in value.items()
+    }
+
+
+def _parse_scalar(kind: type, value: Any, path: str) -> Any:
+    wrong = ConfigError(f"{path} is {value!r}; expected {type_name(kind)}")
+    if kind is bool:
+        if not isinstance(value, bool):
+            raise wrong
+        return value
+    if kind is str:
+        if not isinstance(value, str | int | float) or isinstance(value, bool):
+            raise wrong
+        return str(value)
+    try:
+        number = float(value) if not isinstance(value, bool) else math.nan
+    except (TypeError, ValueError):
+        raise wrong from None
+    if not math.isfinite(number) or (kind is int and not number.is_integer()):
+        raise wrong
+    return int(value) if kind is int else number
+
+
+def _check_limits(value: Any, path: str, metadata: Mapping[str, Any]) -> None:
+    choices = metadata.get("choices", ())
+    if choices and value not in choices:
+        raise ConfigError(f"{path} is {value!r}; expected one of {', '.join(choices)}")
+    low = metadata.get("low")
+    if low is not None and value < low:
+        raise ConfigError(f"{path} is {value!r}; expected at least {low}")

@@ -1,0 +1,101 @@
+"""The end of a run: what it may claim, whose generation it finishes, and what it leaves behind."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from cluster import layout
+from cluster.coordinator import Snapshot
+from cluster.job_log import is_finished, open_retry
+from cluster.store import Store
+from cluster.supervisor import RunEnd
+from conf.errors import StoreRefused
+from jobs.cli import main
+from jobs.execute import result_of
+from jobs.finish import Finish, finish
+from jobs.run import report, resume
+from tests.small_jobs import SmallJob, run_small_job
+
+ROWS = [{"prompt": text} for text in ("a", "b", "", "d", "e", "f")]
+TINY = {"sampling.width": 16, "sampling.height": 16, "sampling.steps": 2}
+LEFT = layout.attempt_object("metadata", 0, 1, 7, "parquet")
+FINISHED = RunEnd(finished=True, reason="", snapshot=cast(Snapshot, None), restarts=0)
+
+
+class Undeletable(Store):
+    """A store on which nothing may be deleted."""
+
+    def delete(self, key: str) -> None:
+        raise StoreRefused(f"cannot write {key}: these credentials may not delete")
+
+
+def ended(small: SmallJob, store: Store | None = None, *, generation: int = 0) -> Finish:
+    """A run over the job took it for finished."""
+    store = store or small.store
+    return finish(store, small.job, small.plan, generation=generation, end=FINISHED, wall_s=1.0)
+
+
+def test_a_run_that_takes_itself_for_finished_writes_no_manifest_over_pending_rows(
+    tmp_path: Path,
+) -> None:
+    small = run_small_job(tmp_path, ROWS, shards=[1], **TINY)
+    found = ended(small)
+    assert not is_finished(small.store, 0)
+    assert small.store.get(layout.MANIFEST) is None
+    assert result_of(small.job, found).status == 3
+    assert found.facts.reason == (
+        "the run took itself for finished, but 1 of 2 shards are sealed and 4 rows pending; "
+        "no manifest was written"
+    )
+
+
+def test_a_driver_that_wakes_late_finishes_its_own_generation_and_not_the_retry_after_it(
+    tmp_path: Path,
+) -> None:
+    small = run_small_job(tmp_path, ROWS, **TINY)
+    assert ended(small).finished
+    open_retry(small.store, (0,), after=0)
+    assert ended(small, generation=0).finished
+    assert not is_finished(small.store, 1)
+
+
+def test_resume_of_a_finished_job_removes_what_its_killed_driver_left_and_report_does_not(
+    tmp_path: Path,
+) -> None:
+    small = run_small_job(tmp_path, ROWS, **TINY)
+    ended(small)
+    small.store.put_if_absent(LEFT, b"of an attempt that died")
+    assert report(small.store.url)
+    assert small.store.exists(LEFT)
+    assert resume(small.store.url).status == 1
+    assert not small.store.exists(LEFT)
+
+
+def test_a_job_is_finished_and_reported_although_nothing_may_be_deleted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    small = run_small_job(tmp_path, ROWS, **TINY)
+    small.store.put_if_absent(LEFT, b"of an attempt that died")
+    with caplog.at_level(logging.WARNING, "imagemill"):
+        found = ended(small, Undeletable.of(small.config))
+    assert found.finished
+    assert layout.REPORT in found.written
+    (warning,) = caplog.messages
+    assert warning.startswith("what failed attempts left stays, counted by no commit: cannot write")
+    assert warning.endswith(f"remove it later with: imagemill gc {small.store.url} --delete")
+
+
+def test_a_report_that_could_not_be_written_is_no_success(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = run_small_job(tmp_path, ROWS, shards=[1], **TINY)
+    (Path(small.store.url) / layout.WORKER_LEDGER).mkdir(parents=True)
+    assert main(["report", small.store.url]) == 3
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "no report was written: cannot write " in shown.err
+    assert "imagemill: nothing was written; mend what the warning says, then run" in shown.err
