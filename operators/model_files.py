@@ -27,10 +27,21 @@ COMPONENTS = {
         "unet",
         "vae",
     ),
+    "StableDiffusion3Pipeline": (
+        "scheduler",
+        "text_encoder",
+        "text_encoder_2",
+        "text_encoder_3",
+        "tokenizer",
+        "tokenizer_2",
+        "tokenizer_3",
+        "transformer",
+        "vae",
+    ),
     "PixArtSigmaPipeline": ("scheduler", "text_encoder", "tokenizer", "transformer", "vae"),
 }
 """The supported pipeline classes and what each needs; a folder without the rest is whole."""
-WEIGHTLESS_COMPONENTS = ("scheduler", "tokenizer", "tokenizer_2")
+WEIGHTLESS_COMPONENTS = ("scheduler", "tokenizer", "tokenizer_2", "tokenizer_3")
 WEIGHT_ENDINGS = (".safetensors", ".bin")
 _CHUNK_BYTES = 1 << 20
 

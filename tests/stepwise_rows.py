@@ -131,8 +131,8 @@ def difference(left, right):
     return int(np.abs(left.astype(int) - right.astype(int)).max())
 
 
-def mixed_requests():
-    """All samplers, with different steps, guidance, prompts, seeds and sizes."""
+def mixed_requests(samplers=SAMPLERS):
+    """These samplers, with different steps, guidance, prompts, seeds and sizes."""
     return [
         ask(
             number,
@@ -144,5 +144,5 @@ def mixed_requests():
             width=SIZE * (1 + (number % 5 == 0)),
             seed=2**63 - 1 - number,
         )
-        for number, sampler in enumerate(SAMPLERS * 2)
+        for number, sampler in enumerate(samplers * 2)
     ]

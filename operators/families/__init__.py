@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 FAMILIES = {
     "StableDiffusionPipeline": "operators.families.stable_diffusion",
     "StableDiffusionXLPipeline": "operators.families.sdxl",
+    "StableDiffusion3Pipeline": "operators.families.sd3",
     "PixArtSigmaPipeline": "operators.families.pixart_sigma",
 }
 """Which module runs each pipeline class of ``operators.model_files.COMPONENTS``."""
