@@ -25,6 +25,7 @@ GROUPS = ("model", "engine", "pricing")
 FAMILY_DEFAULTS = {
     "StableDiffusionXLPipeline": "sdxl",
     "StableDiffusion3Pipeline": "sd3",
+    "FluxPipeline": "flux",
     "PixArtSigmaPipeline": "pixart",
 }
 """Which choice of ``model`` has the defaults of a folder's pipeline class; else ``custom``."""

@@ -39,9 +39,9 @@ class RateKey:
         return json.dumps(parts, ensure_ascii=False)
 
 
-def weighted_steps(*, sampler: str, steps: int, guidance_scale: float) -> int:
-    """Rows that one image puts into the denoiser: its calls, doubled by guidance."""
-    return SPECS[sampler].model_calls(steps) * (2 if guidance_scale > 1 else 1)
+def weighted_steps(*, sampler: str, steps: int, passes: int) -> int:
+    """Rows that one image puts into the denoiser: its calls, doubled by a guidance pass."""
+    return SPECS[sampler].model_calls(steps) * passes
 
 
 def rates_path() -> Path:

@@ -38,9 +38,20 @@ COMPONENTS = {
         "transformer",
         "vae",
     ),
+    "FluxPipeline": (
+        "scheduler",
+        "text_encoder",
+        "text_encoder_2",
+        "tokenizer",
+        "tokenizer_2",
+        "transformer",
+        "vae",
+    ),
     "PixArtSigmaPipeline": ("scheduler", "text_encoder", "tokenizer", "transformer", "vae"),
 }
 """The supported pipeline classes and what each needs; a folder without the rest is whole."""
+DISPENSABLE = {"StableDiffusion3Pipeline": ("text_encoder_3", "tokenizer_3")}
+"""What a model does without where its index names the first of them ``[null, null]``."""
 WEIGHTLESS_COMPONENTS = ("scheduler", "tokenizer", "tokenizer_2", "tokenizer_3")
 WEIGHT_ENDINGS = (".safetensors", ".bin")
 _CHUNK_BYTES = 1 << 20
@@ -51,13 +62,14 @@ class ModelFiles:
     """A model folder that was found whole.
 
     ``revision`` is the first 16 hex digits of a sha256 over the names and contents of its files;
-    ``bytes`` is their total size.
+    ``bytes`` is their total size. ``left_out`` are the components that the model does without.
     """
 
     path: Path
     revision: str
     pipeline_class: str
     bytes: int
+    left_out: tuple[str, ...] = ()
 
 
 def resolve_model_path(path: str) -> Path:
@@ -82,10 +94,18 @@ def describe_model(path: str) -> ModelFiles:
         )
     index = _read_index(folder)
     pipeline_class = _pipeline_class(folder, index)
+    left_out = _left_out(pipeline_class, index)
     for component in COMPONENTS[pipeline_class]:
-        _check_component(folder, component, index.get(component))
+        if component not in left_out:
+            _check_component(folder, component, index.get(component))
     revision, size = _digest_folder(folder)
-    return ModelFiles(path=folder, revision=revision, pipeline_class=pipeline_class, bytes=size)
+    return ModelFiles(
+        path=folder,
+        revision=revision,
+        pipeline_class=pipeline_class,
+        bytes=size,
+        left_out=left_out,
+    )
 
 
 def peek_pipeline_class(path: str) -> str | None:
@@ -127,6 +147,11 @@ def _pipeline_class(folder: Path, index: Mapping[str, Any]) -> str:
             f"{', '.join(COMPONENTS)}. Set model.path to such a model"
         )
     return str(name)
+
+
+def _left_out(pipeline_class: str, index: Mapping[str, Any]) -> tuple[str, ...]:
+    together = DISPENSABLE.get(pipeline_class, ())
+    return together if together and index.get(together[0]) == [None, None] else ()
 
 
 def _check_component(folder: Path, component: str, entry: object) -> None:

@@ -18,6 +18,7 @@ from conf.schema import EngineConfig, ModelConfig
 from operators.batcher import Batcher
 from operators.device_time import DeviceMeter
 from operators.engine import EngineInfo, EngineStats, ImageFailure, ImageResult, Pixels
+from operators.guidance import has_two_pass_guidance
 from operators.request import Request
 from operators.work import Work
 
@@ -46,7 +47,12 @@ def load(engine: EngineConfig, model: ModelConfig) -> SimulatedEngine:
         max_batch=engine.max_batch or _DEFAULT_MAX_BATCH,
         simulated=True,
     )
-    return SimulatedEngine(info, engine.simulated_seconds, speed=engine.simulated_speed)
+    return SimulatedEngine(
+        info,
+        engine.simulated_seconds,
+        speed=engine.simulated_speed,
+        two_pass_guidance=has_two_pass_guidance(model.path),
+    )
 
 
 def step_seconds(measured: Mapping[int, float], batch: float) -> float:
@@ -86,8 +92,16 @@ class _Work(Work):
 class SimulatedEngine:
     """See ``operators.engine.Engine``. ``speed`` 0 waits for nothing."""
 
-    def __init__(self, info: EngineInfo, measured: Mapping[int, float], *, speed: float) -> None:
+    def __init__(
+        self,
+        info: EngineInfo,
+        measured: Mapping[int, float],
+        *,
+        speed: float,
+        two_pass_guidance: bool,
+    ) -> None:
         self._info = info
+        self._two_pass_guidance = two_pass_guidance
         self._measured = dict(measured)
         self._speed = speed
         self._batcher = Batcher(max_batch=info.max_batch)
@@ -122,7 +136,12 @@ class SimulatedEngine:
 
     def admit(self, requests: Sequence[Request]) -> None:
         for request in requests:
-            work = _Work(number=self._admitted, request=request, left=request.steps)
+            work = _Work(
+                number=self._admitted,
+                request=request,
+                two_pass_guidance=self._two_pass_guidance,
+                left=request.steps,
+            )
             self._work[work.number] = work
             self._batcher.add(work.number, shape=work.shape, steps=request.steps)
             self._admitted += 1

@@ -17,6 +17,7 @@ from operators.families.family import Tensors, Text
 from operators.families.loading import check_latent_channels, load_pipeline
 from operators.families.patches import check_patches
 from operators.families.t5_tokens import T5Tokens, check_t5_tokenizer
+from operators.flow_shift import NoiseLevels
 from operators.model_files import ModelFiles
 
 MAX_TOKENS = 300
@@ -28,6 +29,8 @@ class PixArtSigma:
 
     A text is ``embeddings`` [tokens, width] and ``mask`` [tokens], 1 where there is a token.
     """
+
+    two_pass_guidance = True
 
     def __init__(self, pipeline: Any, *, device: torch.device) -> None:
         self.device = device
@@ -46,6 +49,9 @@ class PixArtSigma:
         factor, config = int(self._pipeline.vae_scale_factor), self.transformer.config
         check_patches(height, width, multiple=factor * int(config.patch_size))
         return (int(config.in_channels), height // factor, width // factor)
+
+    def noise_levels(self, height: int, width: int, steps: int) -> NoiseLevels:
+        return NoiseLevels()
 
     def count_truncated(self, text: Text) -> int:
         return self._tokens.count_truncated(_plain(text))

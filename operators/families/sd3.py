@@ -16,18 +16,25 @@ from operators.families.clip_tokens import ClipTokens
 from operators.families.family import Tensors, Text
 from operators.families.loading import check_latent_channels, load_pipeline
 from operators.families.patches import check_patches
+from operators.families.shifted_latents import check_shift, unshifted
 from operators.families.t5_tokens import T5Tokens, check_t5_tokenizer
+from operators.flow_shift import NoiseLevels, dynamic_mu
 from operators.model_files import ModelFiles
 
 T5_TOKENS = 256
 """The pipeline's own ``max_sequence_length``."""
+_MAX_SHIFT = 1.16
+"""The pipeline's own default, for a scheduler configuration without it."""
 
 
 class StableDiffusion3:
     """See ``operators.families.family.Family``.
 
-    A text is ``embeddings`` [tokens of CLIP and T5, width] and ``pooled`` [both projections].
+    A text is ``embeddings`` [tokens of CLIP and T5, width] and ``pooled`` [both projections]. A
+    model without the T5 encoder sees zeros in its place.
     """
+
+    two_pass_guidance = True
 
     def __init__(self, pipeline: Any, *, device: torch.device) -> None:
         self.device = device
@@ -39,7 +46,9 @@ class StableDiffusion3:
             (ClipTokens(pipeline, pipeline.tokenizer), pipeline.text_encoder),
             (ClipTokens(pipeline, pipeline.tokenizer_2), pipeline.text_encoder_2),
         )
-        self._t5 = T5Tokens(pipeline.tokenizer_3, T5_TOKENS)
+        self._t5 = (
+            None if pipeline.text_encoder_3 is None else T5Tokens(pipeline.tokenizer_3, T5_TOKENS)
+        )
 
     @property
     def scheduler_config(self) -> Mapping[str, Any]:
@@ -47,12 +56,20 @@ class StableDiffusion3:
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         factor, config = int(self._pipeline.vae_scale_factor), self.transformer.config
-        check_patches(height, width, multiple=factor * int(config.patch_size))
+        patch = factor * int(config.patch_size)
+        check_patches(height, width, multiple=patch, most=patch * int(config.pos_embed_max_size))
         return (int(config.in_channels), height // factor, width // factor)
 
+    def noise_levels(self, height: int, width: int, steps: int) -> NoiseLevels:
+        patch = int(self._pipeline.vae_scale_factor) * int(self.transformer.config.patch_size)
+        tokens = (height // patch) * (width // patch)
+        return NoiseLevels(mu=dynamic_mu(self.scheduler_config, tokens, max_shift=_MAX_SHIFT))
+
     def count_truncated(self, text: Text) -> int:
-        cut_by_clip = [tokens.count_truncated(text) for tokens, _ in self._clips]
-        return min(self._t5.count_truncated(text), *cut_by_clip)
+        cut_off = [tokens.count_truncated(text) for tokens, _ in self._clips]
+        if self._t5 is not None:
+            cut_off.append(self._t5.count_truncated(text))
+        return min(cut_off)
 
     def embed(self, texts: Sequence[Text]) -> Tensors:
         answers = [
@@ -60,8 +77,7 @@ class StableDiffusion3:
             for tokens, encoder in self._clips
         ]
         clip = torch.cat([answer.hidden_states[-2] for answer in answers], dim=-1)
-        ids = self._t5.read(texts).input_ids.to(self.device)
-        t5 = self._pipeline.text_encoder_3(ids)[0]
+        t5 = self._embed_by_t5(texts)
         clip = torch.nn.functional.pad(clip, (0, t5.shape[-1] - clip.shape[-1]))
         pooled = torch.cat([answer.text_embeds for answer in answers], dim=-1)
         return {
@@ -86,20 +102,30 @@ class StableDiffusion3:
         return output.float()  # type: ignore[no-any-return]
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        config = self.vae.config
-        scaled = latents.to(self.vae.dtype) / config.scaling_factor + config.shift_factor
-        return self.vae.decode(scaled, return_dict=False)[0]  # type: ignore[no-any-return]
+        return self.vae.decode(unshifted(latents, self.vae), return_dict=False)[0]  # type: ignore[no-any-return]
+
+    def _embed_by_t5(self, texts: Sequence[Text]) -> torch.Tensor:
+        """[texts, tokens, width]."""
+        if self._t5 is None:
+            width = int(self.transformer.config.joint_attention_dim)
+            return torch.zeros(len(texts), T5_TOKENS, width, device=self.device)
+        ids = self._t5.read(texts).input_ids.to(self.device)
+        return self._pipeline.text_encoder_3(ids)[0]  # type: ignore[no-any-return]
 
 
 def load(files: ModelFiles, *, dtype: torch.dtype, device: torch.device) -> StableDiffusion3:
     """See ``operators.families.load_family``."""
-    check_t5_tokenizer(files.path / "tokenizer_3")
+    encoders = ["text_encoder", "text_encoder_2"]
+    if "text_encoder_3" not in files.left_out:
+        check_t5_tokenizer(files.path / "tokenizer_3")
+        encoders.append("text_encoder_3")
     pipeline = load_pipeline(
         files,
         dtype=dtype,
         device=device,
-        modules=("transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3"),
-        options={"feature_extractor": None, "image_encoder": None},
+        modules=("transformer", "vae", *encoders),
+        options=dict.fromkeys(("feature_extractor", "image_encoder", *files.left_out)),
     )
     check_latent_channels(files, pipeline.transformer, pipeline.vae)
+    check_shift(files, pipeline.vae)
     return StableDiffusion3(pipeline, device=device)

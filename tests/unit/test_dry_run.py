@@ -66,6 +66,26 @@ def test_the_simulated_engine_is_estimated_from_its_table(tmp_path: Path) -> Non
     assert one(lines_of(tmp_path, "engine.simulated_speed=0"), "time").startswith("about 0 s of")
 
 
+def test_the_guidance_of_a_model_that_sees_each_row_once_takes_no_time(tmp_path: Path) -> None:
+    write_rows(tmp_path / "in" / "a.parquet", prompts(80))
+    model = tmp_path / "flux"
+    model.mkdir()
+    asked = [f"model={model}", "sampling.steps=20", "engine.max_batch=8", "sampling.width=64"]
+    asked += ["sampling.height=64", "sampling.guidance_scale=4", "model.needs_gpu=false"]
+    told = {}
+    for name in ("StableDiffusionPipeline", "FluxPipeline"):
+        (model / "model_index.json").write_text(f'{{"_class_name": "{name}"}}')
+        lines = lines_of(tmp_path, *asked, "sampling.sampler=ddim")
+        told[name] = (one(lines, "images"), one(lines, "time").partition(" of")[0])
+    assert told == {
+        "StableDiffusionPipeline": (
+            "80, 80 with a guidance pass and 0 without",
+            "about 1 min 22 s",
+        ),
+        "FluxPipeline": ("80, 0 with a guidance pass and 80 without", "about 47 s"),
+    }
+
+
 def test_a_measured_rate_goes_before_the_table(tmp_path: Path) -> None:
     write_rows(tmp_path / "in" / "a.parquet", prompts(10))
     config = small_config(tmp_path, {"engine.simulated_speed": 1.0})

@@ -1,38 +1,22 @@
-"""Stable Diffusion 3 against the unmodified pipeline: a flow model with three text encoders."""
+"""What Stable Diffusion 3 does beside the other flow models, against the unmodified pipeline."""
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
+from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import calculate_shift
 
-from conf.errors import ModelUnusable
 from operators.engine import ImageFailure, ImageResult
 from operators.families.sd3 import T5_TOKENS
-from tests.stepwise_rows import (
-    ask,
-    difference,
-    load,
-    mixed_requests,
-    new_engine,
-    reference,
-    run,
-)
+from tests.stepwise_rows import ask, difference, load, reference, run
+from tests.tiny_flux import DYNAMIC_SHIFT
 from tests.tiny_model import MAX_TOKENS, SIZE
-from tests.tiny_sd3 import WIDTH, build_tiny_sd3
+from tests.tiny_sd3 import MOST_PATCHES, WIDTH, build_tiny_sd3
 from tests.tiny_sdxl import PROJECTION
 
 FLOW = "flow_match_euler"
-EXACT = (
-    FLOW,
-    "flow_match_heun",
-    "flow_match_euler_karras",
-    "deis",
-    "dpmpp_2m",
-    "dpmpp_3s",
-    "unipc",
-)
-"""Without noise of their own: the pipeline draws that without the row's generator."""
-NOISY = ("dpmpp_2m_sde", "flow_match_euler_stochastic", "flow_match_lcm", "sa_solver")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -48,60 +32,20 @@ def path(tmp_path_factory):
     return build_tiny_sd3(tmp_path_factory.mktemp("sd3"))
 
 
-@pytest.fixture(scope="module")
-def family(path):
-    return load(path)._family
+@pytest.fixture
+def engine(path):
+    return load(path)
 
 
-def test_pictures_are_those_of_diffusers_however_rows_are_mixed(path, family):
-    requests = mixed_requests(EXACT)
-    expected = reference(path, requests)
-    together = run(new_engine(family), requests)
-    for request in requests:
-        made = together[request.row_id]
-        assert isinstance(made, ImageResult), made
-        assert difference(made.pixels, expected[request.row_id]) <= 1, request
-        assert made.pixels.std() > 20
+def leave_out_t5(path, *names):
+    file = path / "model_index.json"
+    index = json.loads(file.read_text())
+    file.write_text(json.dumps(index | {name: [None, None] for name in names}))
 
 
-def test_a_row_alone_is_the_row_in_company(family):
-    samplers = enumerate(EXACT + NOISY)
-    rows = [ask(n, sampler=sampler, steps=3 + n % 4) for n, sampler in samplers]
-    together = run(new_engine(family, max_batch=16), rows)
-    for row in rows:
-        alone = run(new_engine(family), [row])[row.row_id]
-        assert difference(alone.pixels, together[row.row_id].pixels) <= 1
-
-
-def test_different_rows_make_different_pictures(family):
-    base = {"prompt": "a fox", "negative_prompt": "a", "seed": 0, "sampler": FLOW}
-    others = [{"seed": 9}, {"prompt": "a dog"}, {"negative_prompt": "b"}, {"steps": 7}]
-    rows = [ask(n, **(base | other)) for n, other in enumerate([{}, *others])]
-    made = run(new_engine(family), rows)
-    assert all(difference(made[0].pixels, made[n + 1].pixels) > 3 for n in range(len(others)))
-
-
-@pytest.mark.parametrize("stage", ["predict", "decode", "embed"])
-def test_out_of_memory_loses_nothing(family, monkeypatch, stage):
-    rows = [ask(n, sampler=FLOW, prompt=f"text {n}") for n in range(4)]
-    expected = run(new_engine(family), rows)
-    original, calls = getattr(family, stage), []
-
-    def failing_once(*arguments):
-        calls.append(len(arguments[0]))
-        if len(calls) == 1:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return original(*arguments)
-
-    monkeypatch.setattr(family, stage, failing_once)
-    made = run(new_engine(family), rows)
-    assert calls[0] > calls[1] == calls[0] // 2
-    assert all(difference(made[n].pixels, expected[n].pixels) <= 1 for n in expected)
-
-
-def test_a_text_is_what_clip_and_t5_see(family):
+def test_a_text_is_what_clip_and_t5_see(engine):
     with torch.inference_mode():
-        made = family.embed(["a fox", None])
+        made = engine._family.embed(["a fox", None])
     assert made["embeddings"].shape == (2, MAX_TOKENS + T5_TOKENS, WIDTH)
     assert made["pooled"].shape == (2, 2 * PROJECTION)
     # what CLIP is narrower than T5 is zeros
@@ -109,23 +53,71 @@ def test_a_text_is_what_clip_and_t5_see(family):
     assert made["embeddings"][:, MAX_TOKENS:, 40:].all()
 
 
-def test_only_what_no_encoder_sees_counts_as_truncated(family):
-    assert family.count_truncated("x" * (MAX_TOKENS + 5)) == 0
+def test_only_what_no_encoder_sees_counts_as_truncated(engine):
+    prompts = ("x" * (MAX_TOKENS + 5), "x" * (T5_TOKENS + 5))
+    made = run(engine, [ask(n, sampler=FLOW, prompt=text) for n, text in enumerate(prompts)])
     # the word's start, and the text's end
-    assert family.count_truncated("x" * (T5_TOKENS + 5)) == 7
+    assert [made[n].truncated_tokens for n in range(2)] == [0, 7]
 
 
-def test_a_sampler_of_noise_models_and_an_odd_size_cost_their_rows_only(family):
-    rows = [ask(0, sampler=FLOW), ask(1, sampler="ddim"), ask(2, sampler=FLOW, width=SIZE + 2)]
-    made = run(new_engine(family), rows)
-    assert isinstance(made[0], ImageResult)
-    assert isinstance(made[1], ImageFailure)
-    assert (made[1].reason, made[2].reason) == ("sampler_unfit", "bad_size")
-    assert "multiples of 4 pixels" in made[2].message
+def test_negative_prompts_guide(path, engine):
+    rows = [
+        ask(n, seed=0, prompt="a fox", sampler=FLOW, negative_prompt=text)
+        for n, text in enumerate(("", "ugly"))
+    ]
+    expected = reference(path, rows)
+    made = run(engine, rows)
+    assert all(difference(made[n].pixels, expected[n]) <= 1 for n in made)
+    assert difference(made[0].pixels, made[1].pixels) > 3
 
 
-def test_a_tokenizer_that_cannot_be_read_here_says_what_to_install(tmp_path):
+@pytest.mark.parametrize("left_out", [("text_encoder_3", "tokenizer_3"), ("text_encoder_3",)])
+def test_a_model_without_t5_is_run_without_it(tmp_path, engine, left_out):
     path = build_tiny_sd3(tmp_path)
-    (path / "tokenizer_3" / "tokenizer.json").rename(path / "tokenizer_3" / "spiece.model")
-    with pytest.raises(ModelUnusable, match="pip install sentencepiece"):
-        load(path)
+    leave_out_t5(path, *left_out)
+    rows = [ask(0, sampler=FLOW), ask(1, sampler=FLOW, guidance_scale=1.0)]
+    expected = reference(path, rows, text_encoder_3=None, tokenizer_3=None)
+    without = load(path)
+    made = run(without, rows)
+    assert all(difference(made[n].pixels, expected[n]) <= 1 for n in made)
+    assert difference(made[0].pixels, run(engine, rows)[0].pixels) > 3
+    assert without._family.count_truncated("x" * (MAX_TOKENS + 5)) == 7
+
+
+def test_words_of_several_vectors_are_read_as_the_pipeline_reads_them(tmp_path):
+    path = build_tiny_sd3(tmp_path)
+    family = load(path)._family
+    tokenizer = family._pipeline.tokenizer
+    tokenizer.add_tokens(["<cat>", "<cat>_1"])
+    family._pipeline.text_encoder.resize_token_embeddings(len(tokenizer))
+    family._pipeline.tokenizer.save_pretrained(path / "tokenizer")
+    family._pipeline.text_encoder.save_pretrained(path / "text_encoder")
+    rows = [ask(0, sampler=FLOW, prompt="a <cat> here")]
+    made = run(load(path), rows)
+    assert isinstance(made[0], ImageResult), made[0]
+    assert difference(made[0].pixels, reference(path, rows)[0]) <= 1
+
+
+def test_a_size_beyond_the_position_embedding_costs_its_row_only(engine):
+    most = MOST_PATCHES * 4
+    rows = [ask(0, sampler=FLOW, steps=2, height=most), ask(1, sampler=FLOW, height=most + 4)]
+    made = run(engine, rows)
+    assert isinstance(made[0], ImageResult), made[0]
+    assert isinstance(made[1], ImageFailure)
+    assert (made[1].stage, made[1].reason) == ("denoise", "bad_size")
+    assert (
+        f"the size is {SIZE}x{most + 4}; this model makes at most {most} pixels" in made[1].message
+    )
+
+
+def test_noise_levels_are_shifted_by_the_size_where_the_scheduler_says_so(tmp_path, engine):
+    assert engine._family.noise_levels(SIZE, SIZE, 5).mu is None
+    # without max_shift the pipeline has a default of its own
+    options = {name: value for name, value in DYNAMIC_SHIFT.items() if name != "max_shift"}
+    family = load(build_tiny_sd3(tmp_path, scheduler=options))._family
+    config = dict(family.scheduler_config)
+    for height, width in ((SIZE, SIZE), (2 * SIZE, 3 * SIZE)):
+        found = family.noise_levels(height, width, 5)
+        asked = (config["base_image_seq_len"], config["max_image_seq_len"])
+        expected = calculate_shift(height * width // 16, *asked, 0.5, config["max_shift"])
+        assert (found.mu, found.sigmas) == (pytest.approx(expected), None)
