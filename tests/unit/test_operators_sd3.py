@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from diffusers import UniPCMultistepScheduler
 from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import calculate_shift
 
 from operators.engine import ImageFailure, ImageResult
@@ -112,12 +113,16 @@ def test_a_size_beyond_the_position_embedding_costs_its_row_only(engine):
 
 def test_noise_levels_are_shifted_by_the_size_where_the_scheduler_says_so(tmp_path, engine):
     assert engine._family.noise_levels(SIZE, SIZE, 5).mu is None
-    # without max_shift the pipeline has a default of its own
-    options = {name: value for name, value in DYNAMIC_SHIFT.items() if name != "max_shift"}
-    family = load(build_tiny_sd3(tmp_path, scheduler=options))._family
-    config = dict(family.scheduler_config)
+    family = load(build_tiny_sd3(tmp_path, scheduler=DYNAMIC_SHIFT))._family
     for height, width in ((SIZE, SIZE), (2 * SIZE, 3 * SIZE)):
         found = family.noise_levels(height, width, 5)
-        asked = (config["base_image_seq_len"], config["max_image_seq_len"])
-        expected = calculate_shift(height * width // 16, *asked, 0.5, config["max_shift"])
+        expected = calculate_shift(height * width // 16, 16, 128, 0.5, 1.4)
         assert (found.mu, found.sigmas) == (pytest.approx(expected), None)
+
+
+def test_a_scheduler_that_does_not_say_how_far_shifts_as_far_as_the_pipeline(engine):
+    engine._family._pipeline.scheduler = UniPCMultistepScheduler(
+        use_flow_sigmas=True, use_dynamic_shifting=True, prediction_type="flow_prediction"
+    )
+    found = engine._family.noise_levels(64 * SIZE, SIZE, 5)
+    assert found.mu == pytest.approx(calculate_shift(64 * 64, max_shift=1.16))
