@@ -13,7 +13,7 @@ from input_tables import prompts, write_rows
 from jobs import measured, rates
 from jobs.dry_run import dry_run_lines
 from jobs.measured import device_name, rate_key
-from tests.small_jobs import small_config
+from tests.small_jobs import run_small_job, small_config
 
 
 @pytest.fixture(autouse=True)
@@ -84,6 +84,21 @@ def test_the_guidance_of_a_model_that_sees_each_row_once_takes_no_time(tmp_path:
         ),
         "FluxPipeline": ("80, 0 with a guidance pass and 80 without", "about 47 s"),
     }
+
+
+def test_the_rate_of_a_run_counts_guidance_as_its_model_does(tmp_path: Path) -> None:
+    index = tmp_path / "model" / "model_index.json"
+    index.parent.mkdir()
+    rows = [{"prompt": "a", "guidance_scale": 4.0}, {"prompt": "b", "guidance_scale": 1.0}]
+    done = run_small_job(tmp_path, rows, **{"model.path": str(index.parent)})
+    rate = {}
+    for name in ("StableDiffusionPipeline", "FluxPipeline"):
+        index.write_text(f'{{"_class_name": "{name}"}}')
+        measured.remember_rate(done.store, done.job, done.plan)
+        seconds = rates.estimate(rate_key(done.config, "simulated"), 1.0)
+        assert seconds is not None
+        rate[name] = 1 / seconds
+    assert rate["StableDiffusionPipeline"] == pytest.approx(1.5 * rate["FluxPipeline"])
 
 
 def test_a_measured_rate_goes_before_the_table(tmp_path: Path) -> None:
