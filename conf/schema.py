@@ -119,7 +119,9 @@ class EngineConfig:
         choices=("stepwise", "simulated"),
     )
     precision: str = key("arithmetic of the denoiser", choices=("fp32", "bf16", "fp16"))
-    max_batch: int | None = key("slots of a batch; null: 8 on a CPU, 16 on a GPU", low=1)
+    max_batch: int | None = key(
+        "rows of a batch; null: found by measuring the first steps of each image size", low=1
+    )
     max_pixels: int = key("largest width x height that a row may ask for", low=64)
     simulated_seconds: dict[int, float] = key(
         "simulated engine: measured seconds of a step by batch size; sizes between are interpolated"

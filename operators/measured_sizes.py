@@ -1,0 +1,36 @@
+"""Batch sizes that are found by measuring, kept for the next run on this machine."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+
+from operators.batch_size import BatchSizes
+from operators.batcher import Shape
+from operators.device import Device
+from operators.device_memory import Headroom
+from operators.engine import EngineInfo
+from operators.remembered import RememberedNumbers
+
+_log = logging.getLogger("imagemill")
+
+
+def measured_sizes(info: EngineInfo, device: Device) -> BatchSizes:
+    """Batch sizes by measuring, remembered for this model on this kind of device."""
+    remembered = RememberedNumbers("batch_sizes")
+    cores = "" if info.device != "cpu" else torch.get_num_threads()
+    key = (info.model_revision, info.device, cores, info.precision)
+
+    def first(shape: Shape) -> int | None:
+        found = remembered.get(*key, *shape)
+        return None if found is None else max(1, int(found))
+
+    def keep(shape: Shape, slots: int) -> None:
+        remembered.keep(slots, *key, *shape)
+        message = "a batch of %d is best for images of %d x %d pixels"
+        _log.info(message, slots, shape[1], shape[0], extra={"event": "batch_size_found"})
+
+    return BatchSizes(
+        most=info.max_batch, may_double=Headroom(device).may_double, first=first, found=keep
+    )
