@@ -62,14 +62,14 @@ class ModelFiles:
     """A model folder that was found whole.
 
     ``revision`` is the first 16 hex digits of a sha256 over the names and contents of its files;
-    ``bytes`` is their total size. ``left_out`` are the components that the model does without.
+    ``bytes`` is their total size. ``components`` are the parts that are loaded.
     """
 
     path: Path
     revision: str
     pipeline_class: str
     bytes: int
-    left_out: tuple[str, ...] = ()
+    components: tuple[str, ...]
 
 
 def resolve_model_path(path: str) -> Path:
@@ -94,17 +94,16 @@ def describe_model(path: str) -> ModelFiles:
         )
     index = _read_index(folder)
     pipeline_class = _pipeline_class(folder, index)
-    left_out = _left_out(pipeline_class, index)
-    for component in COMPONENTS[pipeline_class]:
-        if component not in left_out:
-            _check_component(folder, component, index.get(component))
+    components = _components(pipeline_class, index)
+    for component in components:
+        _check_component(folder, component, index.get(component))
     revision, size = _digest_folder(folder)
     return ModelFiles(
         path=folder,
         revision=revision,
         pipeline_class=pipeline_class,
         bytes=size,
-        left_out=left_out,
+        components=components,
     )
 
 
@@ -149,9 +148,11 @@ def _pipeline_class(folder: Path, index: Mapping[str, Any]) -> str:
     return str(name)
 
 
-def _left_out(pipeline_class: str, index: Mapping[str, Any]) -> tuple[str, ...]:
-    together = DISPENSABLE.get(pipeline_class, ())
-    return together if together and index.get(together[0]) == [None, None] else ()
+def _components(pipeline_class: str, index: Mapping[str, Any]) -> tuple[str, ...]:
+    left_out = DISPENSABLE.get(pipeline_class, ())
+    if left_out and index.get(left_out[0]) != [None, None]:
+        left_out = ()
+    return tuple(name for name in COMPONENTS[pipeline_class] if name not in left_out)
 
 
 def _check_component(folder: Path, component: str, entry: object) -> None:

@@ -95,7 +95,8 @@ class Family(Protocol):
         """The denoiser's output [b, c, h, w], float32.
 
         Latents [b, c, h, w] of images of ``size`` (height, width in pixels) at timesteps [b], with
-        one text a row: tensors [b, ...] as ``embed`` makes them.
+        one text a row: tensors [b, ...] as ``embed`` makes them, and ``GUIDANCE`` where guidance
+        is no second pass.
         """
         ...
 

@@ -19,12 +19,13 @@ from operators.families.patches import check_patches
 from operators.families.shifted_latents import check_shift, unshifted
 from operators.families.t5_tokens import T5Tokens, check_t5_tokenizer
 from operators.flow_shift import NoiseLevels, dynamic_mu
-from operators.model_files import ModelFiles
+from operators.model_files import COMPONENTS, ModelFiles
 
 T5_TOKENS = 256
 """The pipeline's own ``max_sequence_length``."""
 _MAX_SHIFT = 1.16
 """The pipeline's own default, for a scheduler configuration without it."""
+_MODULES = ("transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3")
 
 
 class StableDiffusion3:
@@ -115,16 +116,15 @@ class StableDiffusion3:
 
 def load(files: ModelFiles, *, dtype: torch.dtype, device: torch.device) -> StableDiffusion3:
     """See ``operators.families.load_family``."""
-    encoders = ["text_encoder", "text_encoder_2"]
-    if "text_encoder_3" not in files.left_out:
+    if "text_encoder_3" in files.components:
         check_t5_tokenizer(files.path / "tokenizer_3")
-        encoders.append("text_encoder_3")
+    left_out = [name for name in COMPONENTS[files.pipeline_class] if name not in files.components]
     pipeline = load_pipeline(
         files,
         dtype=dtype,
         device=device,
-        modules=("transformer", "vae", *encoders),
-        options=dict.fromkeys(("feature_extractor", "image_encoder", *files.left_out)),
+        modules=[name for name in _MODULES if name in files.components],
+        options=dict.fromkeys(("feature_extractor", "image_encoder", *left_out)),
     )
     check_latent_channels(files, pipeline.transformer, pipeline.vae)
     check_shift(files, pipeline.vae)
