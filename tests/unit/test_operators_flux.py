@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import numpy as np
 import pytest
 import torch
 
+from operators import sampler_table
+from operators.engine import ImageResult
 from operators.families.flux import T5_TOKENS
 from tests.stepwise_rows import ask, difference, load, reference, run
 from tests.tiny_flux import POOLED, WIDTH, build_tiny_flux
@@ -112,6 +116,15 @@ def test_noise_levels_follow_the_size_and_the_steps(engine, schnell_path):
     assert small.sigmas == wide.sigmas == (1.0, 0.75, 0.5, 0.25)
     assert schnell.noise_levels(SIZE, SIZE, 4).mu is None
     assert schnell.noise_levels(SIZE, SIZE, 2).sigmas == (1.0, 0.5)
+
+
+def test_tables_of_many_sizes_do_not_pile_up(engine, monkeypatch):
+    tables = OrderedDict()
+    monkeypatch.setattr(sampler_table, "_tables", tables)
+    monkeypatch.setattr(sampler_table, "_CACHED_TABLES", 4)
+    made = run(engine, [ask(n, sampler=FLOW, steps=1, width=16 + 4 * n) for n in range(6)])
+    assert all(isinstance(outcome, ImageResult) for outcome in made.values())
+    assert len(tables) == 4
 
 
 def test_upright_and_lying_pictures_are_those_of_diffusers(path, engine):
