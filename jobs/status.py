@@ -15,7 +15,6 @@ from cluster.job_log import (
     last_run,
     read_job,
 )
-from cluster.money import price_of
 from cluster.plan_file import PlanReader
 from cluster.records import RunRecord
 from cluster.store import Store
@@ -105,7 +104,7 @@ def status(store: Store) -> Status:
         shards=totals.shards,
         sealed=totals.sealed,
         attempts=totals.attempts,
-        bill=close(totals, price_of(job.config.pricing)),
+        bill=close(totals),
         currency=job.config.pricing.currency,
         last_run=run,
         end_reason=end_reason(store, run.run) if run else None,
