@@ -25,6 +25,8 @@ GROUPS = ("model", "engine", "pricing")
 FAMILY_DEFAULTS = {
     "StableDiffusionPipeline": "custom",
     "StableDiffusionXLPipeline": "sdxl",
+    "StableDiffusion3Pipeline": "sd3",
+    "FluxPipeline": "flux",
     "PixArtSigmaPipeline": "pixart",
 }
 """Which choice of ``model`` has the defaults of a model's pipeline class; else ``other``."""

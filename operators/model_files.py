@@ -27,10 +27,32 @@ COMPONENTS = {
         "unet",
         "vae",
     ),
+    "StableDiffusion3Pipeline": (
+        "scheduler",
+        "text_encoder",
+        "text_encoder_2",
+        "text_encoder_3",
+        "tokenizer",
+        "tokenizer_2",
+        "tokenizer_3",
+        "transformer",
+        "vae",
+    ),
+    "FluxPipeline": (
+        "scheduler",
+        "text_encoder",
+        "text_encoder_2",
+        "tokenizer",
+        "tokenizer_2",
+        "transformer",
+        "vae",
+    ),
     "PixArtSigmaPipeline": ("scheduler", "text_encoder", "tokenizer", "transformer", "vae"),
 }
 """The pipeline classes with an adapter and what each needs; a folder without the rest is whole."""
-WEIGHTLESS_COMPONENTS = ("scheduler", "tokenizer", "tokenizer_2")
+DISPENSABLE = {"StableDiffusion3Pipeline": ("text_encoder_3", "tokenizer_3")}
+"""What a model does without where its index names the first of them ``[null, null]``."""
+WEIGHTLESS_COMPONENTS = ("scheduler", "tokenizer", "tokenizer_2", "tokenizer_3")
 WEIGHT_ENDINGS = (".safetensors", ".bin")
 INDEX = "model_index.json"
 NEVER_LOADED = ("safety_checker",)
@@ -170,9 +192,14 @@ def pipeline_class_of(folder: Path, index: Mapping[str, Any]) -> str:
 
 def components_of(index: Mapping[str, Any]) -> tuple[str, ...]:
     """The parts that are loaded: what the family needs, else all that the index names."""
-    known = COMPONENTS.get(str(index.get("_class_name")))
+    pipeline_class = str(index.get("_class_name"))
+    if pipeline_class in COMPONENTS:
+        left_out = DISPENSABLE.get(pipeline_class, ())
+        if left_out and index.get(left_out[0]) != [None, None]:
+            left_out = ()
+        return tuple(name for name in COMPONENTS[pipeline_class] if name not in left_out)
     named = (name for name, entry in index.items() if isinstance(entry, list) and any(entry))
-    return known or tuple(sorted(name for name in named if name not in NEVER_LOADED))
+    return tuple(sorted(name for name in named if name not in NEVER_LOADED))
 
 
 def has_weights(component: str, entry: object) -> bool:

@@ -24,6 +24,7 @@ from operators.engine import EngineInfo, EngineStats, ImageFailure, ImageResult,
 from operators.families.loading import load_pipeline, silent_diffusers
 from operators.fill import FillCount
 from operators.groups import Groups
+from operators.guidance import ONE_PASS_PIPELINES
 from operators.model_files import ModelFiles, read_index
 from operators.model_source import find_model
 from operators.pipeline_call import PipelineCall, pipeline_call
@@ -168,7 +169,11 @@ class PipelineEngine:
 
     def admit(self, requests: Sequence[Request]) -> None:
         for request in requests:
-            work = Work(number=self._admitted, request=request)
+            work = Work(
+                number=self._admitted,
+                request=request,
+                two_pass_guidance=self._model.call.pipeline_class not in ONE_PASS_PIPELINES,
+            )
             self._groups.add(_group(request), work)
             self._admitted += 1
 

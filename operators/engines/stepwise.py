@@ -24,7 +24,7 @@ from operators.device import Fetch, device_for
 from operators.device_time import DeviceMeter
 from operators.engine import EngineInfo, EngineStats, ImageFailure, ImageResult
 from operators.families import load_family
-from operators.families.family import Conditioning, Family, Text, stack
+from operators.families.family import GUIDANCE, Conditioning, Family, Text, stack
 from operators.fill import FillCount
 from operators.measured_sizes import measured_sizes
 from operators.model_source import find_model
@@ -75,7 +75,7 @@ class _Work(Work):
 
     @property
     def texts(self) -> list[Text]:
-        """The prompt, and with guidance the negative prompt; None where it is empty."""
+        """The prompt, and with a guidance pass the negative prompt; None where it is empty."""
         texts: list[Text] = [self.request.prompt]
         return [*texts, self.request.negative_prompt or None] if self.guided else texts
 
@@ -149,7 +149,12 @@ class StepwiseEngine:
 
     def admit(self, requests: Sequence[Request]) -> None:
         for request in requests:
-            self._new.append(_Work(number=self._admitted, request=request))
+            work = _Work(
+                number=self._admitted,
+                request=request,
+                two_pass_guidance=self._family.two_pass_guidance,
+            )
+            self._new.append(work)
             self._admitted += 1
 
     def overdue(self, limit_s: float) -> list[Request]:
@@ -189,8 +194,13 @@ class StepwiseEngine:
             self._work[work.number] = work
             try:
                 self._family.latent_shape(*work.shape)
+                levels = self._family.noise_levels(*work.shape, request.steps)
                 table = compile_sampler(
-                    self._family.scheduler_config, request.sampler, request.steps
+                    self._family.scheduler_config,
+                    request.sampler,
+                    request.steps,
+                    mu=levels.mu,
+                    sigmas=levels.sigmas,
                 )
             except RowRejected as error:
                 self._batcher.add(work.number, shape=work.shape, steps=request.steps)
@@ -315,6 +325,9 @@ class StepwiseEngine:
         def run(part: Sequence[_Pass]) -> list[torch.Tensor]:
             latents, timesteps = slots.model_inputs([one.place for one in part])
             conditioning = stack([one.conditioning for one in part])
+            if not self._family.two_pass_guidance:
+                told = [works[one.place].request.guidance_scale for one in part]
+                conditioning[GUIDANCE] = self._device.stage(np.array(told, dtype=np.float32))
             return list(self._family.predict(latents, timesteps, conditioning, shape))
 
         answers = run_split(passes, run, caps=self._caps, key=("denoise", shape))
