@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from operators.cache_folder import cache_folder
 from operators.sampler_names import SPECS
 
 log = logging.getLogger(__name__)
@@ -46,8 +47,7 @@ def weighted_steps(*, sampler: str, steps: int, guidance_scale: float) -> int:
 
 def rates_path() -> Path:
     """Where the rates are kept."""
-    cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(cache) / "imagemill" / "rates.json"
+    return cache_folder() / "rates.json"
 
 
 def remember(key: RateKey, *, pixel_steps: float, seconds: float) -> None:

@@ -16,6 +16,7 @@ import torch
 from conf.errors import RowRejected
 from conf.schema import EngineConfig, ModelConfig
 from operators.batcher import Batcher, Shape
+from operators.compiled import batch_sizes, compile_family
 from operators.conditioning import Conditioner
 from operators.decode import decode_latents
 from operators.device_time import DeviceMeter
@@ -23,14 +24,17 @@ from operators.engine import EngineInfo, EngineStats, ImageFailure, ImageResult
 from operators.families import load_family
 from operators.families.family import Conditioning, Family, Text, stack
 from operators.model_files import describe_model
+from operators.model_options import apply_options, pipeline_of
+from operators.offload import loads_on, offload
+from operators.precision import dtype_of, name_of
 from operators.request import Request
+from operators.safe_vae import guard_vae
 from operators.sampler_table import compile_sampler
 from operators.slots import DenoisingRow, Slots, start_row
 from operators.splitting import BatchCaps, is_out_of_memory, run_split
 from operators.work import Work
 
 Outcome = ImageResult | ImageFailure
-_PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def load(engine: EngineConfig, model: ModelConfig) -> StepwiseEngine:
@@ -38,20 +42,34 @@ def load(engine: EngineConfig, model: ModelConfig) -> StepwiseEngine:
 
     Raises:
         ModelUnusable: the folder is absent, incomplete or of an unsupported kind.
+        ConfigError: an option of ``engine`` is not for this model or machine.
     """
     files = describe_model(model.path)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    family = load_family(files, dtype=_PRECISIONS[engine.precision], device=device)
+    dtype = dtype_of(engine.precision, device)
+    family = load_family(files, dtype=dtype, device=loads_on(engine.offload, device))
+    apply_options(family, engine)
+    family = offload(family, engine.offload, device=device)
+    max_batch = engine.max_batch or (16 if device.type == "cuda" else 8)
+    compilation = compile_family(
+        guard_vae(family, pipeline_of(family).vae),
+        # how long the job is only the driver knows, and it has decided before it hired us
+        "off" if engine.compile == "auto" else engine.compile,
+        sizes=batch_sizes(max_batch, guided=model.guidance_scale > 1),
+        pixels=(model.height, model.width),
+    )
     info = EngineInfo(
         name="stepwise",
         model=model.name,
         model_revision=files.revision,
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        precision=engine.precision,
-        max_batch=engine.max_batch or (16 if device.type == "cuda" else 8),
+        precision=name_of(dtype),
+        compile=compilation.how,
+        compile_seconds=compilation.seconds,
+        max_batch=max_batch,
         simulated=False,
     )
-    return StepwiseEngine(family, info)
+    return StepwiseEngine(compilation.family, info)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -350,5 +368,5 @@ def _row_error(stage: str, error: Exception) -> RowRejected:
 
 
 def _nan_image(what: str) -> RowRejected:
-    message = f"the {what} holds values that are no numbers; lower guidance_scale or use fp32"
+    message = f"the {what} holds values that are no numbers; lower guidance_scale or use float32"
     return RowRejected(stage="check", reason="nan_image", message=message)
