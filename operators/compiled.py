@@ -23,6 +23,7 @@ _MOST_PADDING = 1.34
 """A batch is filled up to at most so many times its rows: what compiled code gains at least."""
 _MOST_GRAPHS = 64
 """Torch gives up on code that it had to compile more often; its own 8 are few for many blocks."""
+_MESSAGE_CHARACTERS = 300
 Backend = str | Callable[..., Any]
 
 
@@ -111,7 +112,7 @@ def compile_family(
         _log.warning(
             "the denoiser cannot be compiled here and runs uncompiled: %s: %s",
             type(error).__name__,
-            _first_line(error),
+            _in_one_line(error),
             extra={"event": "compile_failed"},
         )
         return Compilation(family=family, how="off", seconds=time.monotonic() - began_s)
@@ -154,5 +155,6 @@ def _filled(tensor: torch.Tensor, rows: int) -> torch.Tensor:
     )
 
 
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")
+def _in_one_line(error: Exception) -> str:
+    """Compilers explain themselves at length; the reason stands at the beginning."""
+    return " ".join(str(error).split())[:_MESSAGE_CHARACTERS]
