@@ -144,7 +144,9 @@ class EngineConfig:
         choices=("off", "model", "sequential", "group"),
     )
     allow_tf32: bool = key("let GPUs multiply float32 matrices as TF32; faster, less exact")
-    max_batch: int | None = key("slots of a batch; null: 8 on a CPU, 16 on a GPU", low=1)
+    max_batch: int | None = key(
+        "rows of a batch; null: found by measuring the first steps of each image size", low=1
+    )
     max_pixels: int = key("largest width x height that a row may ask for", low=64)
     simulated_seconds: dict[int, float] = key(
         "simulated engine: measured seconds of a step by batch size; sizes between are interpolated"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 
-from operators.cache_folder import cache_folder
+from operators.remembered import cache_folder
 
 _log = logging.getLogger(__name__)
 _VARIABLE = "TORCHINDUCTOR_CACHE_DIR"

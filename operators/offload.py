@@ -34,8 +34,8 @@ def loads_on(offload: str, device: torch.device) -> torch.device:
 def offload(family: Family, how: str, *, device: torch.device) -> Family:
     """The family, computing on ``device`` with weights that wait as ``engine.offload`` says.
 
-    Layers that come and go cannot change their precision any more: a VAE in 16 bits is made float32
-    first, so that it need not be decoded again.
+    Layers that come and go cannot change their precision any more: a VAE in float16 is made float32
+    first, so that nothing need be decoded again.
     """
     if how == "off":
         return family
@@ -44,7 +44,8 @@ def offload(family: Family, how: str, *, device: torch.device) -> Family:
     if how == "model":
         pipeline.enable_model_cpu_offload(device=device)
         return cast(Family, _PartByPart(family, pipeline))
-    pipeline.vae.to(dtype=torch.float32)
+    if pipeline.vae.dtype == torch.float16:
+        pipeline.vae.to(dtype=torch.float32)
     if how == "sequential":
         pipeline.enable_sequential_cpu_offload(device=device)
     else:

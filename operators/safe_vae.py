@@ -1,7 +1,7 @@
-"""Decoding in 16 bits that nobody need fear: what overflowed is decoded again in float32.
+"""Decoding in float16 that nobody need fear: what overflowed is decoded again in float32.
 
-Some VAEs compute values that 16 bits cannot hold: the image is not finite, or black. Knows nothing
-of slots or requests.
+Some VAEs compute values that float16 cannot hold: the image is not finite, or black. bfloat16 holds
+whatever float32 does. Knows nothing of slots or requests.
 """
 
 from __future__ import annotations
@@ -38,16 +38,15 @@ class SafeVae:
             return decoded
         self.redecoded += len(latents)
         _log.warning(
-            "images overflowed in the VAE's %s: their batch is decoded again in float32 "
+            "images overflowed in the VAE's float16: their batch is decoded again in float32 "
             "(%d images so far)",
-            self._vae.dtype,
             self.redecoded,
             extra={"event": "vae_overflow", "images": len(latents)},
         )
         return self._decode_exactly(latents)
 
     def _decode_exactly(self, latents: torch.Tensor) -> torch.Tensor:
-        """16-bit weights are float32 ones exactly, and come back unchanged."""
+        """float16 weights are float32 ones exactly, and come back unchanged."""
         dtype = self._vae.dtype
         self._vae.to(dtype=torch.float32)
         try:
@@ -57,8 +56,11 @@ class SafeVae:
 
 
 def guard_vae(family: Family, vae: Any) -> Family:
-    """The family, its VAE guarded if it computes in 16 bits."""
-    return family if vae.dtype == torch.float32 else cast(Family, SafeVae(family, vae))
+    """The family, its VAE guarded if it computes in float16.
+
+    The guard waits for the device at every decoding, which the others need not.
+    """
+    return cast(Family, SafeVae(family, vae)) if vae.dtype == torch.float16 else family
 
 
 def _overflowed(decoded: torch.Tensor) -> torch.Tensor:

@@ -222,3 +222,17 @@ def test_choosing_and_simulating_needs_no_torch():
         "sys.exit('torch' in sys.modules or 'diffusers' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_empty_slots_have_a_reason(new_engine):
+    engine = new_engine()
+    engine.admit([ask(0, steps=2), ask(1, steps=2, width=2 * SIZE)])
+    engine.tick(more_to_come=True)
+    engine.tick(more_to_come=True)
+    stats = engine.stats
+    assert (stats.offered - stats.occupied, stats.other_shapes, stats.starved) == (4, 4, 0)
+    engine.tick(more_to_come=True)
+    assert engine.stats.starved == 2
+    drain(engine)
+    stats = engine.stats
+    assert (stats.offered - stats.occupied, stats.other_shapes, stats.starved) == (8, 4, 2)
