@@ -23,6 +23,10 @@ from tests.tiny_model import SIZE, build_tiny_stable_diffusion
 from tests.tiny_pixart import build_tiny_pixart
 
 PIXELS = (SIZE, SIZE)
+pytestmark = pytest.mark.filterwarnings(
+    # torch's own, of its own compiler
+    "ignore:`torch.jit:DeprecationWarning"
+)
 
 
 class CountingCompiler:

@@ -156,17 +156,25 @@ def test_what_is_offloaded_is_loaded_beside_the_gpu():
     assert loads_on("group", GPU) == CPU
 
 
-@pytest.mark.parametrize("how", ["model", "sequential", "group"])
-def test_offloaded_layers_are_hooked_and_make_the_same_pictures(model_path, plain, how):
+@pytest.mark.parametrize(
+    ("how", "hooked"),
+    [
+        ("model", lambda unet: hasattr(unet, "_hf_hook")),
+        ("group", lambda unet: unet.conv_in._diffusers_hook.get_hook("group_offloading")),
+    ],
+)
+def test_offloaded_layers_are_hooked_and_make_the_same_pictures(model_path, plain, how, hooked):
     """On a CPU the hooks move nothing; that they are in place is what can be seen here."""
     family = offload(family_of(model_path), how, device=CPU)
-    hooked = {
-        "model": lambda: hasattr(family.unet, "_hf_hook"),
-        "sequential": lambda: hasattr(family.unet.conv_in, "_hf_hook"),
-        "group": lambda: family.unet.conv_in._diffusers_hook.get_hook("group_offloading"),
-    }
-    assert hooked[how]()
+    assert hooked(family.unet)
     assert same(run(new_engine(family), ROWS), plain)
+
+
+def test_single_layers_are_empty_until_they_are_needed(model_path):
+    """Accelerate takes cpu:0 for another device than cpu, so that nothing more can run here."""
+    family = offload(family_of(model_path), "sequential", device=CPU)
+    assert hasattr(family.unet.conv_in, "_hf_hook")
+    assert family.unet.conv_in.weight.device.type == "meta"
 
 
 def test_the_denoiser_leaves_before_texts_are_read(model_path):
