@@ -16,7 +16,6 @@ from cluster.job_log import (
     last_run,
     read_job,
 )
-from cluster.money import price_of
 from cluster.plan_file import PlanReader
 from cluster.records import RunRecord
 from cluster.store import Store
@@ -114,7 +113,7 @@ def status(store: Store, *, watch_s: float = WATCH_S) -> Status:
         shards=totals.shards,
         sealed=totals.sealed,
         attempts=totals.attempts,
-        bill=close(totals, price_of(job.config.pricing)),
+        bill=close(totals),
         currency=job.config.pricing.currency,
         last_run=run,
         end_reason=ended,

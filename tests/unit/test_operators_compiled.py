@@ -25,6 +25,7 @@ from operators.measured_sizes import measured_sizes, remembered_slots
 from operators.model_files import describe_model
 from operators.model_options import denoiser_of
 from tests.stepwise_rows import ask, difference, load, load_info, new_engine, run
+from tests.tiny_flux import build_tiny_flux
 from tests.tiny_model import SIZE, build_tiny_stable_diffusion
 from tests.tiny_pixart import build_tiny_pixart
 
@@ -116,6 +117,20 @@ def test_each_size_is_one_graph_of_the_whole_denoiser(model_path):
     assert compiler.compiled == 2
 
 
+def test_a_model_that_is_told_its_guidance_is_compiled_with_it(tmp_path):
+    compiler = CountingCompiler()
+    path = build_tiny_flux(tmp_path)
+    ready = compiled(path, "regional", sizes=(4,), backend=compiler)
+    assert ready.how == "regional"
+    after_loading, warmed_up = compiler.compiled, len(compiler.runs)
+    rows = [ask(n, sampler="flow_match_euler", guidance_scale=1.0 + n, steps=2) for n in range(4)]
+    made = run(new_engine(ready.family, max_batch=4), rows)
+    assert compiler.compiled == after_loading
+    assert len(compiler.runs) > warmed_up
+    plain = run(new_engine(family_of(path), max_batch=4), rows)
+    assert all(difference(made[n].pixels, plain[n].pixels) <= 1 for n in plain)
+
+
 def test_a_model_without_named_blocks_is_compiled_as_a_whole(tmp_path):
     compiler = CountingCompiler()
     ready = compiled(build_tiny_pixart(tmp_path), "regional", sizes=(2,), backend=compiler)
@@ -142,8 +157,8 @@ def test_a_batch_is_filled_up_only_where_that_costs_less_than_it_gains(model_pat
 
 
 def test_full_batches_with_and_without_guidance_are_compiled():
-    assert batch_sizes(8, guided=True) == (16, 8)
-    assert batch_sizes(8, guided=False) == (8,)
+    assert batch_sizes(8, passes=2) == (16, 8)
+    assert batch_sizes(8, passes=1) == (8,)
 
 
 def broken_compiler(graph, inputs):
