@@ -20,13 +20,15 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import diffusers
 import numpy as np
 import torch
 
-from conf.schema import EngineConfig, ModelConfig
+from conf.schema import ModelConfig
+from jobs.configure import compose
 from operators.engine import ImageResult, Pixels
 from operators.engines import load_engine
 from operators.model_files import describe_model
@@ -59,13 +61,12 @@ def mixed_rows(count: int, *, side: int, seed: int = 0) -> list[Request]:
 
 def run_stepwise(model: str, batch: int) -> Callable[[Sequence[Request]], Pictures]:
     engine = load_engine(
-        EngineConfig(
-            name="stepwise",
-            precision="fp32",
+        replace(
+            compose(["input.path=none", "output.path=none"]).engine,
+            precision="float32",
+            compile="off",
             max_batch=batch,
             max_pixels=1 << 24,
-            simulated_seconds={},
-            simulated_speed=1.0,
         ),
         ModelConfig(
             name="benchmark",

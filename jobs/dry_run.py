@@ -9,6 +9,7 @@ from cluster.store import Store
 from cluster.store_access import LOOK_S
 from conf.errors import ConfigError, StoreUnavailable
 from conf.schema import ModelConfig, RunConfig
+from jobs.compile_choice import JobSize, choose_compile
 from jobs.figures import duration, plural
 from jobs.maker import Maker, settle
 from jobs.measured import rate_key, simulated_seconds
@@ -48,6 +49,7 @@ def dry_run_lines(overrides: Sequence[str]) -> list[str]:
         *_plan_lines(maker, planned),
         *_preview_lines(preview),
         _time_line(config, maker.model_revision, preview),
+        *_compile_lines(maker.config, maker.model_revision, planned, preview),
         *_output_lines(config),
         "nothing was written",
     ]
@@ -103,11 +105,24 @@ def _counts(counts: Mapping[int, int] | Mapping[str, int]) -> str:
     return ", ".join(f"{key} ({count:,})" for key, count in sorted(counts.items())) or "none"
 
 
+def _compile_lines(
+    config: RunConfig, revision: str, planned: PlannedJob, preview: Preview
+) -> list[str]:
+    """Whether the denoiser would be compiled, and what that costs and saves."""
+    if config.engine.name != "stepwise" or not preview.images:
+        return []
+    size = JobSize.of(preview, config, rows=planned.rows, workers=_crew(config))
+    return [f"compile   {choose_compile(config, revision, lambda: size).why}"]
+
+
+def _crew(config: RunConfig) -> int:
+    return config.cluster.workers or config.cluster.max_workers or config.cluster.min_workers
+
+
 def _time_line(config: RunConfig, revision: str, preview: Preview) -> str:
     if not preview.images:
         return "time      none: there is nothing to make, no row of the input can become an image"
-    crew = config.cluster.workers or config.cluster.max_workers or config.cluster.min_workers
-    asked = f"{plural(crew, 'worker')} asked for"
+    asked = f"{plural(_crew(config), 'worker')} asked for"
     seconds = preview.seconds(rate_key(config, revision), workers=1)
     if seconds is None and config.engine.name == "simulated":
         return (

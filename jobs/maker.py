@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from conf.errors import ConfigError
 from conf.schema import RunConfig
 from operators.engine_choice import choose_engine
 from operators.model_source import find_model, pin_model
@@ -38,6 +39,7 @@ def settle(config: RunConfig) -> Maker:
     defaults = row_defaults(config)
     choice = choose_engine(config.engine.name, files, defaults.sampler)
     if choice.name == "pipeline":
+        _refuse_compile(config, choice.why)
         # late: the signature of a pipeline is diffusers', which takes seconds to import
         from operators.pipeline_call import check_defaults
 
@@ -47,6 +49,14 @@ def settle(config: RunConfig) -> Maker:
         model_revision=files.revision,
         why=choice.why,
     )
+
+
+def _refuse_compile(config: RunConfig, why: str) -> None:
+    if config.engine.compile in ("regional", "full"):
+        raise ConfigError(
+            f"engine.compile={config.engine.compile} is for the stepwise engine, but the pipeline "
+            f"engine runs ({why}); it compiles nothing. Give engine.compile=off"
+        )
 
 
 def revision_now(config: RunConfig) -> str:

@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 
-from conf.schema import EngineConfig, ModelConfig
+from conf.schema import ModelConfig
 from operators.engine import EngineInfo
 from operators.engines import load_engine
 from operators.engines.stepwise import StepwiseEngine
 from operators.request import Request
 from operators.samplers import make_scheduler
+from tests.engine_config import engine_config
 from tests.pictured_samplers import SAMPLERS
 from tests.tiny_model import MAX_TOKENS, SIZE, build_tiny_stable_diffusion
 from tests.tiny_pixart import build_tiny_pixart
@@ -32,20 +33,9 @@ AS_WE_CALL_IT = {
 """Arguments of a pipeline where its family differs from the defaults."""
 
 
-def load(path, *, engine="stepwise", precision="fp32", max_batch=4):
-    config = engine_config(engine, precision=precision, max_batch=max_batch)
+def load(path, *, engine="stepwise", precision="float32", max_batch=4, **options):
+    config = engine_config(engine, precision=precision, max_batch=max_batch, **options)
     return load_engine(config, load_model(path))
-
-
-def engine_config(name, *, precision="fp32", max_batch=4):
-    return EngineConfig(
-        name=name,
-        precision=precision,
-        max_batch=max_batch,
-        max_pixels=4_194_304,
-        simulated_seconds={},
-        simulated_speed=1.0,
-    )
 
 
 def load_model(path):
@@ -74,7 +64,7 @@ def load_info():
         model="tiny",
         model_revision="0",
         device="cpu",
-        precision="fp32",
+        precision="float32",
         max_batch=4,
         simulated=False,
     )

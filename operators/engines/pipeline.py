@@ -26,8 +26,11 @@ from operators.fill import FillCount
 from operators.groups import Groups
 from operators.guidance import ONE_PASS_PIPELINES
 from operators.model_files import ModelFiles, read_index
+from operators.model_options import apply_options
 from operators.model_source import find_model
+from operators.offload import loads_on, offload_pipeline
 from operators.pipeline_call import PipelineCall, pipeline_call
+from operators.precision import dtype_of, name_of
 from operators.request import Request
 from operators.row_errors import nan_image, row_error
 from operators.sampler_names import OWN_SAMPLER
@@ -37,7 +40,6 @@ from operators.token_counts import truncation_counter
 from operators.work import Work
 
 Outcome = ImageResult | ImageFailure
-_PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def load(engine: EngineConfig, model: ModelConfig) -> PipelineEngine:
@@ -45,24 +47,30 @@ def load(engine: EngineConfig, model: ModelConfig) -> PipelineEngine:
 
     Raises:
         ModelUnusable: the model is absent, incomplete, or does not make images from text alone.
+        ConfigError: an option of ``engine`` is not for this model or machine.
     """
     files = find_model(model)
     call = pipeline_call(files)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = dtype_of(engine.precision, device)
     pipeline = load_pipeline(
         files,
-        dtype=_PRECISIONS[engine.precision],
-        device=device,
+        dtype=dtype,
+        device=loads_on(engine.offload, device),
         modules=(),
         options=_without_unused(files),
     )
     pipeline.set_progress_bar_config(disable=True)
+    apply_options(pipeline, engine)
+    offload_pipeline(pipeline, engine.offload, device=device)
     info = EngineInfo(
         name="pipeline",
         model=model.name,
         model_revision=files.revision,
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        precision=engine.precision,
+        precision=name_of(dtype),
+        compile="off",
+        compile_seconds=0.0,
         max_batch=engine.max_batch or (16 if device.type == "cuda" else 8),
         simulated=False,
     )

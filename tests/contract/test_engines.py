@@ -14,25 +14,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from conf.errors import ConfigError, ModelUnusable
-from conf.schema import EngineConfig, ModelConfig
+from conf.schema import ModelConfig
 from operators.engine import ImageFailure, ImageResult
 from operators.engines import load_engine
 from operators.request import Request
 from operators.sampler_names import samplers_for
+from tests.engine_config import engine_config
 from tests.tiny_model import SIZE, build_tiny_stable_diffusion
 from tests.tiny_others import build_tiny_latent_diffusion
 
 STEPPING = ("simulated", "stepwise")
 """Engines whose tick is a step; a tick of the others is a whole image."""
 ENGINES = (*STEPPING, "pipeline", "pipeline:clipped")
-CONFIG = EngineConfig(
-    name="simulated",
-    precision="fp32",
-    max_batch=3,
-    max_pixels=4_194_304,
-    simulated_seconds={1: 1e-5, 4: 2e-5},
-    simulated_speed=1.0,
-)
+CONFIG = engine_config("simulated", max_batch=3, simulated_seconds={1: 1e-5, 4: 2e-5})
 MODEL = ModelConfig(
     name="tiny",
     path="nowhere",

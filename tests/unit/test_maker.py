@@ -69,6 +69,16 @@ def test_what_the_pipeline_cannot_do_is_refused_where_the_configuration_asks_it(
         settle(config)
 
 
+def test_compiling_is_refused_where_the_pipeline_engine_runs(other: Path) -> None:
+    asked = [f"model={other}", "engine.compile=full"]
+    expected = (
+        r"engine\.compile=full is for the stepwise engine, but the pipeline engine runs \(.+\); it "
+        r"compiles nothing\. Give engine\.compile=off"
+    )
+    with pytest.raises(ConfigError, match=expected):
+        settle(prepare([*PATHS, *asked]))
+
+
 def test_the_models_own_sampler_decides_too(tmp_path: Path) -> None:
     folder = build_tiny_stable_diffusion(tmp_path / "sd")
     file = folder / "scheduler" / "scheduler_config.json"

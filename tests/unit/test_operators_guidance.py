@@ -7,11 +7,12 @@ import json
 
 import pytest
 
-from conf.schema import EngineConfig, ModelConfig
+from conf.schema import ModelConfig
 from operators.engines import load_engine
 from operators.families import FAMILIES
 from operators.guidance import guidance_passes, has_two_pass_guidance
 from operators.request import Request
+from tests.engine_config import engine_config
 from tests.stepwise_rows import load_model
 
 
@@ -48,14 +49,7 @@ def test_only_guidance_above_one_is_a_pass():
 )
 def test_a_simulated_row_weighs_what_the_models_would(tmp_path, pipeline_class, times):
     engine = load_engine(
-        EngineConfig(
-            name="simulated",
-            precision="fp32",
-            max_batch=2,
-            max_pixels=64 * 64,
-            simulated_seconds={1: 0.01},
-            simulated_speed=1.0,
-        ),
+        engine_config("simulated", max_batch=2, simulated_seconds={1: 0.01}),
         ModelConfig(
             name="tiny",
             path=write_index(tmp_path, pipeline_class),
