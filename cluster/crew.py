@@ -19,7 +19,7 @@ from cluster.hiring import Placed
 from cluster.ray_session import Resources
 from conf.schema import RunConfig
 
-_CPU_WORKER = {
+CPU_WORKER = {
     # Measured: 1.15-1.4x faster denoising on CPUs, since freed activations stay mapped.
     "MALLOC_MMAP_THRESHOLD_": "1073741824",
     "MALLOC_TRIM_THRESHOLD_": "2147483648",
@@ -102,7 +102,7 @@ class Crew:
         self._hired += 1
         environment = {"OMP_NUM_THREADS": str(self._size.threads)}
         if not self._size.shape.gpus:
-            environment |= _CPU_WORKER
+            environment |= CPU_WORKER
         where = NodeAffinitySchedulingStrategy(node_id, soft=False) if node_id else "DEFAULT"
         actor = (
             ray.remote(WorkerActor)
