@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from cluster.leases import (
@@ -32,6 +32,7 @@ from cluster.leases import (
 from cluster.records import Ranges
 from cluster.sealed_shard import SealedShard
 from cluster.suspicion import Trial
+from operators.engine import EngineInfo
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +58,8 @@ class WorkerProgress:
     """A worker's report: what its unsealed shards hold, and its engine's running totals.
 
     ``made`` counts the images that it finished in this life, whatever became of them, ``commits``
-    the commits that landed. ``preempted``: it was told to go and is leaving.
+    the commits that landed. ``preempted``: it was told to go and is leaving. ``engine``: what its
+    engine is, once there is one.
     """
 
     phase: str
@@ -68,6 +70,7 @@ class WorkerProgress:
     lifetime_ns: int
     commits: int = 0
     preempted: bool = False
+    engine: EngineInfo | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +87,8 @@ class BeatReply:
 class Snapshot:
     """The run at a glance. ``silent`` workers gave no sign of life for longer than a lease lasts;
     their shards are no longer their own. ``preempted`` ones were told to go. ``commits`` never goes
-    back."""
+    back. ``engines``: the different engines that were at work; of each that which compiled longest.
+    """
 
     shards: int
     sealed: int
@@ -99,6 +103,7 @@ class Snapshot:
     preempted: tuple[str, ...]
     commits: int
     finished: bool
+    engines: tuple[EngineInfo, ...] = ()
 
 
 class CoordinatorLink(Protocol):
@@ -147,6 +152,7 @@ class Coordinator:
         self._sealed_counts = counts
         self._past_commits = 0
         self._preempted: set[str] = set()
+        self._engines: dict[EngineInfo, EngineInfo] = {}
         self._draining = False
 
     def acquire(self, worker: str) -> Grant | Wait | Dismiss:
@@ -202,6 +208,8 @@ class Coordinator:
             if worker in self._gone:
                 return BeatReply(revoked=(), drain=True)
             self._progress[worker] = progress
+            if progress.engine is not None:
+                self._note_engine(progress.engine)
             self._board.handle(Beat(worker=worker, now_s=self._clock()))
             self._route(self._board.handle(Clock(now_s=self._clock())))
             return BeatReply(
@@ -262,7 +270,14 @@ class Coordinator:
                 preempted=tuple(name for name, p in self._progress.items() if p.preempted),
                 commits=self._past_commits + sum(p.commits for p in alive),
                 finished=self._board.finished,
+                engines=tuple(self._engines.values()),
             )
+
+    def _note_engine(self, engine: EngineInfo) -> None:
+        kind = replace(engine, compile_seconds=0.0)
+        slowest = self._engines.get(kind, kind)
+        if engine.compile_seconds >= slowest.compile_seconds:
+            self._engines[kind] = engine
 
     def _route(self, instructions: list[Instruction]) -> None:
         for instruction in instructions:

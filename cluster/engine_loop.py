@@ -59,7 +59,7 @@ class EngineLoop:
         if not self._engine.busy:
             return []
         with self._state.ticking():
-            return self._engine.tick()
+            return self._engine.tick(more_to_come=self._state.more_to_come)
 
     def _cut_overdue(self) -> None:
         """Quarantine the rows that keep their batch busy without an end."""

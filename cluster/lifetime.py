@@ -66,6 +66,8 @@ class Lifetime:
                 ticks=stats.ticks if stats else 0,
                 occupied=stats.occupied if stats else 0,
                 offered=stats.offered if stats else 0,
+                other_shapes=stats.other_shapes if stats else 0,
+                starved=stats.starved if stats else 0,
                 closed=closed,
             )
 

@@ -13,7 +13,7 @@ from cluster.records import Stamp
 from cluster.store import Store
 from cluster.worker_state import WorkerState
 from conf.errors import CoordinatorLost, Preempted, StoreFull, StoreRefused, StoreUnavailable
-from operators.engine import EngineStats
+from operators.engine import EngineInfo, EngineStats
 
 log = logging.getLogger("imagemill")
 _STAMP_EVERY_S = 10.0
@@ -27,6 +27,7 @@ class Pulse:
 
     Args:
         stats: the engine's totals now; None while there is no engine.
+        engine: what the engine is; None while there is none.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Pulse:
         worker: str,
         heartbeat_s: float,
         stats: Callable[[], EngineStats | None],
+        engine: Callable[[], EngineInfo | None],
     ) -> None:
         self._state = state
         self._lifetime = lifetime
@@ -48,6 +50,7 @@ class Pulse:
         self._worker = worker
         self._heartbeat_s = heartbeat_s
         self._stats = stats
+        self._engine = engine
         self._stopped = threading.Event()
         self._stamping = threading.Lock()
         self._closed = False
@@ -118,4 +121,5 @@ class Pulse:
             occupied=stats.occupied if stats else 0,
             offered=stats.offered if stats else 0,
             lifetime_ns=self._lifetime.elapsed_ns,
+            engine=self._engine(),
         )

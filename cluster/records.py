@@ -79,7 +79,8 @@ class Stamp:
     """Evidence of a worker's lifetime up to ``seq``: cumulative nanoseconds since its start.
 
     ``lifetime_ns`` is what is billed, ``busy_ns`` of it was spent on images (whatever became of
-    them), ``overhead_ns`` on loading, compiling and warming up.
+    them), ``overhead_ns`` on loading, compiling and warming up. Ticks and slots are those of
+    ``operators.engine.EngineStats``.
     """
 
     worker: str
@@ -94,6 +95,8 @@ class Stamp:
     ticks: int
     occupied: int
     offered: int
+    other_shapes: int
+    starved: int
     closed: bool
 
 

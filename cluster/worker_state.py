@@ -101,6 +101,11 @@ class WorkerState:
         return self._draining
 
     @property
+    def more_to_come(self) -> bool:
+        """Whether requests may come that are not queued yet."""
+        return not (self._draining or self._dismissed)
+
+    @property
     def store_lost(self) -> bool:
         """Whether writing more to the store is in vain."""
         return isinstance(self.failure, StoreUnavailable | StoreRefused | StoreFull | CommitUnknown)

@@ -9,6 +9,7 @@ from cluster.store import Store
 from cluster.store_access import LOOK_S
 from conf.errors import ConfigError, StoreUnavailable
 from conf.schema import RunConfig
+from jobs.compile_choice import JobSize, choose_compile
 from jobs.figures import duration, plural
 from jobs.measured import rate_key, simulated_seconds
 from jobs.plan import PlannedJob, make_plan
@@ -40,6 +41,7 @@ def dry_run_lines(overrides: Sequence[str]) -> list[str]:
         *_plan_lines(config, planned, revision),
         *_preview_lines(preview),
         _time_line(config, revision, preview),
+        *_compile_lines(config, revision, planned, preview),
         *_output_lines(config),
         "nothing was written",
     ]
@@ -87,11 +89,24 @@ def _counts(counts: Mapping[int, int] | Mapping[str, int]) -> str:
     return ", ".join(f"{key} ({count:,})" for key, count in sorted(counts.items())) or "none"
 
 
+def _compile_lines(
+    config: RunConfig, revision: str, planned: PlannedJob, preview: Preview
+) -> list[str]:
+    """Whether the denoiser would be compiled, and what that costs and saves."""
+    if config.engine.name != "stepwise" or not preview.images:
+        return []
+    size = JobSize.of(preview, config, rows=planned.rows, workers=_crew(config))
+    return [f"compile   {choose_compile(config, revision, lambda: size).why}"]
+
+
+def _crew(config: RunConfig) -> int:
+    return config.cluster.workers or config.cluster.max_workers or config.cluster.min_workers
+
+
 def _time_line(config: RunConfig, revision: str, preview: Preview) -> str:
     if not preview.images:
         return "time      none: there is nothing to make, no row of the input can become an image"
-    crew = config.cluster.workers or config.cluster.max_workers or config.cluster.min_workers
-    asked = f"{plural(crew, 'worker')} asked for"
+    asked = f"{plural(_crew(config), 'worker')} asked for"
     seconds = preview.seconds(rate_key(config, revision), workers=1)
     if seconds is None and config.engine.name == "simulated":
         return (

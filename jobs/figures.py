@@ -6,7 +6,7 @@ Pure. The exact sums stay in ``Totals`` and ``Bill``; what is rounded here is on
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal
@@ -41,12 +41,14 @@ class ReportFacts:
 class Figures:
     """Derived numbers; None where they would divide by nothing. Amounts in currency units.
 
-    ``active_s`` is the time in which at least one worker lived, over all runs of the job.
+    ``active_s`` is the time in which at least one worker lived, over all runs of the job. ``empty``
+    says why slots of the batches stayed empty: each reason's share of all slots, largest first.
     """
 
     active_s: float
     images_per_second: float | None
     fill: float | None
+    empty: tuple[tuple[str, float], ...]
     cost: Decimal
     cost_per_image: Decimal | None
     quarantined_share: float
@@ -62,10 +64,29 @@ def figures_of(totals: Totals, closing: Bill) -> Figures:
         active_s=active_s,
         images_per_second=totals.images / active_s if totals.images and active_s else None,
         fill=sum(stamp.occupied for stamp in stamps) / offered if offered else None,
+        empty=_empty_slots(stamps, offered),
         cost=cost,
         cost_per_image=cost / totals.images if totals.images else None,
         quarantined_share=totals.quarantined / totals.rows if totals.rows else 0.0,
     )
+
+
+def why_empty(figures: Figures) -> str:
+    """The reasons for empty slots in words; nothing where all were taken."""
+    return ", ".join(f"{share(part)} {reason}" for reason, part in figures.empty)
+
+
+def _empty_slots(stamps: Sequence[Stamp], offered: int) -> tuple[tuple[str, float], ...]:
+    shapes = sum(stamp.other_shapes for stamp in stamps)
+    starved = sum(stamp.starved for stamp in stamps)
+    last = offered - sum(stamp.occupied for stamp in stamps) - shapes - starved
+    reasons = {
+        "empty beside rows of other sizes": shapes,
+        "waited for rows": starved,
+        "empty at the end": last,
+    }
+    found = [(reason, slots / offered) for reason, slots in reasons.items() if slots > 0]
+    return tuple(sorted(found, key=lambda each: -each[1]))
 
 
 def active_seconds(stamps: Iterable[Stamp]) -> float:

@@ -56,8 +56,12 @@ def make_preview(
     defaults: RowDefaults,
     open_file: OpenFile,
     shard_rows: int = 4096,
+    most_rows: int | None = None,
 ) -> Preview:
     """Count what the planned files ask for; rejected and unreadable rows are counted, not raised.
+
+    Args:
+        most_rows: stop after about so many rows; None: count all.
 
     Raises:
         InputChanged, StoreUnavailable: a file cannot be read any more.
@@ -65,6 +69,8 @@ def make_preview(
     tally = _Tally(defaults)
     for scanned in scan_input(inputs, KNOWN, columns, open_file, shard_rows):
         tally.add(scanned)
+        if most_rows is not None and tally.rows >= most_rows:
+            break
     return tally.result()
 
 

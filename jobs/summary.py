@@ -26,6 +26,7 @@ from jobs.figures import (
     plural,
     share,
     size,
+    why_empty,
 )
 from jobs.finish import Finish
 from jobs.report.survey import survey
@@ -72,7 +73,8 @@ def _images(totals: Totals, figures: Figures) -> str:
         parts[0] += f" in {duration(figures.active_s)} of workers"
         parts.append(f"{number(figures.images_per_second)} images/s")
     if figures.fill is not None:
-        parts.append(f"batch {share(figures.fill)} full")
+        why = why_empty(figures)
+        parts.append(f"batch {share(figures.fill)} full{f' ({why})' if why else ''}")
     return f"images     {', '.join(parts)}"
 
 

@@ -17,11 +17,17 @@ PATIENCE_TICKS = 512
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TickPlan:
-    """One tick: ``rows`` share the forward pass, ``entering`` are those that just got a slot."""
+    """One tick: ``rows`` share the forward pass, ``entering`` are those that just got a slot.
+
+    ``slots`` is how many rows there was room for; ``others`` says whether rows of another shape
+    were inside, which cannot fill them.
+    """
 
     shape: Shape
     entering: tuple[int, ...]
     rows: tuple[int, ...]
+    slots: int
+    others: bool
 
 
 @dataclass(slots=True, kw_only=True)
@@ -41,7 +47,8 @@ class Batcher:
     The fullest bucket runs; on a tie the one that is running. Within a bucket the rows with the
     most steps enter first, so that the last batch ends together. Whatever was idle for more than
     ``patience_ticks`` goes before all that, longest idle first: nothing starves.
-    Invariants: at most ``max_batch`` rows of a bucket have slots; a row is in one place.
+    Invariants: no row enters a bucket whose slots are taken (``max_batch`` of them, unless it was
+    resized); a row is in one place.
     """
 
     def __init__(
@@ -52,8 +59,9 @@ class Batcher:
         patience_ticks: int = PATIENCE_TICKS,
     ) -> None:
         self.max_batch = max_batch
-        self.lookahead = LOOKAHEAD_BATCHES * max_batch if lookahead is None else lookahead
+        self._lookahead = lookahead
         self._patience_ticks = patience_ticks
+        self._resized: dict[Shape, int] = {}
         self._waiting: dict[Shape, dict[int, _Waiting]] = {}
         self._running: dict[Shape, dict[int, _Waiting]] = {}
         self._shapes: dict[int, Shape] = {}
@@ -63,7 +71,9 @@ class Batcher:
     @property
     def room(self) -> int:
         """How many more rows it wants to hold."""
-        return max(0, self.lookahead - self.inside)
+        most = max([self.max_batch, *self._resized.values()])
+        lookahead = LOOKAHEAD_BATCHES * most if self._lookahead is None else self._lookahead
+        return max(0, lookahead - self.inside)
 
     @property
     def inside(self) -> int:
@@ -74,6 +84,21 @@ class Batcher:
     def active(self) -> int:
         """Rows that have a slot."""
         return sum(len(bucket) for bucket in self._running.values())
+
+    def holds(self, shape: Shape) -> bool:
+        """Whether any row of this shape is inside."""
+        return shape in self._waiting or shape in self._running
+
+    def slots(self, shape: Shape) -> int:
+        """How many rows of this shape may share a tick."""
+        return self._resized.get(shape, self.max_batch)
+
+    def resize(self, shape: Shape, slots: int) -> None:
+        """Give a bucket that holds rows another number of slots, for as long as it holds any.
+
+        Rows that have a slot keep it.
+        """
+        self._resized[shape] = slots
 
     def add(self, number: int, *, shape: Shape, steps: int) -> None:
         """Let a row wait for a slot.
@@ -95,6 +120,8 @@ class Batcher:
                 bucket = buckets.get(shape, {})
                 if bucket.pop(number, None) is not None and not bucket:
                     del buckets[shape]
+            if not self.holds(shape):
+                self._resized.pop(shape, None)
 
     def next_tick(self) -> TickPlan | None:
         """Choose the bucket, fill its slots and count one tick; None without rows."""
@@ -107,7 +134,13 @@ class Batcher:
             row.ran += 1
         self._tick += 1
         self._last = shape
-        return TickPlan(shape=shape, entering=entering, rows=tuple(rows))
+        return TickPlan(
+            shape=shape,
+            entering=entering,
+            rows=tuple(rows),
+            slots=max(self.slots(shape), len(rows)),
+            others=len(self._running) + len(self._waiting) > 1 + (shape in self._waiting),
+        )
 
     def next_waiting(self, shape: Shape, count: int) -> tuple[int, ...]:
         """The rows of a bucket that would get a slot next, in that order."""
@@ -123,9 +156,9 @@ class Batcher:
             return max(overdue, key=lambda shape: idle[shape])
         return max(shapes, key=lambda s: (self._fullness(s), s == self._last, idle[s]))
 
-    def _fullness(self, shape: Shape) -> int:
+    def _fullness(self, shape: Shape) -> float:
         held = len(self._running.get(shape, ())) + len(self._waiting.get(shape, ()))
-        return min(self.max_batch, held)
+        return min(1.0, held / self.slots(shape))
 
     def _longest_idle(self, shape: Shape) -> int:
         buckets = (self._running.get(shape, {}), self._waiting.get(shape, {}))
@@ -141,7 +174,7 @@ class Batcher:
 
     def _fill(self, shape: Shape) -> tuple[int, ...]:
         running = self._running.setdefault(shape, {})
-        entering = self._order(shape)[: self.max_batch - len(running)]
+        entering = self._order(shape)[: max(0, self.slots(shape) - len(running))]
         waiting = self._waiting.get(shape, {})
         for row in entering:
             running[row.number] = waiting.pop(row.number)

@@ -1,4 +1,4 @@
-"""Finished latents become pixels, and pixels are checked.
+"""Finished latents become pixels, and pixels are checked, all on the device.
 
 Post-processing is that of diffusers' VaeImageProcessor. Knows nothing of slots or requests.
 """
@@ -6,28 +6,38 @@ Post-processing is that of diffusers' VaeImageProcessor. Knows nothing of slots 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 
-from operators.engine import Pixels
 from operators.families.family import Family
 
 
-def decode_latents(family: Family, latents: Sequence[torch.Tensor]) -> list[Pixels | None]:
-    """Pixels of each latent [c, h, w]; None where the decoded image is not finite.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decoded:
+    """An image on the device: ``pixels`` uint8 [H, W, 3], ``finite`` a scalar that is true unless
+    its latent or the decoded values hold something that is no number."""
+
+    pixels: torch.Tensor
+    finite: torch.Tensor
+
+
+def decode_latents(family: Family, latents: Sequence[torch.Tensor]) -> list[Decoded]:
+    """The image of each latent [c, h, w].
 
     Only values that are no numbers are refused: an all-black picture is a picture.
     """
-    decoded = family.decode(torch.stack(list(latents)))
-    finite = torch.isfinite(decoded).flatten(1).all(dim=1).tolist()
+    given = torch.stack(list(latents))
+    decoded = family.decode(given)
+    is_finite = finite(given) & finite(decoded)
+    zero_to_one = (decoded * 0.5 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).float()
+    pixels = (zero_to_one * 255).round().to(torch.uint8).contiguous()
     return [
-        _to_pixels(image) if is_finite else None
-        for image, is_finite in zip(decoded, finite, strict=True)
+        Decoded(pixels=image, finite=passed)
+        for image, passed in zip(pixels, is_finite, strict=True)
     ]
 
 
-def _to_pixels(decoded: torch.Tensor) -> Pixels:
-    """uint8 H x W x 3 from a decoded image [3, H, W] in -1 to 1."""
-    zero_to_one = (decoded * 0.5 + 0.5).clamp(0, 1).cpu().permute(1, 2, 0).float().numpy()
-    return np.ascontiguousarray((zero_to_one * 255).round().astype(np.uint8))
+def finite(values: torch.Tensor) -> torch.Tensor:
+    """Of each item [b, ...] whether all its values are numbers, [b]."""
+    return torch.isfinite(values).flatten(1).all(dim=1)

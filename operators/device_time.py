@@ -1,12 +1,16 @@
 """Who used the device for how long: whole nanoseconds, split exactly.
 
-Pure apart from the clock, which is an argument.
+A GPU works behind the host's back, so its laps are measured by marks in its own queue and read once
+it has passed them; the host never waits for the work that it has just given out.
 """
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 
 def split_exactly(total: int, weights: Sequence[int]) -> list[int]:
@@ -33,28 +37,95 @@ class Charged(Protocol):
     device_ns: int
 
 
+class Clock(Protocol):
+    """Marks points in a device's work. ``behind``: how many laps may stay unread."""
+
+    behind: int
+
+    def mark(self) -> Any:
+        """The point behind all work that was given out so far."""
+
+    def passed(self, mark: Any) -> bool:
+        """Whether the device is there already."""
+
+    def between_ns(self, start: Any, end: Any) -> int:
+        """Nanoseconds from one mark to a later one; waits until the device has passed it."""
+
+
+class HostClock:
+    """The clock of work that is done when its call returns."""
+
+    behind = 0
+
+    def __init__(self, now_ns: Callable[[], int] = time.perf_counter_ns) -> None:
+        self._now_ns = now_ns
+
+    def mark(self) -> int:
+        return self._now_ns()
+
+    def passed(self, mark: int) -> bool:
+        return True
+
+    def between_ns(self, start: int, end: int) -> int:
+        return end - start
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Lap:
+    start: Any
+    end: Any
+    took_part: Sequence[tuple[Charged, int]]
+    note: Callable[[int], None] | None
+
+
 class DeviceMeter:
     """A lap clock that charges every lap to those who took part in it.
 
     Invariant: ``busy_ns`` equals the sum of all that was ever added to anyone's ``device_ns``.
     """
 
-    def __init__(self, clock_ns: Callable[[], int]) -> None:
-        self._clock_ns = clock_ns
-        self._since = 0
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._since: Any = None
+        self._open: deque[_Lap] = deque()
         self.busy_ns = 0
 
     def start(self) -> None:
         """Begin the first lap; what came before it is nobody's."""
-        self._since = self._clock_ns()
+        self._since = self._clock.mark()
 
-    def lap(self, took_part: Sequence[tuple[Charged, int]]) -> None:
-        """End a lap and charge it by weight; without participants it goes on into the next lap."""
+    def lap(
+        self,
+        took_part: Sequence[tuple[Charged, int]],
+        *,
+        note: Callable[[int], None] | None = None,
+    ) -> None:
+        """End a lap and charge it by weight; without participants it goes on into the next lap.
+
+        ``note`` hears how many nanoseconds it took, once that is known.
+        """
         if not took_part:
             return
-        now = self._clock_ns()
-        spent, self._since = now - self._since, now
-        shares = split_exactly(spent, [weight for _, weight in took_part])
-        for (who, _), share in zip(took_part, shares, strict=True):
+        start, self._since = self._since, self._clock.mark()
+        self._open.append(_Lap(start=start, end=self._since, took_part=took_part, note=note))
+        while len(self._open) > self._clock.behind:
+            self._charge(self._open.popleft())
+
+    def settle(self) -> None:
+        """Charge all laps, waiting for the device."""
+        while self._open:
+            self._charge(self._open.popleft())
+
+    def settle_passed(self) -> None:
+        """Charge the laps that the device has behind it."""
+        while self._open and self._clock.passed(self._open[0].end):
+            self._charge(self._open.popleft())
+
+    def _charge(self, lap: _Lap) -> None:
+        spent = self._clock.between_ns(lap.start, lap.end)
+        shares = split_exactly(spent, [weight for _, weight in lap.took_part])
+        for (who, _), share in zip(lap.took_part, shares, strict=True):
             who.device_ns += share
         self.busy_ns += spent
+        if lap.note is not None:
+            lap.note(spent)

@@ -20,7 +20,11 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineInfo:
-    """What made the images. ``simulated`` engines must say so everywhere they are named."""
+    """What made the images. ``simulated`` engines must say so everywhere they are named.
+
+    ``precision`` and ``compile`` are what became of the keys of these names, ``compile_seconds``
+    what compiling took at loading.
+    """
 
     name: str
     model: str
@@ -29,6 +33,8 @@ class EngineInfo:
     precision: str
     max_batch: int
     simulated: bool
+    compile: str = "off"
+    compile_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +69,9 @@ class ImageFailure:
 class EngineStats:
     """Running totals. Fill = ``occupied`` / ``offered`` (slots, summed over ticks).
 
+    Of the slots that stayed empty, ``other_shapes`` had only rows of another shape to wait for and
+    ``starved`` the next rows, which had not arrived; for the rest there was no row left.
+
     ``busy_ns`` is all device time spent so far: it equals the ``device_ns`` of everything that was
     returned, plus that of requests still inside, plus that of discarded ones.
     """
@@ -70,6 +79,8 @@ class EngineStats:
     ticks: int
     occupied: int
     offered: int
+    other_shapes: int
+    starved: int
     busy_ns: int
     active: int
     waiting: int
@@ -95,10 +106,11 @@ class Engine(Protocol):
     def admit(self, requests: Sequence[Request]) -> None:
         """Take requests over; each comes back from ``tick`` exactly once unless discarded."""
 
-    def tick(self) -> list[ImageResult | ImageFailure]:
+    def tick(self, *, more_to_come: bool = False) -> list[ImageResult | ImageFailure]:
         """Advance one batch by one step; return what finished or failed.
 
-        Never raises for one row; what it raises means that the device is lost.
+        Never raises for one row; what it raises means that the device is lost. ``more_to_come``:
+        requests may be admitted later, which tells a starved batch from the last one.
         """
 
     def overdue(self, limit_s: float) -> list[Request]:

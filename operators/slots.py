@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from operators.device import Device
 from operators.sampler_table import Floats, SamplerTable
 
 
@@ -46,20 +47,20 @@ class Slots:
     the longest that any row here ever needed.
     """
 
-    def __init__(self, shape: tuple[int, int, int], *, device: torch.device) -> None:
+    def __init__(self, shape: tuple[int, int, int], *, device: Device) -> None:
         self.shape = shape
         self.rows: list[DenoisingRow] = []
         self._device = device
-        self._latents = torch.zeros(0, 1, *shape, device=device)
-        self._outputs = torch.zeros(0, 1, *shape, device=device)
+        self._latents = torch.zeros(0, 1, *shape, device=device.where)
+        self._outputs = torch.zeros(0, 1, *shape, device=device.where)
 
     def enter(self, row: DenoisingRow) -> None:
         """Draw the row's first latent and give it a slot with an empty history."""
         first = torch.randn((1, *self.shape), generator=row.generator) * row.table.init_noise_sigma
         self._widen(row.table.window)
-        fresh = torch.zeros(1, *self._latents.shape[1:], device=self._device)
+        fresh = torch.zeros(1, *self._latents.shape[1:], device=self._device.where)
         self._outputs = torch.cat([self._outputs, fresh])
-        fresh[:, 0] = first.to(self._device)
+        fresh[:, 0] = self._device.stage(first.numpy())
         self._latents = torch.cat([self._latents, fresh])
         self.rows.append(row)
 
@@ -69,7 +70,7 @@ class Slots:
         keep = [i for i, row in enumerate(self.rows) if id(row) not in gone]
         if len(keep) == len(self.rows):
             return
-        index = torch.tensor(keep, dtype=torch.long, device=self._device)
+        index = self._index(keep)
         self._latents = self._latents.index_select(0, index)
         self._outputs = self._outputs.index_select(0, index)
         self.rows = [self.rows[i] for i in keep]
@@ -77,10 +78,13 @@ class Slots:
     def model_inputs(self, places: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
         """Scaled latents [b, c, h, w] and timesteps [b] of the rows at these places."""
         rows = [self.rows[place] for place in places]
-        scales = self._column(rows, lambda row: row.table.input_scales[row.position])
-        timesteps = self._column(rows, lambda row: row.table.timesteps[row.position])
-        latents = self._latents[self._index(places), 0]
-        return latents * scales[:, None, None, None], timesteps
+        tables = [(row.table, row.position) for row in rows]
+        values = [
+            [table.input_scales[now] for table, now in tables],
+            [table.timesteps[now] for table, now in tables],
+        ]
+        scales, timesteps = self._device.stage(np.array(values, dtype=np.float32))
+        return self.newest(places) * scales[:, None, None, None], timesteps
 
     def next_latents(self, places: Sequence[int], outputs: torch.Tensor) -> torch.Tensor:
         """The latents [b, c, h, w] after this call; changes nothing that a second try would miss.
@@ -97,7 +101,7 @@ class Slots:
         for place, row in enumerate(rows):
             coefficient = float(row.table.noise_coefs[row.position])
             if self._draw(row) and coefficient and row.noise is not None:
-                after[place] += coefficient * row.noise.to(self._device)
+                after[place] += coefficient * self._device.stage(row.noise.numpy())
         return after
 
     def commit(self, latents: torch.Tensor, outputs: torch.Tensor) -> None:
@@ -125,7 +129,7 @@ class Slots:
         missing = window - self._latents.shape[1]
         if missing > 0:
             size = (len(self.rows), missing, *self.shape)
-            padding = torch.zeros(size, device=self._device)
+            padding = torch.zeros(size, device=self._device.where)
             self._latents = torch.cat([self._latents, padding], dim=1)
             self._outputs = torch.cat([self._outputs, padding], dim=1)
 
@@ -136,12 +140,7 @@ class Slots:
         coefficients = np.zeros((len(rows), window), dtype=np.float32)
         for place, row in enumerate(rows):
             coefficients[place, : row.table.window] = of_table(row.table)[row.position]
-        return torch.from_numpy(coefficients).to(self._device)
-
-    def _column(
-        self, rows: Sequence[DenoisingRow], value: Callable[[DenoisingRow], float]
-    ) -> torch.Tensor:
-        return torch.tensor([value(row) for row in rows], dtype=torch.float32, device=self._device)
+        return self._device.stage(coefficients)
 
     def _index(self, places: Sequence[int]) -> torch.Tensor:
-        return torch.tensor(list(places), dtype=torch.long, device=self._device)
+        return self._device.stage(np.array(places, dtype=np.int64))

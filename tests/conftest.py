@@ -13,6 +13,14 @@ from tests.seaweedfs import FULL, SeaweedFS
 from tests.small_disk import CannotMount, small_disk
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What tests measure stays among them; what this machine remembers is none of theirs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
     """A running S3 server with the bucket ``images``, for tests that leave it running."""

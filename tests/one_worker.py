@@ -61,9 +61,9 @@ class Hooked:
         self.admitted += [request.image_id for request in requests]
         self._engine.admit(requests)
 
-    def tick(self) -> list[ImageResult | ImageFailure]:
+    def tick(self, *, more_to_come: bool = False) -> list[ImageResult | ImageFailure]:
         self._before_tick()
-        return [self._change(result) for result in self._engine.tick()]
+        return [self._change(result) for result in self._engine.tick(more_to_come=more_to_come)]
 
     def overdue(self, limit_s: float) -> list[Request]:
         return self._engine.overdue(limit_s)

@@ -31,6 +31,7 @@ from jobs.figures import (
     number,
     share,
     size,
+    why_empty,
 )
 from jobs.report.rendering import render
 from jobs.report.samples import Sample, pick_samples
@@ -114,7 +115,7 @@ def _tiles(totals: Totals, figures: Figures, currency: str) -> list[tuple[str, s
         ("Images", f"{totals.images:,}", size(totals.image_bytes)),
         ("Time", duration(figures.active_s), "in which workers lived"),
         ("Images/s", _number_or_dash(figures.images_per_second), "over that time"),
-        ("Batch fill", "—" if figures.fill is None else share(figures.fill), "of all slots"),
+        ("Batch fill", "—" if figures.fill is None else share(figures.fill), why_empty(figures)),
         ("Cost", money(figures.cost, currency), "the whole bill"),
         ("Per image", _money_or_dash(per_image, 1, currency), "idle time included"),
         ("Per 1,000 images", _money_or_dash(per_image, 1000, currency), ""),

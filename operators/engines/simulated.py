@@ -16,8 +16,9 @@ import numpy as np
 from conf.errors import ConfigError
 from conf.schema import EngineConfig, ModelConfig
 from operators.batcher import Batcher
-from operators.device_time import DeviceMeter
+from operators.device_time import DeviceMeter, HostClock
 from operators.engine import EngineInfo, EngineStats, ImageFailure, ImageResult, Pixels
+from operators.fill import FillCount
 from operators.request import Request
 from operators.work import Work
 
@@ -42,7 +43,7 @@ def load(engine: EngineConfig, model: ModelConfig) -> SimulatedEngine:
         model=f"simulated:{model.name}",
         model_revision="simulated",
         device="simulated",
-        precision=engine.precision,
+        precision="float32" if engine.precision == "auto" else engine.precision,
         max_batch=engine.max_batch or _DEFAULT_MAX_BATCH,
         simulated=True,
     )
@@ -91,10 +92,10 @@ class SimulatedEngine:
         self._measured = dict(measured)
         self._speed = speed
         self._batcher = Batcher(max_batch=info.max_batch)
-        self._meter = DeviceMeter(time.perf_counter_ns)
+        self._meter = DeviceMeter(HostClock())
         self._work: dict[int, _Work] = {}
         self._admitted = 0
-        self._ticks = self._occupied = 0
+        self._fill = FillCount()
 
     @property
     def info(self) -> EngineInfo:
@@ -104,9 +105,11 @@ class SimulatedEngine:
     def stats(self) -> EngineStats:
         active = self._batcher.active
         return EngineStats(
-            ticks=self._ticks,
-            occupied=self._occupied,
-            offered=self._ticks * self._info.max_batch,
+            ticks=self._fill.ticks,
+            occupied=self._fill.occupied,
+            offered=self._fill.offered,
+            other_shapes=self._fill.other_shapes,
+            starved=self._fill.starved,
             busy_ns=self._meter.busy_ns,
             active=active,
             waiting=self._batcher.inside - active,
@@ -135,7 +138,7 @@ class SimulatedEngine:
         self._forget(dropped)
         return len(dropped)
 
-    def tick(self) -> list[ImageResult | ImageFailure]:
+    def tick(self, *, more_to_come: bool = False) -> list[ImageResult | ImageFailure]:
         self._meter.start()
         plan = self._batcher.next_tick()
         if plan is None:
@@ -143,8 +146,7 @@ class SimulatedEngine:
         for number in plan.entering:
             self._work[number].start()
         running = {number: self._work[number] for number in plan.rows}
-        self._ticks += 1
-        self._occupied += len(running)
+        self._fill.count(plan, rows=len(running), more_to_come=more_to_come)
         began_ns = time.perf_counter_ns()
         self._wait(plan.shape[0] * plan.shape[1], sum(work.weight for work in running.values()))
         took_ns = time.perf_counter_ns() - began_ns

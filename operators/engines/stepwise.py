@@ -7,30 +7,48 @@ order of a tick and the fate of each request; the arithmetic lives in ``slots``.
 
 from __future__ import annotations
 
-import time
+from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 
 from conf.errors import RowRejected
 from conf.schema import EngineConfig, ModelConfig
+from operators.batch_size import FIRST_SLOTS, BatchSizes
 from operators.batcher import Batcher, Shape
+from operators.compiled import batch_sizes, compile_family
 from operators.conditioning import Conditioner
-from operators.decode import decode_latents
+from operators.decode import decode_latents, finite
+from operators.device import Fetch, device_for
 from operators.device_time import DeviceMeter
 from operators.engine import EngineInfo, EngineStats, ImageFailure, ImageResult
 from operators.families import load_family
 from operators.families.family import Conditioning, Family, Text, stack
+from operators.fill import FillCount
+from operators.measured_sizes import measured_sizes, remembered_slots
 from operators.model_files import describe_model
+from operators.model_options import apply_options, pipeline_of
+from operators.offload import loads_on, offload
+from operators.precision import dtype_of, name_of
+from operators.readback import Readback
 from operators.request import Request
+from operators.row_errors import nan_image, row_error
+from operators.safe_vae import guard_vae
 from operators.sampler_table import compile_sampler
 from operators.slots import DenoisingRow, Slots, start_row
-from operators.splitting import BatchCaps, is_out_of_memory, run_split
+from operators.splitting import BatchCaps, run_split
 from operators.work import Work
 
 Outcome = ImageResult | ImageFailure
-_PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+MOST_ON_GPU = 64
+MOST_ON_CPU = 32
+"""Most rows of a batch whose size is found by measuring."""
+COMPILED_SLOTS = 8
+"""Rows of a compiled batch where none was ever measured."""
+_MOST_TEXTS = 16
+"""Texts that are encoded at once."""
 
 
 def load(engine: EngineConfig, model: ModelConfig) -> StepwiseEngine:
@@ -38,20 +56,38 @@ def load(engine: EngineConfig, model: ModelConfig) -> StepwiseEngine:
 
     Raises:
         ModelUnusable: the folder is absent, incomplete or of an unsupported kind.
+        ConfigError: an option of ``engine`` is not for this model or machine.
     """
     files = describe_model(model.path)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    family = load_family(files, dtype=_PRECISIONS[engine.precision], device=device)
+    dtype = dtype_of(engine.precision, device)
+    family = load_family(files, dtype=dtype, device=loads_on(engine.offload, device))
+    apply_options(family, engine)
+    family = offload(family, engine.offload, device=device)
     info = EngineInfo(
         name="stepwise",
         model=model.name,
         model_revision=files.revision,
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        precision=engine.precision,
-        max_batch=engine.max_batch or (16 if device.type == "cuda" else 8),
+        precision=name_of(dtype),
+        compile="off",
+        compile_seconds=0.0,
+        max_batch=engine.max_batch or (MOST_ON_GPU if device.type == "cuda" else MOST_ON_CPU),
         simulated=False,
     )
-    return StepwiseEngine(family, info)
+    usual = (model.height, model.width)
+    slots = engine.max_batch or remembered_slots(info, usual) or COMPILED_SLOTS
+    compilation = compile_family(
+        guard_vae(family, pipeline_of(family).vae),
+        # how long the job is only the driver knows, and it has decided before it hired us
+        "off" if engine.compile == "auto" else engine.compile,
+        sizes=batch_sizes(slots, guided=model.guidance_scale > 1),
+        pixels=usual,
+    )
+    info = replace(info, compile=compilation.how, compile_seconds=compilation.seconds)
+    compiled = {} if compilation.how == "off" else {usual: slots}
+    sizes = None if engine.max_batch else measured_sizes(info, device_for(device), fixed=compiled)
+    return StepwiseEngine(compilation.family, info, sizes=sizes)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -78,22 +114,35 @@ class _Pass:
 class StepwiseEngine:
     """See ``operators.engine.Engine``.
 
-    Invariant: an admitted request is in ``_new`` or in the batcher until its outcome is returned
-    or it is discarded; its row has a slot in ``_slots`` from entering until then.
+    The host never waits for the device while a batch is denoised: it is up to two ticks ahead, and
+    takes pictures over when they have arrived.
+
+    Invariant: an admitted request is in ``_new``, in the batcher (then it is in ``_work``) or in
+    ``_leaving`` until its outcome is returned or it is discarded; in the batcher its row has a slot
+    in ``_slots`` from entering on.
+
+    Args:
+        sizes: finds the slots of each shape; None: ``info.max_batch`` of each.
     """
 
-    def __init__(self, family: Family, info: EngineInfo) -> None:
+    def __init__(
+        self, family: Family, info: EngineInfo, *, sizes: BatchSizes | None = None
+    ) -> None:
         self._family = family
         self._info = info
-        self._batcher = Batcher(max_batch=info.max_batch)
+        self._device = device_for(family.device)
+        self._sizes = sizes
+        self._batcher = Batcher(max_batch=FIRST_SLOTS if sizes else info.max_batch)
         self._caps = BatchCaps()
         self._conditioner = Conditioner(family, caps=self._caps)
-        self._meter = DeviceMeter(self._synchronised_clock)
+        self._meter = DeviceMeter(self._device.clock)
+        self._fill = FillCount()
         self._work: dict[int, _Work] = {}
         self._new: list[_Work] = []
         self._slots: dict[Shape, Slots] = {}
+        self._checks: deque[tuple[Sequence[_Work], Fetch]] = deque()
+        self._leaving: deque[Readback[_Work]] = deque()
         self._admitted = 0
-        self._ticks = self._occupied = 0
 
     @property
     def info(self) -> EngineInfo:
@@ -103,9 +152,11 @@ class StepwiseEngine:
     def stats(self) -> EngineStats:
         active = self._batcher.active
         return EngineStats(
-            ticks=self._ticks,
-            occupied=self._occupied,
-            offered=self._ticks * self._info.max_batch,
+            ticks=self._fill.ticks,
+            occupied=self._fill.occupied,
+            offered=self._fill.offered,
+            other_shapes=self._fill.other_shapes,
+            starved=self._fill.starved,
             busy_ns=self._meter.busy_ns,
             active=active,
             waiting=self._batcher.inside - active + len(self._new),
@@ -117,7 +168,7 @@ class StepwiseEngine:
 
     @property
     def busy(self) -> bool:
-        return bool(self._new) or self._batcher.inside > 0
+        return bool(self._new) or bool(self._leaving) or self._batcher.inside > 0
 
     def admit(self, requests: Sequence[Request]) -> None:
         for request in requests:
@@ -133,27 +184,21 @@ class StepwiseEngine:
         self._new = kept
         inside = [work for work in self._work.values() if unwanted(work.request)]
         self._forget(inside)
-        return dropped + len(inside)
+        return dropped + len(inside) + sum(part.discard(unwanted) for part in self._leaving)
 
     @torch.inference_mode()
-    def tick(self) -> list[Outcome]:
+    def tick(self, *, more_to_come: bool = False) -> list[Outcome]:
         self._meter.start()
         outcomes = self._compile_new()
         plan = self._batcher.next_tick()
-        if plan is None:
-            return outcomes
-        outcomes += self._enter(plan.shape, [self._work[number] for number in plan.entering])
-        running = [self._work[number] for number in plan.rows if number in self._work]
-        if running:
-            self._ticks += 1
-            self._occupied += len(running)
-            began_ns = time.perf_counter_ns()
-            outcomes += self._denoise(plan.shape, running)
-            took_ns = time.perf_counter_ns() - began_ns
-            for work in running:
-                work.ran_ns += took_ns
-            outcomes += self._finish(plan.shape, running)
-        return outcomes
+        if plan is not None:
+            outcomes += self._enter(plan.shape, [self._work[number] for number in plan.entering])
+            running = [self._work[number] for number in plan.rows if number in self._work]
+            if running:
+                self._fill.count(plan, rows=len(running), more_to_come=more_to_come)
+                outcomes += self._denoise(plan.shape, running)
+                outcomes += self._finish(plan.shape, running)
+        return outcomes + self._take_arrived(wait=self._batcher.inside == 0)
 
     def _compile_new(self) -> list[Outcome]:
         """Compile the samplers of new requests; those with a table wait for a slot from now on.
@@ -176,6 +221,8 @@ class StepwiseEngine:
                 continue
             work.row = start_row(table, request.seed)
             self._batcher.add(work.number, shape=work.shape, steps=table.calls)
+            if self._sizes:
+                self._batcher.resize(work.shape, self._sizes.slots(work.shape))
         self._meter.lap([(work, 1) for work in new])
         return self._reject(failed)
 
@@ -188,13 +235,13 @@ class StepwiseEngine:
         texts = self._condition(shape, entering)
         failed: list[tuple[_Work, RowRejected]] = []
         slots = self._slots.setdefault(
-            shape, Slots(self._family.latent_shape(*shape), device=self._family.device)
+            shape, Slots(self._family.latent_shape(*shape), device=self._device)
         )
         for work in entering:
             made = [texts[text] for text in work.texts]
             error = next((one for one in made if isinstance(one, Exception)), None)
             if error is not None:
-                failed.append((work, _row_error("condition", error)))
+                failed.append((work, row_error("condition", error)))
                 continue
             conditionings = [one for one in made if isinstance(one, Conditioning)]
             work.prompt = conditionings[0]
@@ -207,7 +254,7 @@ class StepwiseEngine:
         self, shape: Shape, entering: Sequence[_Work]
     ) -> dict[Text, Conditioning | Exception]:
         """Encode the texts of the entering rows, and of the next ones while it runs anyway."""
-        batch = self._info.max_batch
+        batch = min(self._info.max_batch, _MOST_TEXTS)
         took_part = [work for work in entering if self._missing(work)]
         wanted = dict.fromkeys(text for work in entering for text in work.texts)
         missing = sum(text not in self._conditioner for text in wanted)
@@ -246,15 +293,39 @@ class StepwiseEngine:
             else:
                 latents[place] = answer
         slots.commit(latents, outputs)
-        finite = torch.isfinite(latents).flatten(1).all(dim=1).tolist()
-        self._meter.lap([(work, work.weight) for work in works])
-        rejected = [(works[place], _row_error("denoise", error)) for place, error in failed.items()]
-        rejected += [
-            (work, _nan_image("latent"))
-            for place, work in enumerate(works)
-            if not finite[place] and place not in failed
-        ]
-        return self._reject(rejected)
+        self._meter.lap(
+            [(work, work.weight) for work in works],
+            note=lambda spent_ns: self._stepped(shape, works, spent_ns),
+        )
+        self._checks.append((works, self._device.fetch([finite(latents)])))
+        rejected = [(works[place], row_error("denoise", error)) for place, error in failed.items()]
+        gone = {work.number for work, _ in rejected}
+        return self._reject(
+            rejected + [(w, nan_image()) for w in self._take_lost() if w.number not in gone]
+        )
+
+    def _take_lost(self) -> list[_Work]:
+        """The rows that are known by now to have become no numbers; the others never share them."""
+        lost: dict[int, _Work] = {}
+        while self._checks and self._checks[0][1].arrived():
+            works, fetch = self._checks.popleft()
+            for work, is_finite in zip(works, fetch.take()[0], strict=True):
+                if not is_finite and work.number in self._work:
+                    lost[work.number] = work
+        return list(lost.values())
+
+    def _stepped(self, shape: Shape, works: Sequence[_Work], spent_ns: int) -> None:
+        """A step of these rows is over, and took so long."""
+        for work in works:
+            work.ran_ns += spent_ns
+        if self._sizes is None:
+            return
+        passes = sum(work.weight for work in works)
+        if self._caps.of(("denoise", shape), passes) < passes:
+            self._sizes.too_many(shape)
+        self._sizes.observe(shape, rows=len(works), passes=passes, spent_ns=spent_ns)
+        if self._batcher.holds(shape):
+            self._batcher.resize(shape, self._sizes.slots(shape))
 
     def _predict(
         self, shape: Shape, slots: Slots, works: Sequence[_Work]
@@ -274,20 +345,20 @@ class StepwiseEngine:
         for one, answer in zip(passes, answers, strict=True):
             if isinstance(answer, Exception):
                 failed.setdefault(one.place, answer)
-        empty = torch.zeros(slots.shape, device=self._family.device)
+        empty = torch.zeros(slots.shape, device=self._device.where)
         made = torch.stack([empty if isinstance(one, Exception) else one for one in answers])
         outputs, unguided = made[: len(works)], made[len(works) :]
         if guided:
             scales = [works[place].request.guidance_scale for place in guided]
-            scale = torch.tensor(scales, device=made.device)[:, None, None, None]
-            index = torch.tensor(guided, device=made.device)
+            scale = self._device.stage(np.array(scales, dtype=np.float32))[:, None, None, None]
+            index = self._device.stage(np.array(guided, dtype=np.int64))
             outputs[index] = unguided + scale * (outputs[index] - unguided)
         for place in failed:
             outputs[place] = 0.0
         return outputs, failed
 
     def _finish(self, shape: Shape, running: Sequence[_Work]) -> list[Outcome]:
-        """Decode and check the rows that have all their steps behind them."""
+        """Decode the rows that have all their steps behind them; their pictures leave."""
         works = [w for w in running if w.number in self._work and w.row and w.row.finished]
         if not works:
             return []
@@ -301,19 +372,34 @@ class StepwiseEngine:
             key=("decode", shape),
         )
         self._meter.lap([(work, 1) for work in works])
-        outcomes: list[Outcome] = []
-        for work, pixels in zip(works, decoded, strict=True):
-            if isinstance(pixels, Exception):
-                outcomes.append(work.failure(_row_error("decode", pixels)))
-            elif pixels is None:
-                outcomes.append(work.failure(_nan_image("decoded image")))
+        made, failed = [], []
+        for work, answer in zip(works, decoded, strict=True):
+            if isinstance(answer, Exception):
+                failed.append((work, row_error("decode", answer)))
             else:
-                truncated = work.prompt.truncated_tokens if work.prompt else 0
-                outcomes.append(work.result(pixels, truncated_tokens=truncated))
-        self._forget(works)
+                made.append((work, answer))
+        if made:
+            self._forget([work for work, _ in made])
+            self._leaving.append(Readback(self._device, made))
+        return self._reject(failed)
+
+    def _take_arrived(self, *, wait: bool) -> list[Outcome]:
+        """What came of the pictures that are on the host by now; ``wait``: of all of them."""
+        outcomes: list[Outcome] = []
+        while self._leaving and (wait or self._leaving[0].arrived()):
+            arrived = self._leaving.popleft().take()
+            self._meter.settle_passed()
+            for work, pixels in arrived:
+                if pixels is None:
+                    outcomes.append(work.failure(nan_image()))
+                else:
+                    truncated = work.prompt.truncated_tokens if work.prompt else 0
+                    outcomes.append(work.result(pixels, truncated_tokens=truncated))
         return outcomes
 
     def _reject(self, failed: Sequence[tuple[_Work, RowRejected]]) -> list[Outcome]:
+        if failed:
+            self._meter.settle()
         self._forget([work for work, _ in failed])
         return [work.failure(error) for work, error in failed]
 
@@ -329,26 +415,7 @@ class StepwiseEngine:
                 if not self._slots[shape].rows:
                     del self._slots[shape]
 
-    def _synchronised_clock(self) -> int:
-        """Now, with all given work done; otherwise the device's time would be guessed."""
-        if self._family.device.type == "cuda":
-            torch.cuda.synchronize(self._family.device)
-        return time.perf_counter_ns()
-
 
 def _given(conditioning: Conditioning | None) -> Conditioning:
     assert conditioning is not None
     return conditioning
-
-
-def _row_error(stage: str, error: Exception) -> RowRejected:
-    reason = "out_of_memory" if is_out_of_memory(error) else f"{stage}_failed"
-    message = f"{type(error).__name__}: {error}"
-    if reason == "out_of_memory":
-        message = f"this image alone does not fit in memory ({message}); ask for a smaller size"
-    return RowRejected(stage=stage, reason=reason, message=message)
-
-
-def _nan_image(what: str) -> RowRejected:
-    message = f"the {what} holds values that are no numbers; lower guidance_scale or use fp32"
-    return RowRejected(stage="check", reason="nan_image", message=message)

@@ -27,7 +27,7 @@ class StableDiffusionXL:
     """See ``operators.families.family.Family``.
 
     A text is ``embeddings`` [tokens, width of both encoders] and ``pooled`` [projection]. The VAE
-    computes in fp32 where its configuration asks for it and the others are fp16.
+    computes in float32 where its configuration asks for it and the others are float16.
     """
 
     def __init__(self, pipeline: Any, *, device: torch.device) -> None:

@@ -63,7 +63,7 @@ class StableDiffusion:
         return output.float()  # type: ignore[no-any-return]
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        scaled = latents.to(self.dtype) / self.vae.config.scaling_factor
+        scaled = latents.to(self.vae.dtype) / self.vae.config.scaling_factor
         return self.vae.decode(scaled, return_dict=False)[0]  # type: ignore[no-any-return]
 
 

@@ -13,22 +13,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from conf.errors import ConfigError, ModelUnusable
-from conf.schema import EngineConfig, ModelConfig
+from conf.schema import ModelConfig
 from operators.engine import ImageFailure, ImageResult
 from operators.engines import load_engine
 from operators.request import Request
 from operators.sampler_names import samplers_for
+from tests.engine_config import engine_config
 from tests.tiny_model import SIZE, build_tiny_stable_diffusion
 
 ENGINES = ("simulated", "stepwise")
-CONFIG = EngineConfig(
-    name="simulated",
-    precision="fp32",
-    max_batch=3,
-    max_pixels=4_194_304,
-    simulated_seconds={1: 1e-5, 4: 2e-5},
-    simulated_speed=1.0,
-)
+CONFIG = engine_config("simulated", max_batch=3, simulated_seconds={1: 1e-5, 4: 2e-5})
 MODEL = ModelConfig(
     name="tiny",
     path="nowhere",
@@ -228,3 +222,17 @@ def test_choosing_and_simulating_needs_no_torch():
         "sys.exit('torch' in sys.modules or 'diffusers' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_empty_slots_have_a_reason(new_engine):
+    engine = new_engine()
+    engine.admit([ask(0, steps=2), ask(1, steps=2, width=2 * SIZE)])
+    engine.tick(more_to_come=True)
+    engine.tick(more_to_come=True)
+    stats = engine.stats
+    assert (stats.offered - stats.occupied, stats.other_shapes, stats.starved) == (4, 4, 0)
+    engine.tick(more_to_come=True)
+    assert engine.stats.starved == 2
+    drain(engine)
+    stats = engine.stats
+    assert (stats.offered - stats.occupied, stats.other_shapes, stats.starved) == (8, 4, 2)

@@ -23,6 +23,8 @@ STAMP = Stamp(
     ticks=0,
     occupied=0,
     offered=0,
+    other_shapes=0,
+    starved=0,
     closed=False,
 )
 

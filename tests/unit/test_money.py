@@ -43,6 +43,8 @@ def stamp(lifetime_ns: int, busy_ns: int, overhead_ns: int) -> Stamp:
         ticks=0,
         occupied=0,
         offered=0,
+        other_shapes=0,
+        starved=0,
         closed=True,
     )
 

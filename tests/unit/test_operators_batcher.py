@@ -186,3 +186,45 @@ def test_removing_at_any_moment_leaves_nothing_behind(rows, max_batch, ticks):
         batcher.remove(plan.rows)
     assert seen == set(range(len(rows))) - unwanted
     assert (batcher.inside, batcher.active) == (0, 0)
+
+
+def test_a_bucket_can_have_more_or_fewer_slots_than_the_others():
+    batcher = Batcher(max_batch=2)
+    for number in range(8):
+        batcher.add(number, shape=SMALL, steps=9)
+    batcher.resize(SMALL, 4)
+    assert len(batcher.next_tick().rows) == 4
+    batcher.resize(SMALL, 3)
+    plan = batcher.next_tick()
+    assert (len(plan.rows), plan.slots) == (4, 4)
+    batcher.remove(plan.rows[:2])
+    plan = batcher.next_tick()
+    assert (len(plan.rows), len(plan.entering), plan.slots) == (3, 1, 3)
+
+
+def test_a_bucket_is_full_by_its_own_slots():
+    batcher = Batcher(max_batch=4)
+    for number in range(3):
+        batcher.add(number, shape=SMALL, steps=9)
+    for number in (3, 4):
+        batcher.add(number, shape=LARGE, steps=9)
+    batcher.resize(LARGE, 2)
+    assert batcher.next_tick().shape == LARGE
+
+
+def test_a_shape_whose_last_row_left_is_forgotten():
+    batcher = Batcher(max_batch=4)
+    batcher.add(1, shape=SMALL, steps=1)
+    batcher.resize(SMALL, 64)
+    assert (batcher.slots(SMALL), batcher.room) == (64, 6 * 64 - 1)
+    batcher.remove([1])
+    assert (batcher.slots(SMALL), batcher.room, batcher.holds(SMALL)) == (4, 24, False)
+
+
+def test_a_tick_says_whether_rows_of_other_shapes_wait():
+    batcher = Batcher(max_batch=1)
+    batcher.add(1, shape=SMALL, steps=9)
+    batcher.add(2, shape=SMALL, steps=9)
+    assert not batcher.next_tick().others
+    batcher.add(3, shape=LARGE, steps=9)
+    assert batcher.next_tick().others

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from operators.device_time import DeviceMeter, split_exactly
+from operators.device_time import DeviceMeter, HostClock, split_exactly
 
 
 @dataclass
@@ -38,7 +38,7 @@ def test_the_largest_remainder_gets_the_rest():
 
 def test_a_lap_without_participants_belongs_to_the_next_one():
     times = iter([100, 130, 145])
-    meter = DeviceMeter(lambda: next(times))
+    meter = DeviceMeter(HostClock(lambda: next(times)))
     first, second = Row(), Row()
     meter.start()
     meter.lap([])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -289,7 +290,7 @@ def test_discarded_rows_free_their_slots_and_never_come_back(engine):
     assert difference(made[9].pixels, alone[9].pixels) <= 1
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_lower_precisions_stay_near(model_path, family, precision):
     engine = load(model_path, precision=precision)
     assert engine.info.precision == precision
@@ -305,11 +306,23 @@ def test_the_engine_says_what_it_is(model_path):
     assert (info.name, info.model, info.precision, info.simulated) == (
         "stepwise",
         "tiny",
-        "fp32",
+        "float32",
         False,
     )
-    assert info.max_batch == (16 if torch.cuda.is_available() else 8)
+    assert info.max_batch == (64 if torch.cuda.is_available() else 32)
     assert len(info.model_revision) == 16
+
+
+def test_a_batch_size_that_was_found_is_used_by_the_next_engine(model_path, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    rows = [ask(n, steps=9) for n in range(80)]
+    run(load(model_path, max_batch=None), rows)
+    found = json.loads((tmp_path / "imagemill" / "batch_sizes.json").read_text())["numbers"]
+    (slots,) = found.values()
+    engine = load(model_path, max_batch=None)
+    engine.admit(rows)
+    engine.tick()
+    assert (engine.stats.active, engine.stats.offered) == (slots, slots)
 
 
 def test_weights_that_cannot_be_loaded_name_the_folder(tmp_path):

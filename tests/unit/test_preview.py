@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -126,45 +124,3 @@ def test_nothing_is_learned_from_nothing(cache: Path) -> None:
     rates.remember(KEY, pixel_steps=0, seconds=1)
     rates.remember(KEY, pixel_steps=1, seconds=0)
     assert not cache.exists()
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        "{",
-        "[]",
-        json.dumps({"schema": 99}),
-        json.dumps({"schema": 1}),
-        json.dumps({"schema": 1, "pixel_steps_per_second": []}),
-        json.dumps({"schema": 1, "pixel_steps_per_second": {"x": "fast"}}),
-        json.dumps({"schema": 1, "pixel_steps_per_second": {"x": None}}),
-        json.dumps({"schema": 1, "pixel_steps_per_second": {"x": 0}}),
-    ],
-)
-def test_corrupt_rates_are_ignored_with_a_warning(
-    cache: Path, caplog: pytest.LogCaptureFixture, content: str
-) -> None:
-    cache.parent.mkdir(parents=True)
-    cache.write_text(content)
-    with caplog.at_level(logging.WARNING):
-        assert rates.estimate(KEY, 1) is None
-    assert "ignored the rates in" in caplog.text
-    rates.remember(KEY, pixel_steps=1, seconds=1)
-    assert rates.estimate(KEY, 3) == 3
-
-
-def test_rates_that_cannot_be_kept_cost_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    (tmp_path / "file").write_text("x")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    rates.remember(KEY, pixel_steps=1, seconds=1)
-    assert "cannot keep the measured rate" in caplog.text
-
-
-def test_rates_live_in_the_home_cache_by_default(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert rates.rates_path() == tmp_path / ".cache" / "imagemill" / "rates.json"

@@ -49,6 +49,8 @@ stamps = st.builds(
     ticks=counts,
     occupied=counts,
     offered=counts,
+    other_shapes=counts,
+    starved=counts,
     closed=st.booleans(),
 )
 commits = st.builds(

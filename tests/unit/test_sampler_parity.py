@@ -23,6 +23,7 @@ from sampler_runs import (
     run_table,
 )
 
+from operators.device import HostDevice
 from operators.flow_shift import dynamic_mu, even_sigmas
 from operators.sampler_names import SAMPLERS, SPECS, samplers_for
 from operators.sampler_table import compile_sampler
@@ -196,7 +197,7 @@ def test_rows_of_all_samplers_advance_together_as_they_do_alone(kind):
     names = samplers_for(kind)
     config = NOISE if kind == "noise" else FLOW
     tables = [compile_sampler(config, name, 2 + n % 5) for n, name in enumerate(names)]
-    slots = Slots(SHAPE[1:], device=torch.device("cpu"))
+    slots = Slots(SHAPE[1:], device=HostDevice())
     rows = [start_row(table, seed) for seed, table in enumerate(tables)]
     for row in rows:
         slots.enter(row)

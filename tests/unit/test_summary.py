@@ -17,12 +17,14 @@ from jobs.figures import (
     ReportFacts,
     active_seconds,
     duration,
+    figures_of,
     format_money,
     money,
     named_once,
     number,
     share,
     size,
+    why_empty,
 )
 from jobs.finish import Finish
 from jobs.summary import summary_lines
@@ -120,6 +122,8 @@ def test_the_time_of_workers_that_overlap_counts_once() -> None:
         ticks=0,
         occupied=0,
         offered=0,
+        other_shapes=0,
+        starved=0,
         closed=True,
     )
     beside = replace(stamp, started_at="2026-01-01T00:00:05.000000+00:00")
@@ -127,6 +131,22 @@ def test_the_time_of_workers_that_overlap_counts_once() -> None:
     later = replace(stamp, started_at="2026-01-02T00:00:00.000000+00:00")
     assert active_seconds([]) == 0
     assert active_seconds([later, stamp, beside, inside]) == pytest.approx(25)
+
+
+def test_empty_slots_are_told_by_their_reason(tmp_path: Path) -> None:
+    small = run_small_job(tmp_path, [{"prompt": f"picture {i}"} for i in range(6)])
+    totals, closing = small.totals(), small.bill()
+    figures = figures_of(totals, closing)
+    assert figures.fill is not None
+    assert figures.fill + sum(part for _, part in figures.empty) == pytest.approx(1)
+    (worker, use) = next(iter(totals.workers.items()))
+    told = replace(
+        use, stamp=replace(use.stamp, offered=200, occupied=150, other_shapes=30, starved=18)
+    )
+    figures = figures_of(replace(totals, workers={worker: told}), closing)
+    assert why_empty(figures) == (
+        "15 % empty beside rows of other sizes, 9 % waited for rows, 1 % empty at the end"
+    )
 
 
 def test_a_finished_job_in_a_few_lines(tmp_path: Path) -> None:
