@@ -31,6 +31,7 @@ from benchmarks.ways.task import Task
 from benchmarks.workloads import rows_of, write_rows
 
 PARTS = ("contest", "denoiser", "overlap", "memory", "simulation")
+WARM_UP_DRAW = 3_000
 SIMULATED_ROWS = (100, 1_000, 10_000)
 
 
@@ -54,7 +55,7 @@ class Bench:
         results.runs = []
         for turn in range(results.settings.turns):
             for workload in self._options.workloads:
-                task = self._task(workload, results.settings.rows)
+                task = self._task(workload, results.settings.rows, draw=turn)
                 for way in ways:
                     results.runs.append(said(contest.run(way, workload, turn, task)))
 
@@ -69,7 +70,8 @@ class Bench:
     def _overlap(self, results: Results) -> None:
         results.overlaps = []
         for turn in range(results.settings.turns):
-            task = self._task("mixed", results.settings.rows, output=f"overlap-{turn}")
+            draw = overlap.DRAW + 2 * turn
+            task = self._task("mixed", results.settings.rows, draw=draw)
             results.overlaps.append(said(overlap.measure(self._resident("float32"), turn, task)))
 
     def _memory(self, results: Results) -> None:
@@ -87,13 +89,15 @@ class Bench:
             said(one) for rows in SIMULATED_ROWS for one in simulate(rows, results.settings.batch)
         ]
 
-    def _task(self, workload: str, count: int, output: str = "") -> Task:
-        rows = self._base / f"{workload}-{count}.parquet"
+    def _task(self, workload: str, count: int, *, draw: int) -> Task:
+        """Rows that no warm engine has seen."""
+        name = f"{workload}-{count}-{draw}"
+        rows = self._base / f"{name}.parquet"
         if not rows.exists():
-            write_rows(rows, rows_of(workload, count))
+            write_rows(rows, rows_of(workload, count, draw))
         return Task(
             rows=rows,
-            output=self._base / output,
+            output=self._base / name,
             model=self._options.model,
             batch=self._options.batch,
             precision="float32",
@@ -102,7 +106,8 @@ class Bench:
     def _resident(self, precision: str) -> Resident:
         """Warm with a full batch of each size."""
         if precision not in self._residents:
-            task = replace(self._task("mixed", 2 * self._options.batch), precision=precision)
+            task = self._task("mixed", 2 * self._options.batch, draw=WARM_UP_DRAW)
+            task = replace(task, precision=precision)
             self._residents[precision] = self._stack.enter_context(Resident(task))
         return self._residents[precision]
 

@@ -10,13 +10,15 @@ from benchmarks.results import Share
 from benchmarks.workloads import rows_of
 
 BATCHES = (4, 8, 16, 32)
+DRAW = 1_000
+"""The first of the draws that only this part makes."""
 
 
 def measure(resident: Resident, precision: str, turn: int, rows: int) -> Share:
     """The bare denoiser at several batch sizes, and the engine on ``rows`` images."""
     bare = {str(batch): resident.bare(batch) for batch in BATCHES}
-    uniform = resident.loop(rows_of("uniform", rows))
-    mixed = resident.loop(rows_of("one_shape", rows))
+    uniform = resident.loop(rows_of("uniform", rows, DRAW + turn))
+    mixed = resident.loop(rows_of("one_shape", rows, DRAW + turn))
     return Share(
         precision=precision,
         turn=turn,

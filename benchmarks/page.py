@@ -5,6 +5,7 @@ python -m benchmarks.page      # again, from docs/performance.json
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def page(results: Results) -> str:
         keep_trailing_newline=True,
         trim_blocks=True,
     )
-    return templates.get_template("performance.md.j2").render(
+    text = templates.get_template("performance.md.j2").render(
         results=results,
         settings=asked,
         machine=results.machine,
@@ -69,6 +70,7 @@ def page(results: Results) -> str:
         kinds=len(STEPS) * len(GUIDANCE) * len(SAMPLERS) * len(SIZES),
         uniform=_uniform(),
     )
+    return re.sub(r"\n{3,}", "\n\n", text)
 
 
 def plot(results: Results) -> str | None:
@@ -90,6 +92,7 @@ def plot(results: Results) -> str | None:
 
 def write(results: Results, folder: Path = DOCS) -> None:
     """The page, the plot and the results themselves."""
+    folder.mkdir(parents=True, exist_ok=True)
     results.write(folder / "performance.json")
     (folder / "performance.md").write_text(page(results))
     drawn = plot(results)

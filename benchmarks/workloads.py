@@ -1,6 +1,6 @@
 """The rows that every way is given: uniform, mixed, and mixed within one shape.
 
-Pure apart from writing the Parquet file. The same name and count are the same rows every time.
+Pure apart from writing the Parquet file. The same arguments give the same rows.
 """
 
 from __future__ import annotations
@@ -30,8 +30,11 @@ KINDS: Mapping[str, tuple[tuple[Any, ...], ...]] = {
 """Step counts, guidance scales, samplers and sizes (width, height) of a workload's rows."""
 
 
-def rows_of(workload: str, count: int) -> list[Row]:
-    """Every column drawn by itself; with prompts of the shapes model."""
+def rows_of(workload: str, count: int, draw: int = 0) -> list[Row]:
+    """Every column drawn by itself; with prompts of the shapes model, no two alike.
+
+    Draws differ in nothing but the prompts: no engine has encoded another draw's.
+    """
     rng = random.Random(1)
     steps, guidance, samplers, sizes = KINDS[workload]
     rows: list[Row] = []
@@ -40,7 +43,7 @@ def rows_of(workload: str, count: int) -> list[Row]:
         rows.append(
             {
                 "id": f"row-{number:06d}",
-                "prompt": prompt(rng),
+                "prompt": f"{prompt(rng)}, {workload[0]}{draw} {number}",
                 "seed": number,
                 "steps": rng.choice(steps),
                 "guidance_scale": rng.choice(guidance),

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from benchmarks.ways.task import Task
 
 PRECISIONS: Mapping[str, tuple[str, ...]] = {
-    "float32": ("engine.precision=fp32",),
-    "bfloat16": ("engine.precision=bf16",),
+    "float32": ("engine.precision=float32", "engine.compile=off"),
+    "bfloat16": ("engine.precision=bfloat16", "engine.compile=full"),
 }
 """What ImageMill is told for each precision."""
 
