@@ -156,7 +156,10 @@ def parse() -> argparse.Namespace:
         action="store_true",
         help="the competitors do without ImageMill's settings of memory allocation",
     )
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.rows <= options.batch:
+        parser.error(f"--rows is {options.rows}; expected more than --batch ({options.batch})")
+    return options
 
 
 def begin(options: argparse.Namespace) -> Results:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from cluster.crew import CPU_WORKER
+from cluster.worker_environment import worker_environment
 
 _PACKAGES = ("torch", "diffusers", "ray", "pyarrow")
 
@@ -21,14 +21,14 @@ def threads() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def worker_environment() -> dict[str, str]:
+def our_environment() -> dict[str, str]:
     """What an ImageMill worker without a GPU has, with all threads of the machine."""
-    return {"OMP_NUM_THREADS": str(threads()), **CPU_WORKER}
+    return worker_environment({}, gpus=0.0, threads=threads())
 
 
 def competitor_environment(*, same_malloc: bool) -> dict[str, str]:
     """The worker's threads; its settings of memory allocation too, or those of the system."""
-    ours = worker_environment()
+    ours = our_environment()
     return {name: ours[name] for name in ours if same_malloc or not name.startswith("MALLOC_")}
 
 

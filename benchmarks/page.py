@@ -34,7 +34,7 @@ from jobs.configure import compose_mapping
 DOCS = Path(__file__).parents[1] / "docs"
 WORKLOADS = ("mixed", "uniform")
 _MALLOC = {
-    True: "the same settings of memory allocation (glibc's `MALLOC_…`, see `cluster/crew.py`)",
+    True: "the same settings of memory allocation (glibc's `MALLOC_…`, see `cluster/worker_environment.py`)",
     False: "glibc's own settings of memory allocation, which ImageMill's worker changes",
 }
 

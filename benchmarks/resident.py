@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import torch
 
-from benchmarks.environment import as_environment, worker_environment
+from benchmarks.environment import as_environment, our_environment
 from benchmarks.one_worker import plan_job, work_on
 from benchmarks.slow_store import SlowStore
 from benchmarks.ways.imagemill import settings
@@ -67,7 +67,7 @@ class Resident:
     def __init__(self, task: Task) -> None:
         self._task = task
         self._pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
-        with as_environment(worker_environment()):
+        with as_environment(our_environment()):
             started = self._pool.submit(_loop, task, read_rows(task.rows))
         started.result()
 

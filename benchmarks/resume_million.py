@@ -30,6 +30,7 @@ from cluster.job_log import JobRecord, read_job, write_job
 from cluster.leases import Grant
 from cluster.lifetime import utc_now
 from cluster.plan_file import InputFile, PlanReader, write_plan
+from cluster.price import Price
 from cluster.records import Commit, Shard, Stamp, ranges_of
 from cluster.sealed_shard import SealedShard, WorkerShare
 from cluster.shard_log import ShardLog, ShardState
@@ -41,6 +42,16 @@ from jobs.status import status
 
 SHARD_ROWS = 100
 WORKERS = 64
+PRICE = Price(
+    nano_per_hour=10**9,
+    currency="USD",
+    version="1",
+    digest="0123456789abcdef",
+    provider="cloud",
+    region="here",
+    instance_type="gpu",
+    purchase_option="spot",
+)
 INTERVAL = 30_000
 """Shards that are sealed between two checkpoints."""
 
@@ -209,6 +220,7 @@ def stamp(worker: str, seq: int) -> Stamp:
         run=1,
         node="node",
         gpus="0",
+        price=PRICE,
         started_at="2026-01-01T00:00:00+00:00",
         lifetime_ns=3 * 10**12 * (seq + 1),
         busy_ns=2 * 10**12 * (seq + 1),
@@ -216,6 +228,8 @@ def stamp(worker: str, seq: int) -> Stamp:
         ticks=seq,
         occupied=8 * seq,
         offered=8 * seq,
+        other_shapes=0,
+        starved=0,
         closed=False,
     )
 

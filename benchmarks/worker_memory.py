@@ -21,7 +21,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.environment import worker_environment
+from benchmarks.environment import our_environment
 from benchmarks.results import Peak
 
 SETTINGS = {
@@ -51,7 +51,7 @@ def peak_of(engine: str, rows: int) -> Peak:
         check=True,
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, **worker_environment()},
+        env={**os.environ, **our_environment()},
     )
     return Peak(**json.loads(done.stdout.splitlines()[-1]))
 

@@ -19,6 +19,7 @@ from cluster.coordinator import (
     WorkerProgress,
 )
 from cluster.leases import Dismiss, Grant, Wait
+from cluster.money import price_of
 from cluster.nodes import Node, nodes_now
 from cluster.plan_file import PlanReader
 from cluster.records import Ranges
@@ -172,6 +173,7 @@ class WorkerActor:
             generation=generation,
             node=platform.node(),
             gpus=",".join(str(gpu) for gpu in ray.get_gpu_ids()),
+            price=price_of(self._config.pricing),
         )
         self._lifetime = begin_lifetime(self._identity)
         self._link: CoordinatorLink = RayLink(coordinator)

@@ -17,8 +17,9 @@ import pyarrow as pa
 
 from cluster import layout
 from cluster.carried_values import json_rows, without_maps
+from cluster.ledger import Attribution, Payer, image_lines, ledger_table
 from cluster.lifetime import utc_now
-from cluster.money import Price
+from cluster.money import LedgerLine
 from cluster.reader import ShardRows
 from cluster.records import Commit, ObjectRef, Stamp, ranges_of
 from cluster.shard_log import ShardLog
@@ -26,8 +27,6 @@ from cluster.shard_work import Batch, FinishedImage, ShardWork
 from cluster.store import Store
 from cluster.tables import (
     Made,
-    image_lines,
-    ledger_table,
     metadata_table,
     quarantine_table,
     to_parquet,
@@ -41,13 +40,19 @@ class CommitWriter:
     """Writes commits of one worker. A write that failed is never tried again under its epoch."""
 
     def __init__(
-        self, store: Store, output: OutputConfig, *, engine: EngineInfo, price: Price, worker: str
+        self,
+        store: Store,
+        output: OutputConfig,
+        *,
+        engine: EngineInfo,
+        payer: Payer,
+        attribution: Attribution,
     ) -> None:
         self._store = store
         self._output = output
         self._engine = engine
-        self._price = price
-        self._worker = worker
+        self._payer = payer
+        self._attribution = attribution
 
     def write(
         self, log: ShardLog, work: ShardWork, rows: ShardRows | None, batch: Batch, stamp: Stamp
@@ -60,13 +65,13 @@ class CommitWriter:
         """
         made = Made(
             engine=self._engine,
-            price=self._price,
-            worker=self._worker,
+            price=self._payer.price,
+            worker=self._payer.worker,
             attempt=log.attempt,
             image_format=self._output.image,
         )
         objects, metadata = self._put_images(log, work, rows, batch, made)
-        lines = image_lines(batch.images, self._worker, self._price)
+        lines = self._lines(work, rows, batch)
         commit = Commit(
             shard_id=work.shard.shard_id,
             epoch=log.epoch,
@@ -77,10 +82,10 @@ class CommitWriter:
             images=len(batch.images),
             image_bytes=sum(image.bytes for image in batch.images),
             device_ns=sum(line.device_ns for line in lines),
-            amount_nano=sum(line.amount_nano for line in lines),
+            amount_nano=sum(line.amount_nano or 0 for line in lines),
             metadata=metadata,
             quarantine=self._put_quarantine(log, work, batch),
-            ledger=self._put_table(log, "ledger", ledger_table(lines, self._price))
+            ledger=self._put_table(log, "ledger", ledger_table(lines, self._attribution))
             if lines
             else None,
             objects=objects,
@@ -89,6 +94,13 @@ class CommitWriter:
         )
         log.commit(commit)
         return commit
+
+    def _lines(self, work: ShardWork, rows: ShardRows | None, batch: Batch) -> list[LedgerLine]:
+        if not batch.images:
+            return []
+        assert rows is not None, "images come only from rows that were read"
+        tags = rows.tags([work.offset_of(image.request.row_id) for image in batch.images])
+        return image_lines(batch.images, tags, model=self._engine.model, payer=self._payer)
 
     def _put_images(
         self, log: ShardLog, work: ShardWork, rows: ShardRows | None, batch: Batch, made: Made
@@ -130,7 +142,7 @@ class CommitWriter:
             file=shard.file,
             first_row=shard.first_row,
             first_row_id=shard.first_row_id,
-            worker=self._worker,
+            worker=self._payer.worker,
             attempt=log.attempt,
             at_ns=time.time_ns(),
         )

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from cluster import layout
+from cluster.price import Price
 from cluster.records import Stamp, to_json
 from cluster.store import Store
 from operators.engine import EngineStats
@@ -22,13 +23,14 @@ def utc_now() -> str:
 class Lifetime:
     """Counts a worker's nanoseconds from its construction on. Safe to use from several threads."""
 
-    def __init__(self, *, worker: str, run: int, node: str, gpus: str) -> None:
+    def __init__(self, *, worker: str, run: int, node: str, gpus: str, price: Price) -> None:
         self._start_ns = time.monotonic_ns()
         self._started_at = utc_now()
         self._worker = worker
         self._run = run
         self._node = node
         self._gpus = gpus
+        self._price = price
         self._overhead_ns = 0
         self._seq = 0
         self._lock = threading.Lock()
@@ -59,6 +61,7 @@ class Lifetime:
                 run=self._run,
                 node=self._node,
                 gpus=self._gpus,
+                price=self._price,
                 started_at=self._started_at,
                 lifetime_ns=self.elapsed_ns,
                 busy_ns=stats.busy_ns if stats else 0,

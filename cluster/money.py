@@ -7,42 +7,46 @@ exactly to its bill.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 
+from cluster.price import Price
 from cluster.records import Stamp
 from conf.errors import ConfigError
 from conf.schema import PricingConfig
+from operators.request import Request
 
 NANO = 1_000_000_000
 _NS_PER_HOUR = 3600 * NANO
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Price:
-    """The price of one worker: ``nano_per_hour`` is in 1e-9 currency units an hour."""
-
-    nano_per_hour: int
-    currency: str
-    version: str
-    provider: str
-    instance_type: str
-    purchase_option: str
+_EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerLine:
-    """One cost line. ``kind`` is used, wasted, overhead or idle; every billed nanosecond of a
-    worker is on exactly one line. ``image_id`` and ``row_id`` are set on used lines of images."""
+    """One cost. ``kind`` is used, wasted, overhead or idle; every billed nanosecond of a worker is
+    on exactly one line. ``amount_nano`` is None where the worker's price is not known.
+
+    ``period_start`` and ``period_end`` are microseconds since the epoch. ``image``, ``model`` and
+    ``tags`` (those of its row) are set on used lines.
+    """
 
     line_id: str
     kind: str
     worker: str
-    image_id: str | None
-    row_id: int | None
+    node: str
+    price: Price
+    period_start: int
+    period_end: int
     device_ns: int
-    amount_nano: int
+    amount_nano: int | None
+    image: Request | None = None
+    model: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 def price_of(pricing: PricingConfig) -> Price:
@@ -60,23 +64,30 @@ def price_of(pricing: PricingConfig) -> Price:
             f"pricing.price_per_hour is '{pricing.price_per_hour}'; expected a decimal number >= 0 "
             "with at most 9 digits after the point"
         )
+    text = json.dumps(dataclasses.asdict(pricing), sort_keys=True)
     return Price(
         nano_per_hour=int(nano),
         currency=pricing.currency,
         version=pricing.version,
+        digest=hashlib.sha256(text.encode()).hexdigest()[:16],
         provider=pricing.provider,
+        region=None,
         instance_type=pricing.instance_type,
         purchase_option=pricing.purchase_option,
     )
 
 
-def charge(price: Price, device_ns: int) -> int:
-    """The amount for a part of a worker's time, rounded down."""
+def charge(price: Price, device_ns: int) -> int | None:
+    """The amount for a part of a worker's time, rounded down; None where no price is known."""
+    if price.nano_per_hour is None:
+        return None
     return price.nano_per_hour * device_ns // _NS_PER_HOUR
 
 
-def bill(price: Price, lifetime_ns: int) -> int:
-    """The amount for a whole lifetime, rounded to the nearest unit."""
+def bill(price: Price, lifetime_ns: int) -> int | None:
+    """The amount for a whole lifetime, rounded to the nearest unit; None where it has no price."""
+    if price.nano_per_hour is None:
+        return None
     return (price.nano_per_hour * lifetime_ns + _NS_PER_HOUR // 2) // _NS_PER_HOUR
 
 
@@ -95,7 +106,7 @@ def split(total: int, weights: Sequence[int]) -> list[int]:
     return parts
 
 
-def close_worker(stamp: Stamp, *, used_ns: int, used_amount: int, price: Price) -> list[LedgerLine]:
+def close_worker(stamp: Stamp, *, used_ns: int, used_amount: int) -> list[LedgerLine]:
     """The lines of a worker's lifetime beside its images: wasted, overhead and idle.
 
     Args:
@@ -106,21 +117,32 @@ def close_worker(stamp: Stamp, *, used_ns: int, used_amount: int, price: Price) 
     overhead = min(stamp.overhead_ns, max(0, stamp.lifetime_ns - used_ns - wasted))
     idle = max(0, stamp.lifetime_ns - used_ns - wasted - overhead)
     times = [wasted, overhead, idle]
-    rest = bill(price, used_ns + sum(times)) - used_amount
+    whole = bill(stamp.price, used_ns + sum(times))
+    amounts: Sequence[int | None] = (
+        [None] * len(times) if whole is None else split(whole - used_amount, times)
+    )
+    born = microseconds(stamp.started_at)
     return [
         LedgerLine(
             line_id=f"{stamp.worker}:{kind}",
             kind=kind,
             worker=stamp.worker,
-            image_id=None,
-            row_id=None,
+            node=stamp.node,
+            price=stamp.price,
+            period_start=born,
+            period_end=born + stamp.lifetime_ns // 1000,
             device_ns=device_ns,
             amount_nano=amount,
         )
         for kind, device_ns, amount in zip(
-            ("wasted", "overhead", "idle"), times, split(rest, times), strict=True
+            ("wasted", "overhead", "idle"), times, amounts, strict=True
         )
     ]
+
+
+def microseconds(when: str) -> int:
+    """An ISO 8601 time as microseconds since the epoch."""
+    return (datetime.fromisoformat(when) - _EPOCH) // timedelta(microseconds=1)
 
 
 def as_decimal(amount_nano: int) -> Decimal:

@@ -20,6 +20,7 @@ from cluster.cell_values import label_texts, plain_values
 from cluster.input_files import input_failure
 from cluster.metadata_columns import carried_names
 from cluster.records import Shard
+from cluster.row_tags import tags_of
 from conf.errors import ImageMillError, InputChanged, InputError, RowRejected
 from conf.schema import ColumnsConfig
 
@@ -79,6 +80,12 @@ class ShardRows:
     def label(self, offset: int) -> str | None:
         """The user's own id of the row, as text."""
         return None if self.labels is None else self.labels[offset]
+
+    def tags(self, offsets: Sequence[int]) -> list[dict[str, str]]:
+        """The tags of each of these rows."""
+        if "tags" not in self.extras.column_names:
+            return [{} for _ in offsets]
+        return tags_of(self.extras["tags"].take(pa.array(offsets, pa.int64())))
 
 
 def split_columns(names: Sequence[str], columns: ColumnsConfig) -> ColumnSplit:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from cluster.price import Price
 from conf.errors import CorruptOutput
 
 SCHEMA = 1
@@ -79,8 +80,8 @@ class Stamp:
     """Evidence of a worker's lifetime up to ``seq``: cumulative nanoseconds since its start.
 
     ``lifetime_ns`` is what is billed, ``busy_ns`` of it was spent on images (whatever became of
-    them), ``overhead_ns`` on loading, compiling and warming up. Ticks and slots are those of
-    ``operators.engine.EngineStats``.
+    them), ``overhead_ns`` on loading, compiling and warming up, all at ``price``. Ticks and slots
+    are those of ``operators.engine.EngineStats``.
     """
 
     worker: str
@@ -88,6 +89,7 @@ class Stamp:
     run: int
     node: str
     gpus: str
+    price: Price
     started_at: str
     lifetime_ns: int
     busy_ns: int
@@ -172,6 +174,10 @@ def _ref(plain: Mapping[str, Any] | None) -> ObjectRef | None:
     return None if plain is None else ObjectRef(**plain)
 
 
+def _stamp(plain: Mapping[str, Any]) -> Stamp:
+    return Stamp(**{**plain, "price": Price(**plain["price"])})
+
+
 def _ranges(plain: Iterable[Iterable[int]]) -> Ranges:
     return tuple((start, end) for start, end in plain)
 
@@ -204,7 +210,7 @@ def commit_from_json(data: bytes, key: str) -> Commit:
         for name in ("metadata", "quarantine", "ledger"):
             plain[name] = _ref(plain[name])
         plain["objects"] = tuple(ObjectRef(**item) for item in plain["objects"])
-        plain["stamp"] = Stamp(**plain["stamp"])
+        plain["stamp"] = _stamp(plain["stamp"])
         return Commit(**plain)
 
 
@@ -212,7 +218,7 @@ def stamp_from_json(data: bytes, key: str) -> Stamp:
     """Read a worker's stamp; ``key`` names it in errors."""
     plain = _checked(data, "Stamp", key)
     with _fields_of("Stamp", key):
-        return Stamp(**plain)
+        return _stamp(plain)
 
 
 def run_from_json(data: bytes, key: str) -> RunRecord:

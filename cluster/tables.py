@@ -1,4 +1,4 @@
-"""The Parquet tables of a commit: metadata, quarantine, ledger, and images inside Parquet."""
+"""The Parquet tables of a commit: metadata, quarantine, and images inside Parquet."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.money import LedgerLine, Price, as_decimal, charge
+from cluster.money import as_decimal, charge
+from cluster.price import Price
 from cluster.shard_work import FinishedImage, RejectedRow
 from operators.engine import EngineInfo
 
@@ -67,24 +69,6 @@ QUARANTINE = pa.schema(
     ],
     metadata=_SCHEMA_VERSION,
 )
-LEDGER = pa.schema(
-    [
-        ("line_id", pa.string()),
-        ("kind", pa.string()),
-        ("worker", pa.string()),
-        ("image_id", pa.string()),
-        ("row_id", pa.int64()),
-        ("gpu_ns", pa.int64()),
-        ("amount_nano", pa.int64()),
-        ("currency", pa.string()),
-        ("provider", pa.string()),
-        ("instance_type", pa.string()),
-        ("purchase_option", pa.string()),
-        ("price_nano_per_hour", pa.int64()),
-        ("price_version", pa.string()),
-    ],
-    metadata=_SCHEMA_VERSION,
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +113,7 @@ def metadata_table(
             "bytes": image.bytes,
             "sha256": image.sha256,
             "gpu_seconds": image.device_ns / 1e9,
-            "cost": as_decimal(charge(made.price, image.device_ns)),
+            "cost": _decimal(charge(made.price, image.device_ns)),
             "currency": made.price.currency,
             "truncated_tokens": image.truncated_tokens,
             "worker": made.worker,
@@ -143,47 +127,6 @@ def metadata_table(
     for index, column in enumerate(extras.schema):
         table = table.append_column(column, extras.column(index))
     return table
-
-
-def image_lines(images: Sequence[FinishedImage], worker: str, price: Price) -> list[LedgerLine]:
-    """The used lines of committed images."""
-    return [
-        LedgerLine(
-            line_id=f"{worker}:{image.request.image_id}",
-            kind="used",
-            worker=worker,
-            image_id=image.request.image_id,
-            row_id=image.request.row_id,
-            device_ns=image.device_ns,
-            amount_nano=charge(price, image.device_ns),
-        )
-        for image in images
-    ]
-
-
-def ledger_table(lines: Sequence[LedgerLine], price: Price) -> pa.Table:
-    """Cost lines with the price that they were computed at."""
-    return pa.Table.from_pylist(
-        [
-            {
-                "line_id": line.line_id,
-                "kind": line.kind,
-                "worker": line.worker,
-                "image_id": line.image_id,
-                "row_id": line.row_id,
-                "gpu_ns": line.device_ns,
-                "amount_nano": line.amount_nano,
-                "currency": price.currency,
-                "provider": price.provider,
-                "instance_type": price.instance_type,
-                "purchase_option": price.purchase_option,
-                "price_nano_per_hour": price.nano_per_hour,
-                "price_version": price.version,
-            }
-            for line in lines
-        ],
-        schema=LEDGER,
-    )
 
 
 def quarantine_table(
@@ -217,6 +160,10 @@ def quarantine_table(
         ],
         schema=QUARANTINE,
     )
+
+
+def _decimal(amount_nano: int | None) -> Decimal | None:
+    return None if amount_nano is None else as_decimal(amount_nano)
 
 
 def with_images(metadata: pa.Table, images: Sequence[FinishedImage]) -> pa.Table:

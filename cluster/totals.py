@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster import layout
-from cluster.money import LedgerLine, Price, bill, close_worker
+from cluster.money import LedgerLine, bill, close_worker
 from cluster.plan_file import PlanReader
 from cluster.records import Commit, Stamp, count_of, stamp_from_json
 from cluster.sealed_shard import SealedShard, WorkerShare
@@ -110,12 +110,17 @@ def sealed_shard(state: ShardState) -> SealedShard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bill:
-    """The closed ledger: nanoseconds and amounts by kind, which add up to the bill."""
+    """The closed ledger: nanoseconds and amounts by kind, which add up to the bill.
+
+    Of the ``workers``, those in ``unpriced`` (why each has no price) are in no amount.
+    """
 
     ns: dict[str, int]
     amount: dict[str, int]
     total_ns: int
     total_amount: int
+    workers: int
+    unpriced: tuple[str, ...]
 
 
 def states(
@@ -186,32 +191,32 @@ def add_stamps(store: Store, totals: Totals) -> None:
                 totals.workers.setdefault(stamp.worker, WorkerUse()).see(stamp)
 
 
-def worker_lines(totals: Totals, price: Price) -> list[LedgerLine]:
+def worker_lines(totals: Totals) -> list[LedgerLine]:
     """The wasted, overhead and idle lines of every worker."""
     return [
         line
         for name in sorted(totals.workers)
         if (use := totals.workers[name]).stamp is not None
-        for line in close_worker(
-            use.stamp, used_ns=use.used_ns, used_amount=use.used_amount, price=price
-        )
+        for line in close_worker(use.stamp, used_ns=use.used_ns, used_amount=use.used_amount)
     ]
 
 
-def close(totals: Totals, price: Price) -> Bill:
+def close(totals: Totals) -> Bill:
     """The bill, by kind. Each worker's lines sum to its lifetime's price by construction."""
     ns = {"used": 0, "wasted": 0, "overhead": 0, "idle": 0}
     amount = dict(ns)
     for use in totals.workers.values():
         ns["used"] += use.used_ns
         amount["used"] += use.used_amount
-    for line in worker_lines(totals, price):
+    for line in worker_lines(totals):
         ns[line.kind] += line.device_ns
-        amount[line.kind] += line.amount_nano
-    lifetimes = [use.stamp.lifetime_ns for use in totals.workers.values() if use.stamp]
+        amount[line.kind] += line.amount_nano or 0
+    stamps = [use.stamp for use in totals.workers.values() if use.stamp]
     return Bill(
         ns=ns,
         amount=amount,
-        total_ns=sum(lifetimes),
-        total_amount=sum(bill(price, lifetime) for lifetime in lifetimes),
+        total_ns=sum(stamp.lifetime_ns for stamp in stamps),
+        total_amount=sum(bill(stamp.price, stamp.lifetime_ns) or 0 for stamp in stamps),
+        workers=len(stamps),
+        unpriced=tuple(s.price.unpriced for s in stamps if s.price.nano_per_hour is None),
     )

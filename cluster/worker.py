@@ -18,8 +18,9 @@ from cluster.coordinator import CoordinatorLink
 from cluster.engine_loop import EngineLoop
 from cluster.feeder import Feeder, Shards
 from cluster.image_upload import ImageUploader
+from cluster.ledger import Attribution, Payer
 from cluster.lifetime import Lifetime
-from cluster.money import price_of
+from cluster.price import Price
 from cluster.pulse import Pulse
 from cluster.records import ranges_of
 from cluster.store import Store
@@ -44,13 +45,14 @@ _LOOK_S = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """Who a worker is, in records."""
+    """Who a worker is, in records, and what it costs."""
 
     worker: str
     run: int
     generation: int
     node: str
     gpus: str
+    price: Price
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +71,11 @@ class WorkerOutcome:
 def begin_lifetime(identity: Identity) -> Lifetime:
     """The life of this worker, from now on."""
     return Lifetime(
-        worker=identity.worker, run=identity.run, node=identity.node, gpus=identity.gpus
+        worker=identity.worker,
+        run=identity.run,
+        node=identity.node,
+        gpus=identity.gpus,
+        price=identity.price,
     )
 
 
@@ -210,8 +216,8 @@ class Worker:
             self._store,
             self._config.output,
             engine=engine,
-            price=price_of(self._config.pricing),
-            worker=self._me.worker,
+            payer=Payer(worker=self._me.worker, node=self._me.node, price=self._me.price),
+            attribution=Attribution.of(self._config.job),
         )
         return Committer(
             self._config.job,

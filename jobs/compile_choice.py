@@ -20,7 +20,7 @@ from operators.remembered import RememberedNumbers
 _FILE = "compile_seconds"
 ASSUMED_SECONDS = {"full": 90.0, "regional": 45.0}
 """What compiling costs a worker that has no compiled code in its cache."""
-ASSUMED_SPEEDUP = {"cpu-float32": 1.0, "cpu-bfloat16": 1.25, "gpu": 1.2}
+ASSUMED_SPEEDUP = {"cpu-float32": 1.15, "cpu-bfloat16": 1.25, "gpu": 1.2}
 """How much faster compiled steps are; on CPUs as docs/engine.md measured, on GPUs not measured."""
 
 
@@ -61,6 +61,8 @@ def choose_compile(
         return CompileChoice(how="off", why="off: this engine compiles nothing")
     if asked != "auto":
         return CompileChoice(how=asked, why=f"{asked}, as engine.compile says")
+    if config.engine.offload != "off":
+        return CompileChoice(how="off", why="off: weights that come and go are not compiled")
     if config.cluster.address != "local":
         return CompileChoice(
             how="off",

@@ -56,6 +56,7 @@ from jobs.measured import remember_rate
 from jobs.presence import Presence
 from jobs.preview import make_preview
 from jobs.progress import ProgressDisplay
+from operators.guidance import has_two_pass_guidance
 from operators.row_defaults import row_defaults
 
 log = logging.getLogger("imagemill")
@@ -187,6 +188,7 @@ def _size_left(job: JobRecord, store: Store, plan: PlanReader, workers: int) -> 
         job.config.input.columns,
         row_defaults(job.config),
         InputFiles.of(job.config, store).open,
+        two_pass_guidance=has_two_pass_guidance(job.config.model.path),
         most_rows=_SAMPLED_ROWS,
     )
     left = backlog(Settled.of(store), total=plan.shards, shards=None)

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 
 from cluster import layout
 from cluster.job_log import JobRecord, is_finished
+from cluster.ledger import Attribution, ledger_table
 from cluster.lifetime import utc_now
-from cluster.money import as_decimal, price_of
+from cluster.money import as_decimal
 from cluster.plan_file import InputFile, PlanReader
 from cluster.settled import Settled
 from cluster.store import Store
 from cluster.supervisor import RunEnd
-from cluster.tables import ledger_table, to_parquet
+from cluster.tables import to_parquet
 from cluster.totals import Bill, Totals, close, fold, worker_lines
 from conf.errors import (
     CommitConflict,
@@ -63,7 +64,7 @@ def finish(
         ours: whether no later run is at work, whose manifest and reports these would be.
     """
     totals = fold(store, plan)
-    closing = close(totals, price_of(job.config.pricing))
+    closing = close(totals)
     whole = totals.sealed == totals.shards and not totals.pending
     done = is_finished(store, generation) or (end is not None and end.finished and whole)
     if done and end is not None and ours:
@@ -112,8 +113,7 @@ def _write_derived(
 ) -> tuple[str, ...]:
     """Ledger of the workers and reports. Of a job that is not finished they may be missing: a full
     disk must not hide what was reached and how to go on."""
-    price = price_of(job.config.pricing)
-    lines = to_parquet(ledger_table(worker_lines(totals, price), price))
+    lines = to_parquet(ledger_table(worker_lines(totals), Attribution.of(job.config.job)))
     try:
         store.put(layout.WORKER_LEDGER, lines)
         return tuple(write_report(store, job, plan, totals, closing, facts))

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from cluster import layout
 from cluster.job_log import generation, read_job
-from cluster.money import as_decimal, price_of
+from cluster.money import as_decimal
 from cluster.plan_file import PlanReader
 from cluster.records import Shard
 from cluster.shard_log import ShardState
@@ -79,7 +79,7 @@ def verify(store: Store, *, threads: int = 8, on_progress: Progress | None = Non
     findings = Findings()
     totals = _check_shards(store, plan, findings, threads, on_progress)
     _check_plan(plan, findings)
-    bill = close(totals, price_of(job.config.pricing))
+    bill = close(totals)
     _check_bill(bill, findings)
     finished, cost = _check_manifest(store, totals, bill, findings)
     return Verification(

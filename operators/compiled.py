@@ -15,7 +15,7 @@ from typing import Any, cast
 import torch
 
 from operators.compile_cache import use_compile_cache
-from operators.families.family import Family, Tensors
+from operators.families.family import GUIDANCE, Family, Tensors
 from operators.model_options import denoiser_of
 
 _log = logging.getLogger(__name__)
@@ -80,9 +80,9 @@ class CompiledFamily:
         return size if size is not None and size <= rows * _MOST_PADDING else None
 
 
-def batch_sizes(max_batch: int, *, guided: bool) -> tuple[int, ...]:
-    """The sizes worth compiling: full batches, with and without a guidance pass."""
-    return (2 * max_batch, max_batch) if guided else (max_batch,)
+def batch_sizes(max_batch: int, *, passes: int) -> tuple[int, ...]:
+    """The sizes worth compiling: full batches, where a row has 2 ``passes`` those with one too."""
+    return (passes * max_batch, max_batch) if passes > 1 else (max_batch,)
 
 
 def compile_family(
@@ -136,12 +136,14 @@ def _unmark(denoiser: Any) -> None:
 def _warm_up(family: Family, sizes: Sequence[int], pixels: tuple[int, int]) -> tuple[int, int, int]:
     """Run a batch of each size as the engine will, so that each is compiled; the latent shape."""
     shape = family.latent_shape(*pixels)
-    text = family.embed([""])
+    told = dict(family.embed([""]))
+    if not family.two_pass_guidance:
+        told[GUIDANCE] = torch.ones(1, device=family.device)
     for size in sizes:
         family.predict(
             torch.zeros(size, *shape, device=family.device),
             torch.full((size,), 500.0, device=family.device),
-            {name: _filled(tensor, size) for name, tensor in text.items()},
+            {name: _filled(tensor, size) for name, tensor in told.items()},
             pixels,
         )
     return shape

@@ -9,6 +9,7 @@ from typing import Any
 
 from cluster.coordinator import BeatReply, Coordinator, WorkerProgress
 from cluster.leases import Dismiss, Grant, Wait
+from cluster.money import price_of
 from cluster.records import Ranges
 from cluster.sealed_shard import SealedShard
 from cluster.store import Store
@@ -152,7 +153,14 @@ class Stage:
     def worker(self, engine: Any, *, name: str = "w1", store: Store | None = None) -> Worker:
         return Worker(
             self.small.config,
-            Identity(worker=name, run=1, generation=0, node="here", gpus=""),
+            Identity(
+                worker=name,
+                run=1,
+                generation=0,
+                node="here",
+                gpus="",
+                price=price_of(self.small.config.pricing),
+            ),
             store=store or self.small.store,
             shards=self.small.plan,
             link=self.link,

@@ -51,7 +51,7 @@ class SmallJob:
 
     def bill(self) -> Bill:
         """The closed ledger now."""
-        return close(self.totals(), price_of(self.config.pricing))
+        return close(self.totals())
 
 
 def small_config(tmp_path: Path, overrides: Mapping[str, Any] | None = None) -> RunConfig:
@@ -121,6 +121,7 @@ def work_on(
             generation=generation,
             node="here",
             gpus="",
+            price=price_of(config.pricing),
         ),
         store=store,
         shards=small.plan,

@@ -25,8 +25,9 @@ from operators.device import Fetch, device_for
 from operators.device_time import DeviceMeter
 from operators.engine import EngineInfo, EngineStats, ImageFailure, ImageResult
 from operators.families import load_family
-from operators.families.family import Conditioning, Family, Text, stack
+from operators.families.family import GUIDANCE, Conditioning, Family, Text, stack
 from operators.fill import FillCount
+from operators.guidance import guidance_passes
 from operators.measured_sizes import measured_sizes, remembered_slots
 from operators.model_files import describe_model
 from operators.model_options import apply_options, pipeline_of
@@ -76,12 +77,13 @@ def load(engine: EngineConfig, model: ModelConfig) -> StepwiseEngine:
         simulated=False,
     )
     usual = (model.height, model.width)
+    passes = guidance_passes(model.guidance_scale, two_pass_guidance=family.two_pass_guidance)
     slots = engine.max_batch or remembered_slots(info, usual) or COMPILED_SLOTS
     compilation = compile_family(
         guard_vae(family, pipeline_of(family).vae),
         # how long the job is only the driver knows, and it has decided before it hired us
         "off" if engine.compile == "auto" else engine.compile,
-        sizes=batch_sizes(slots, guided=model.guidance_scale > 1),
+        sizes=batch_sizes(slots, passes=passes),
         pixels=usual,
     )
     info = replace(info, compile=compilation.how, compile_seconds=compilation.seconds)
@@ -98,7 +100,7 @@ class _Work(Work):
 
     @property
     def texts(self) -> list[Text]:
-        """The prompt, and with guidance the negative prompt; None where it is empty."""
+        """The prompt, and with a guidance pass the negative prompt; None where it is empty."""
         texts: list[Text] = [self.request.prompt]
         return [*texts, self.request.negative_prompt or None] if self.guided else texts
 
@@ -172,7 +174,12 @@ class StepwiseEngine:
 
     def admit(self, requests: Sequence[Request]) -> None:
         for request in requests:
-            self._new.append(_Work(number=self._admitted, request=request))
+            work = _Work(
+                number=self._admitted,
+                request=request,
+                two_pass_guidance=self._family.two_pass_guidance,
+            )
+            self._new.append(work)
             self._admitted += 1
 
     def overdue(self, limit_s: float) -> list[Request]:
@@ -212,8 +219,13 @@ class StepwiseEngine:
             self._work[work.number] = work
             try:
                 self._family.latent_shape(*work.shape)
+                levels = self._family.noise_levels(*work.shape, request.steps)
                 table = compile_sampler(
-                    self._family.scheduler_config, request.sampler, request.steps
+                    self._family.scheduler_config,
+                    request.sampler,
+                    request.steps,
+                    mu=levels.mu,
+                    sigmas=levels.sigmas,
                 )
             except RowRejected as error:
                 self._batcher.add(work.number, shape=work.shape, steps=request.steps)
@@ -338,6 +350,9 @@ class StepwiseEngine:
         def run(part: Sequence[_Pass]) -> list[torch.Tensor]:
             latents, timesteps = slots.model_inputs([one.place for one in part])
             conditioning = stack([one.conditioning for one in part])
+            if not self._family.two_pass_guidance:
+                told = [works[one.place].request.guidance_scale for one in part]
+                conditioning[GUIDANCE] = self._device.stage(np.array(told, dtype=np.float32))
             return list(self._family.predict(latents, timesteps, conditioning, shape))
 
         answers = run_split(passes, run, caps=self._caps, key=("denoise", shape))

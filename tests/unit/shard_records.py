@@ -5,17 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+from cluster.price import Price
 from cluster.records import Commit, Stamp, ranges_of
 from cluster.sealed_shard import SealedShard, WorkerShare
 from cluster.shard_log import ShardLog, ShardState
 from cluster.store import Store
 
+PRICE = Price(
+    nano_per_hour=100_000_000,
+    currency="USD",
+    version="v1",
+    digest="0123456789abcdef",
+    provider="local",
+    region=None,
+    instance_type="box",
+    purchase_option="owned",
+)
 STAMP = Stamp(
     worker="w",
     seq=0,
     run=1,
     node="here",
     gpus="",
+    price=PRICE,
     started_at="2026-01-01T00:00:00+00:00",
     lifetime_ns=0,
     busy_ns=0,

@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from shard_records import STAMP, commit_of
+from shard_records import PRICE, STAMP, commit_of
 
 from cluster.commit_writer import CommitWriter
 from cluster.committer import Committer
 from cluster.held_shard import HeldShard, open_shard
-from cluster.money import price_of
+from cluster.ledger import Attribution, Payer
 from cluster.records import Commit
 from cluster.sealed_shard import SealedShard
 from cluster.shard_log import ShardLog, ShardState, read_shard_state
@@ -34,8 +34,8 @@ class Writer(CommitWriter):
             small.store,
             config.output,
             engine=load_engine(config.engine, config.model).info,
-            price=price_of(config.pricing),
-            worker="w1",
+            payer=Payer(worker="w1", node="here", price=PRICE),
+            attribution=Attribution.of(config.job),
         )
         self._after = after
 

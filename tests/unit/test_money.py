@@ -9,7 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.money import NANO, Price, as_decimal, bill, charge, close_worker, price_of, split
+from cluster.money import (
+    NANO,
+    as_decimal,
+    bill,
+    charge,
+    close_worker,
+    microseconds,
+    price_of,
+    split,
+)
+from cluster.price import Price
 from cluster.records import Stamp
 from conf.errors import ConfigError
 from conf.schema import PricingConfig
@@ -29,13 +39,14 @@ def price(nano_per_hour: int) -> Price:
     return dataclasses.replace(price_of(PRICING), nano_per_hour=nano_per_hour)
 
 
-def stamp(lifetime_ns: int, busy_ns: int, overhead_ns: int) -> Stamp:
+def stamp(lifetime_ns: int, busy_ns: int, overhead_ns: int, at: Price) -> Stamp:
     return Stamp(
         worker="w1",
         seq=0,
         run=1,
         node="here",
         gpus="",
+        price=at,
         started_at="2026-01-01T00:00:00+00:00",
         lifetime_ns=lifetime_ns,
         busy_ns=busy_ns,
@@ -85,13 +96,15 @@ def test_images_and_the_other_lines_sum_exactly_to_the_bill(
 ) -> None:
     at = price(nano_per_hour)
     used = sum(images)
-    lifetime = stamp(used + wasted + overhead + idle, used + wasted, overhead)
-    amounts = [charge(at, device_ns) for device_ns in images]
-    lines = close_worker(lifetime, used_ns=used, used_amount=sum(amounts), price=at)
+    lifetime = stamp(used + wasted + overhead + idle, used + wasted, overhead, at)
+    amounts = [charge(at, device_ns) or 0 for device_ns in images]
+    lines = close_worker(lifetime, used_ns=used, used_amount=sum(amounts))
     assert [line.kind for line in lines] == ["wasted", "overhead", "idle"]
     assert [line.device_ns for line in lines] == [wasted, overhead, idle]
-    assert all(line.amount_nano >= 0 for line in lines)
-    assert sum(amounts) + sum(line.amount_nano for line in lines) == bill(at, lifetime.lifetime_ns)
+    parts = [line.amount_nano for line in lines if line.amount_nano is not None]
+    assert len(parts) == 3
+    assert min(parts) >= 0
+    assert sum(amounts) + sum(parts) == bill(at, lifetime.lifetime_ns)
 
 
 @given(
@@ -105,18 +118,19 @@ def test_stamps_that_contradict_each_other_still_give_lines_that_sum(
 ) -> None:
     """A stamp older than the newest commit knows less than the commit; nothing turns negative."""
     at = price(NANO)
-    lines = close_worker(
-        stamp(lifetime, busy, overhead), used_ns=used, used_amount=charge(at, used), price=at
-    )
+    paid = charge(at, used) or 0
+    lines = close_worker(stamp(lifetime, busy, overhead, at), used_ns=used, used_amount=paid)
     covered = used + sum(line.device_ns for line in lines)
-    assert all(line.device_ns >= 0 and line.amount_nano >= 0 for line in lines)
+    assert all(line.device_ns >= 0 and (line.amount_nano or 0) >= 0 for line in lines)
     assert covered >= lifetime
-    assert charge(at, used) + sum(line.amount_nano for line in lines) == bill(at, covered)
+    assert paid + sum(line.amount_nano or 0 for line in lines) == bill(at, covered)
 
 
 @given(parts=st.lists(st.integers(0, HOUR_NS), max_size=20), nano=st.integers(0, 100 * NANO))
 def test_parts_never_cost_more_than_the_whole(parts: list[int], nano: int) -> None:
-    assert sum(charge(price(nano), p) for p in parts) <= bill(price(nano), sum(parts))
+    whole = bill(price(nano), sum(parts))
+    assert whole is not None
+    assert sum(charge(price(nano), p) or 0 for p in parts) <= whole
 
 
 def test_an_hour_costs_the_price_of_an_hour() -> None:
@@ -131,8 +145,21 @@ def test_an_hour_costs_the_price_of_an_hour() -> None:
 
 def test_a_price_of_nothing_costs_nothing() -> None:
     at = price_of(dataclasses.replace(PRICING, price_per_hour="0"))
-    lines = close_worker(stamp(HOUR_NS, 0, 0), used_ns=0, used_amount=0, price=at)
-    assert sum(line.amount_nano for line in lines) == 0
+    lines = close_worker(stamp(HOUR_NS, 0, 0, at), used_ns=0, used_amount=0)
+    assert [line.amount_nano for line in lines] == [0, 0, 0]
+
+
+def test_what_has_no_price_has_no_amount_and_all_of_its_time() -> None:
+    at = dataclasses.replace(price(0), nano_per_hour=None, unpriced="nobody knows")
+    assert (charge(at, HOUR_NS), bill(at, HOUR_NS)) == (None, None)
+    lines = close_worker(stamp(10, 6, 3, at), used_ns=5, used_amount=0)
+    assert [line.device_ns for line in lines] == [1, 3, 1]
+    assert [line.amount_nano for line in lines] == [None] * 3
+
+
+def test_a_time_is_microseconds_since_the_epoch_whatever_its_zone() -> None:
+    assert microseconds("1970-01-01T00:00:01.5+00:00") == 1_500_000
+    assert microseconds("1970-01-01T02:00:00.000001+02:00") == 1
 
 
 @pytest.mark.parametrize("text", ["", "cheap", "-1", "NaN", "Infinity", "0.0000000001", "1,50"])
@@ -150,7 +177,12 @@ def test_the_price_keeps_what_the_ledger_must_say() -> None:
         nano_per_hour=100_000_000,
         currency="USD",
         version="v1",
+        digest=price_of(PRICING).digest,
         provider="local",
+        region=None,
         instance_type="box",
         purchase_option="owned",
     )
+    dearer = price_of(dataclasses.replace(PRICING, price_per_hour="0.11"))
+    assert dearer.version == "v1"
+    assert dearer.digest != price_of(PRICING).digest

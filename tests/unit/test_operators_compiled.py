@@ -7,22 +7,34 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
-import torch._inductor.config
 from torch._dynamo.utils import counters
 
+import conf
 from operators import compile_cache
 from operators.compiled import CompiledFamily, batch_sizes, compile_family
+from operators.device import device_for
 from operators.families import load_family
+from operators.measured_sizes import measured_sizes, remembered_slots
 from operators.model_files import describe_model
 from operators.model_options import denoiser_of
-from tests.stepwise_rows import ask, difference, load, new_engine, run
+from tests.stepwise_rows import ask, difference, load, load_info, new_engine, run
+from tests.tiny_flux import build_tiny_flux
 from tests.tiny_model import SIZE, build_tiny_stable_diffusion
 from tests.tiny_pixart import build_tiny_pixart
 
 PIXELS = (SIZE, SIZE)
+ROOT = Path(conf.__path__[0]).parent
+pytestmark = pytest.mark.filterwarnings(
+    # torch's own, of its own compiler
+    "ignore:`torch.jit:DeprecationWarning"
+)
 
 
 class CountingCompiler:
@@ -88,8 +100,10 @@ def test_nothing_is_compiled_after_loading(model_path, how):
     after_loading, stats = compiler.compiled, dict(counters["stats"])
     warmed_up = len(compiler.runs)
     assert after_loading > 0
-    rows = [*mixed_rows(15), ask(99, width=2 * SIZE, steps=2)]
-    made = run(new_engine(ready.family, max_batch=4), rows)
+    rows = [*mixed_rows(9), ask(99, width=2 * SIZE, steps=2)]
+    with ThreadPoolExecutor(1) as workers_engine_thread:
+        engine = new_engine(ready.family, max_batch=4)
+        made = workers_engine_thread.submit(run, engine, rows).result()
     assert compiler.compiled == after_loading
     assert counters["stats"] == stats
     assert len(compiler.runs) > warmed_up
@@ -101,6 +115,20 @@ def test_each_size_is_one_graph_of_the_whole_denoiser(model_path):
     compiler = CountingCompiler()
     compiled(model_path, "full", sizes=(8, 4), backend=compiler)
     assert compiler.compiled == 2
+
+
+def test_a_model_that_is_told_its_guidance_is_compiled_with_it(tmp_path):
+    compiler = CountingCompiler()
+    path = build_tiny_flux(tmp_path)
+    ready = compiled(path, "regional", sizes=(4,), backend=compiler)
+    assert ready.how == "regional"
+    after_loading, warmed_up = compiler.compiled, len(compiler.runs)
+    rows = [ask(n, sampler="flow_match_euler", guidance_scale=1.0 + n, steps=2) for n in range(4)]
+    made = run(new_engine(ready.family, max_batch=4), rows)
+    assert compiler.compiled == after_loading
+    assert len(compiler.runs) > warmed_up
+    plain = run(new_engine(family_of(path), max_batch=4), rows)
+    assert all(difference(made[n].pixels, plain[n].pixels) <= 1 for n in plain)
 
 
 def test_a_model_without_named_blocks_is_compiled_as_a_whole(tmp_path):
@@ -129,8 +157,8 @@ def test_a_batch_is_filled_up_only_where_that_costs_less_than_it_gains(model_pat
 
 
 def test_full_batches_with_and_without_guidance_are_compiled():
-    assert batch_sizes(8, guided=True) == (16, 8)
-    assert batch_sizes(8, guided=False) == (8,)
+    assert batch_sizes(8, passes=2) == (16, 8)
+    assert batch_sizes(8, passes=1) == (8,)
 
 
 def broken_compiler(graph, inputs):
@@ -151,26 +179,51 @@ def test_a_compiler_that_fails_costs_one_warning(model_path, caplog):
     assert all(difference(made[n].pixels, plain[n].pixels) == 0 for n in plain)
 
 
-def test_without_a_cpp_compiler_the_engine_says_so_and_runs(model_path, monkeypatch, caplog):
-    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
-    with caplog.at_level(logging.WARNING):
-        engine = load(model_path, compile="full", max_batch=1)
-    assert engine.info.compile == "off"
-    assert "cannot be compiled here and runs uncompiled: " in caplog.text
-    assert "No working C++ compiler" in caplog.text
-    assert run(engine, [ask(0)])[0].pixels.shape == (SIZE, SIZE, 3)
+WITHOUT_COMPILER = """
+import logging, sys
+from tests.stepwise_rows import ask, load, run
+logging.basicConfig(stream=sys.stdout, level=logging.WARNING, format="%(message)s")
+engine = load(sys.argv[1], compile="regional", max_batch=1)
+print(engine.info.compile, run(engine, [ask(0, steps=1)])[0].pixels.shape)
+"""
 
 
-def test_an_engine_compiled_by_torch_makes_the_same_pictures_and_keeps_its_code(
-    model_path, tmp_path
-):
-    engine = load(model_path, compile="regional", max_batch=2)
-    assert engine.info.compile == "regional"
-    assert engine.info.compile_seconds > 0
+def test_a_machine_without_a_cpp_compiler_says_so_and_makes_pictures(model_path):
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_COMPILER, str(model_path)],
+        env=os.environ | {"CXX": "no-such-compiler", "PYTHONPATH": str(ROOT)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    warning, made = [line for line in done.stdout.splitlines() if line]
+    assert warning.startswith("the denoiser cannot be compiled here and runs uncompiled: ")
+    assert "No working C++ compiler" in warning
+    assert made == f"off {(SIZE, SIZE, 3)}"
+
+
+def test_torchs_own_compiler_makes_the_same_pictures_and_its_code_is_kept(model_path, tmp_path):
+    ready = compiled(model_path, "regional", sizes=(4,), backend="inductor")
+    assert ready.how == "regional"
     assert list((tmp_path / "cache" / "imagemill" / "compiled").rglob("*.py"))
     rows = [ask(0), ask(1, guidance_scale=1.0), ask(2, sampler="dpmpp_2m")]
-    made, plain = run(engine, rows), run(load(model_path, max_batch=2), rows)
+    made = run(new_engine(ready.family, max_batch=2), rows)
+    plain = run(new_engine(family_of(model_path), max_batch=2), rows)
     assert all(difference(made[n].pixels, plain[n].pixels) <= 1 for n in plain)
+
+
+def test_a_compiled_size_is_what_another_run_found_best_and_stays(tmp_path):
+    info, device = load_info(), device_for(torch.device("cpu"))
+    assert remembered_slots(info, PIXELS) is None
+    sizes = measured_sizes(info, device, fixed={PIXELS: 3})
+    assert sizes.slots(PIXELS) == 3
+    sizes.observe(PIXELS, rows=3, passes=6, spent_ns=1)
+    assert remembered_slots(info, PIXELS) is None
+    search = measured_sizes(info, device, fixed={})
+    for _ in range(4):
+        search.observe(PIXELS, rows=4, passes=8, spent_ns=1)
+    assert remembered_slots(info, PIXELS) == search.slots(PIXELS) == 4
 
 
 def test_auto_leaves_the_decision_to_the_driver(model_path):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from diffusers import FluxTransformer2DModel
 
 from conf.errors import ConfigError
 from operators.families import load_family
@@ -13,6 +12,7 @@ from operators.model_options import apply_options, denoiser_of
 from operators.offload import loads_on, offload
 from tests.engine_config import engine_config
 from tests.stepwise_rows import ask, difference, load, new_engine, run
+from tests.tiny_flux import build_tiny_flux
 from tests.tiny_model import SIZE, build_tiny_stable_diffusion
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -81,23 +81,10 @@ def test_tf32_is_allowed_only_when_asked_for(model_path, monkeypatch):
         matmul.allow_tf32, cudnn.allow_tf32 = before
 
 
-class WithFlux:
-    """A family whose denoiser takes attention backends."""
-
-    def __init__(self):
-        self.transformer = FluxTransformer2DModel(
-            in_channels=4,
-            num_layers=1,
-            num_single_layers=1,
-            attention_head_dim=8,
-            num_attention_heads=2,
-            joint_attention_dim=16,
-            pooled_projection_dim=8,
-            axes_dims_rope=(2, 2, 4),
-        )
-        self._pipeline = self
-        self.vae = None
-        self.components = {"transformer": self.transformer}
+@pytest.fixture(scope="module")
+def flux_path(tmp_path_factory):
+    """A model whose denoiser takes attention backends."""
+    return build_tiny_flux(tmp_path_factory.mktemp("flux"))
 
 
 @pytest.fixture
@@ -110,10 +97,9 @@ def _torch_attention():
 
 
 @pytest.mark.usefixtures("_torch_attention")
-def test_an_attention_backend_reaches_every_layer():
-    family = WithFlux()
-    apply_options(family, engine_config("stepwise", attention="_native_math"))
-    processors = denoiser_of(family).attn_processors.values()
+def test_an_attention_backend_reaches_every_layer(flux_path):
+    engine = load(flux_path, attention="_native_math")
+    processors = denoiser_of(engine._family).attn_processors.values()
     assert {processor._attention_backend.value for processor in processors} == {"_native_math"}
 
 
@@ -124,9 +110,9 @@ def test_an_attention_backend_reaches_every_layer():
         ("nonsense", r"engine.attention=nonsense cannot be used here: .*must be one of"),
     ],
 )
-def test_an_attention_backend_that_cannot_be_used_is_refused(backend, words):
+def test_an_attention_backend_that_cannot_be_used_is_refused(flux_path, backend, words):
     with pytest.raises(ConfigError, match=words):
-        apply_options(WithFlux(), engine_config("stepwise", attention=backend))
+        load(flux_path, attention=backend)
 
 
 def test_a_model_that_takes_no_attention_backend_is_refused_one(model_path):
@@ -156,17 +142,25 @@ def test_what_is_offloaded_is_loaded_beside_the_gpu():
     assert loads_on("group", GPU) == CPU
 
 
-@pytest.mark.parametrize("how", ["model", "sequential", "group"])
-def test_offloaded_layers_are_hooked_and_make_the_same_pictures(model_path, plain, how):
+@pytest.mark.parametrize(
+    ("how", "hooked"),
+    [
+        ("model", lambda unet: hasattr(unet, "_hf_hook")),
+        ("group", lambda unet: unet.conv_in._diffusers_hook.get_hook("group_offloading")),
+    ],
+)
+def test_offloaded_layers_are_hooked_and_make_the_same_pictures(model_path, plain, how, hooked):
     """On a CPU the hooks move nothing; that they are in place is what can be seen here."""
     family = offload(family_of(model_path), how, device=CPU)
-    hooked = {
-        "model": lambda: hasattr(family.unet, "_hf_hook"),
-        "sequential": lambda: hasattr(family.unet.conv_in, "_hf_hook"),
-        "group": lambda: family.unet.conv_in._diffusers_hook.get_hook("group_offloading"),
-    }
-    assert hooked[how]()
+    assert hooked(family.unet)
     assert same(run(new_engine(family), ROWS), plain)
+
+
+def test_single_layers_are_empty_until_they_are_needed(model_path):
+    """Accelerate takes cpu:0 for another device than cpu, so that nothing more can run here."""
+    family = offload(family_of(model_path), "sequential", device=CPU)
+    assert hasattr(family.unet.conv_in, "_hf_hook")
+    assert family.unet.conv_in.weight.device.type == "meta"
 
 
 def test_the_denoiser_leaves_before_texts_are_read(model_path):

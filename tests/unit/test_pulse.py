@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from shard_records import PRICE
 
 from cluster import pulse as pulse_module
 from cluster.coordinator import BeatReply, WorkerProgress
@@ -38,7 +39,7 @@ class Link:
 def new_pulse(store: Store, link: Link, state: WorkerState) -> Pulse:
     return Pulse(
         state,
-        Lifetime(worker="w1", run=1, node="here", gpus=""),
+        Lifetime(worker="w1", run=1, node="here", gpus="", price=PRICE),
         store=store,
         link=link,  # type: ignore[arg-type]
         worker="w1",

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cluster.price import Price
 from cluster.records import (
     Accepted,
     Commit,
@@ -35,6 +36,18 @@ texts = st.sampled_from(["", "w-1", "shards/00000001-000001.tar", 'Ünïcode \u2
 counts = st.integers(0, 2**53)
 offsets = st.sets(st.integers(0, 30), max_size=8)
 refs = st.builds(ObjectRef, key=texts, bytes=counts, sha256=texts)
+prices = st.builds(
+    Price,
+    nano_per_hour=st.none() | counts,
+    currency=texts,
+    version=texts,
+    digest=texts,
+    provider=st.none() | texts,
+    region=st.none() | texts,
+    instance_type=st.none() | texts,
+    purchase_option=st.none() | texts,
+    unpriced=texts,
+)
 stamps = st.builds(
     Stamp,
     worker=texts,
@@ -42,6 +55,7 @@ stamps = st.builds(
     run=counts,
     node=texts,
     gpus=texts,
+    price=prices,
     started_at=texts,
     lifetime_ns=counts,
     busy_ns=counts,

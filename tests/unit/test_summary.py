@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from shard_records import PRICE
 
 from cluster.records import Stamp
 from cluster.tables import to_parquet
@@ -115,6 +116,7 @@ def test_the_time_of_workers_that_overlap_counts_once() -> None:
         run=1,
         node="n",
         gpus="",
+        price=PRICE,
         started_at="2026-01-01T00:00:00.000000+00:00",
         lifetime_ns=10 * 10**9,
         busy_ns=0,

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
-from shard_records import STAMP, opened
+from shard_records import PRICE, STAMP, opened
 
 from cluster.job_log import open_retry
 from cluster.lifetime import persist
-from cluster.money import Price, bill, price_of
+from cluster.money import bill, charge
 from cluster.plan_file import PlanReader
 from cluster.store import Store
 from cluster.tables import read_parquet
@@ -40,9 +40,9 @@ def test_an_output_of_nothing_costs_nothing(tmp_path: Path) -> None:
 def test_the_ledgers_of_the_commits_and_the_workers_close_over_two_runs(tmp_path: Path) -> None:
     small = run_small_job(tmp_path, ROWS, shards=[1], **TINY)
     small = work_on(small)
-    totals, price = small.totals(), price_of(small.config.pricing)
+    totals = small.totals()
     assert len(totals.workers) == 2
-    closing = close(totals, price)
+    closing = close(totals)
     assert sum(closing.ns.values()) == closing.total_ns
     assert sum(closing.amount.values()) == closing.total_amount
     amounts = [
@@ -51,7 +51,7 @@ def test_the_ledgers_of_the_commits_and_the_workers_close_over_two_runs(tmp_path
         for amount in read_parquet(small.store.get(entry.key) or b"")["amount_nano"].to_pylist()
     ]
     assert sum(amounts) == closing.amount["used"]
-    others = sum(line.amount_nano for line in worker_lines(totals, price))
+    others = sum(line.amount_nano for line in worker_lines(totals))
     assert sum(amounts) + others == closing.total_amount
 
 
@@ -62,7 +62,7 @@ def test_a_worker_that_committed_nothing_is_billed_by_its_stamps(tmp_path: Path)
     assert [entry.key for entry in small.store.listing("workers/")] == ["workers/lost.json"]
     closing = small.bill()
     assert closing.total_ns == closing.ns["idle"] == 2 * 10**9
-    assert closing.total_amount == bill(price_of(small.config.pricing), 2 * 10**9)
+    assert closing.total_amount == bill(PRICE, 2 * 10**9)
 
 
 def test_attempts_are_those_of_the_shard_with_the_most_whatever_was_sealed(tmp_path: Path) -> None:
@@ -112,27 +112,21 @@ def test_states_of_opened_shards_come_in_plan_order_whatever_their_number(tmp_pa
     )
 )
 def test_the_bill_closes_for_any_lifetimes(workers: list[tuple[int, int, int, int]]) -> None:
-    price = Price(
-        nano_per_hour=100_000_007,
-        currency="USD",
-        version="v",
-        provider="p",
-        instance_type="i",
-        purchase_option="o",
-    )
+    price = replace(PRICE, nano_per_hour=100_000_007)
     totals = Totals()
     for number, (used, wasted, overhead, idle) in enumerate(workers):
         totals.workers[f"w{number}"] = WorkerUse(
             used_ns=used,
-            used_amount=price.nano_per_hour * used // (3600 * 10**9),
+            used_amount=charge(price, used) or 0,
             stamp=replace(
                 STAMP,
                 worker=f"w{number}",
+                price=price,
                 lifetime_ns=used + wasted + overhead + idle,
                 busy_ns=used + wasted,
                 overhead_ns=overhead,
             ),
         )
-    closing = close(totals, price)
+    closing = close(totals)
     assert sum(closing.ns.values()) == closing.total_ns == sum(sum(parts) for parts in workers)
     assert sum(closing.amount.values()) == closing.total_amount

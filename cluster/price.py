@@ -1,0 +1,24 @@
+"""What a worker's hour costs, and by which price list."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Price:
+    """The price of one worker: ``nano_per_hour`` is in 1e-9 currency units an hour, None where no
+    price is known; ``unpriced`` says why then, and is "" otherwise.
+
+    ``digest`` tells two price lists of one version apart. What is not known of the machine is None.
+    """
+
+    nano_per_hour: int | None
+    currency: str
+    version: str
+    digest: str
+    provider: str | None
+    region: str | None
+    instance_type: str | None
+    purchase_option: str | None
+    unpriced: str = ""
