@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from cluster.coordinator import Coordinator
 from cluster.job_log import JobRecord, open_run, write_job
 from cluster.lifetime import utc_now
+from cluster.money import price_of
 from cluster.plan_file import PlanReader, write_plan
 from cluster.store import Store
 from cluster.worker import Identity, Worker
@@ -54,7 +55,14 @@ def work_on(job: PlannedJob, make_engine: Callable[[], Engine], store: Store) ->
     ids = iter(range(job.plan.shards))
     worker = Worker(
         job.config,
-        Identity(worker="r0001-w0000", run=1, generation=0, node="here", gpus=""),
+        Identity(
+            worker="r0001-w0000",
+            run=1,
+            generation=0,
+            node="here",
+            gpus="",
+            price=price_of(job.config.pricing),
+        ),
         store=store,
         shards=job.plan,
         link=Coordinator(ids, total=job.plan.shards, lease_s=job.config.cluster.lease_s),

@@ -34,7 +34,7 @@ from jobs.configure import compose_mapping
 DOCS = Path(__file__).parents[1] / "docs"
 WORKLOADS = ("mixed", "uniform")
 _MALLOC = {
-    True: "the same settings of memory allocation (glibc's `MALLOC_…`, see `cluster/worker_environment.py`)",
+    True: "the same settings of memory allocation (`cluster/worker_environment.py`)",
     False: "glibc's own settings of memory allocation, which ImageMill's worker changes",
 }
 
@@ -70,7 +70,7 @@ def page(results: Results) -> str:
         kinds=len(STEPS) * len(GUIDANCE) * len(SAMPLERS) * len(SIZES),
         uniform=_uniform(),
     )
-    return re.sub(r"\n{3,}", "\n\n", text)
+    return re.sub(r"\n+(?=## )", "\n\n", re.sub(r"\n{3,}", "\n\n", text))
 
 
 def plot(results: Results) -> str | None:
