@@ -106,4 +106,5 @@ def test_bars_are_as_long_as_their_values_and_titles_are_text():
     drawn = ET.fromstring(svg([Panel(title="both", bars=bars)]))
     rects = [float(one.get("width")) for one in drawn.iter("{http://www.w3.org/2000/svg}rect")]
     assert rects[1] == pytest.approx(2 * rects[2], abs=0.2)
+    assert rects[1] == pytest.approx((760 - 210 - 70) / 2, abs=0.2)
     assert "a < b" in [one.text for one in drawn.iter("{http://www.w3.org/2000/svg}text")]
