@@ -5,6 +5,7 @@ Most tests compile with a backend that only counts: what it returns is the captu
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import subprocess
@@ -214,15 +215,17 @@ def test_torchs_own_compiler_makes_the_same_pictures_and_its_code_is_kept(model_
 
 
 def test_a_compiled_size_is_what_another_run_found_best_and_stays(tmp_path):
-    info, device = load_info(), device_for(torch.device("cpu"))
+    info = dataclasses.replace(load_info(), max_batch=8)
+    device = device_for(torch.device("cpu"))
     assert remembered_slots(info, PIXELS) is None
     sizes = measured_sizes(info, device, fixed={PIXELS: 3})
     assert sizes.slots(PIXELS) == 3
     sizes.observe(PIXELS, rows=3, passes=6, spent_ns=1)
     assert remembered_slots(info, PIXELS) is None
     search = measured_sizes(info, device, fixed={})
-    for _ in range(4):
-        search.observe(PIXELS, rows=4, passes=8, spent_ns=1)
+    for rows in (4, 8):
+        for _ in range(4):
+            search.observe(PIXELS, rows=rows, passes=rows, spent_ns=rows)
     assert remembered_slots(info, PIXELS) == search.slots(PIXELS) == 4
 
 
