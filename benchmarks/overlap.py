@@ -20,7 +20,7 @@ def measure(resident: Resident, turn: int, task: Task) -> Overlap:
     return Overlap(
         turn=turn,
         images=worker.images,
-        loop_per_second=loop.images_per_second,
-        worker_per_second=worker.images_per_second,
+        loop_per_second=loop.flowing_per_second,
+        worker_per_second=worker.flowing_per_second,
         whole_per_second=worker.images / worker.whole_s,
     )

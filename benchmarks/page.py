@@ -182,8 +182,8 @@ def _precision(precision: str, shares: Sequence[Share]) -> tuple[str, ...]:
 
 def _overlaps(results: Results) -> str:
     until = {
-        "until the last image is written": lambda one: one.worker_per_second,
-        "until the last record is: with all openings, commits and seals": (
+        "from the first step to the last image's byte": lambda one: one.worker_per_second,
+        "from the opening of the first shard to the last record": (
             lambda one: one.whole_per_second
         ),
     }

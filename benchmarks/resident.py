@@ -35,7 +35,7 @@ BARE_S = 2.0
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
     """What ``images`` took. ``seconds`` end with the last image (its last byte, where it is
-    written), ``whole_s`` with the last record.
+    written), ``whole_s`` with the last record; ``opening_s`` end with the first call of the denoiser.
 
     ``rows`` are rows of forward passes: an image with guidance has two in every step.
     """
@@ -43,6 +43,7 @@ class Figures:
     images: int
     seconds: float
     whole_s: float
+    opening_s: float
     denoiser_s: float
     rows: int
     occupied: int
@@ -51,6 +52,11 @@ class Figures:
     @property
     def images_per_second(self) -> float:
         return self.images / self.seconds
+
+    @property
+    def flowing_per_second(self) -> float:
+        """Images a second from the first call of the denoiser on."""
+        return self.images / (self.seconds - self.opening_s)
 
     @property
     def fill(self) -> float:
@@ -94,22 +100,24 @@ class Resident:
         self._pool.shutdown()
 
 
-class MeteredFamily:
-    """A family with a clock in its denoiser."""
+class DenoiserClock:
+    """Takes the place of ``predict`` in a family and adds up the time in it."""
 
-    def __init__(self, family: Family) -> None:
-        self.family = family
-        self.denoiser_s = 0.0
+    def __init__(self, family: Any) -> None:
+        self._predict = family.predict
+        self._wait = torch.cuda.synchronize if family.device.type == "cuda" else None
+        self.seconds = 0.0
+        self.first_s: float | None = None
+        family.predict = self
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.family, name)
-
-    def predict(self, *arguments: Any) -> torch.Tensor:
+    def __call__(self, *arguments: Any) -> torch.Tensor:
         started_s = time.perf_counter()
-        made = self.family.predict(*arguments)
-        if self.family.device.type == "cuda":
-            torch.cuda.synchronize()
-        self.denoiser_s += time.perf_counter() - started_s
+        if self.first_s is None:
+            self.first_s = time.time()
+        made: torch.Tensor = self._predict(*arguments)
+        if self._wait is not None:
+            self._wait()
+        self.seconds += time.perf_counter() - started_s
         return made
 
 
@@ -118,7 +126,7 @@ def _engine(task: Task) -> Any:
     """The stepwise engine of this process, with a clock in its denoiser."""
     config = prepare(settings(task))
     engine: Any = load_engine(config.engine, config.model)
-    engine._family = MeteredFamily(engine._family)
+    DenoiserClock(engine._family)
     return engine
 
 
@@ -155,17 +163,22 @@ class _Meter:
     def __init__(self, engine: Any) -> None:
         self._engine = engine
         self._stats: EngineStats = engine.stats
-        self._denoiser_s: float = engine._family.denoiser_s
+        self._clock: DenoiserClock = engine._family.predict
+        self._clock.first_s = None
+        self._denoiser_s = self._clock.seconds
+        self._began_s = time.time()
 
     def figures(self, rows: Sequence[Row], seconds: float, whole_s: float, images: int) -> Figures:
         if images != len(rows):
             raise RuntimeError(f"{images} images of {len(rows)} rows; expected one of each")
         stats: EngineStats = self._engine.stats
+        assert self._clock.first_s is not None
         return Figures(
             images=images,
             seconds=seconds,
             whole_s=whole_s,
-            denoiser_s=self._engine._family.denoiser_s - self._denoiser_s,
+            opening_s=self._clock.first_s - self._began_s,
+            denoiser_s=self._clock.seconds - self._denoiser_s,
             rows=sum(passes(row) * row["steps"] for row in rows),
             occupied=stats.occupied - self._stats.occupied,
             offered=stats.offered - self._stats.offered,
@@ -174,7 +187,7 @@ class _Meter:
 
 @torch.inference_mode()
 def _bare(first: Task, batch: int, side: int) -> float:
-    family: Family = _engine(first)._family.family
+    family: Family = _engine(first)._family
     latents = torch.randn(batch, *family.latent_shape(side, side), device=family.device)
     timesteps = torch.linspace(1, 999, batch, device=family.device)
     conditioning = family.embed(["a red circle"] * batch)
@@ -183,7 +196,5 @@ def _bare(first: Task, batch: int, side: int) -> float:
         if calls == 0:
             began_s = time.perf_counter()
         family.predict(latents, timesteps, conditioning, (side, side))
-        if family.device.type == "cuda":
-            torch.cuda.synchronize()
         calls += 1
     return calls * batch / (time.perf_counter() - began_s)

@@ -63,9 +63,9 @@ class Share:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overlap:
-    """A worker with a store of 200 ms a put in one turn, images a second. ``worker``: until the
-    last image's byte; ``whole``: until the last record, with the opening, committing and sealing
-    of all shards; ``loop``: the engine alone."""
+    """A worker with a store of 200 ms a put in one turn, images a second. ``worker``: from the
+    first call of the denoiser to the last image's byte; ``whole``: to the last record, with the
+    opening, committing and sealing of all shards; ``loop``: the engine alone."""
 
     turn: int
     images: int
