@@ -35,7 +35,7 @@ BARE_S = 2.0
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
     """What ``images`` took. ``seconds`` end with the last image (its last byte, where it is
-    written), ``whole_s`` with the last record; ``opening_s`` end with the first call of the denoiser.
+    written), ``whole_s`` with the last record, ``opening_s`` with the denoiser's first call.
 
     ``rows`` are rows of forward passes: an image with guidance has two in every step.
     """
