@@ -168,10 +168,7 @@ def test_auto_and_float32_are_one_rate_on_a_cpu(config: RunConfig) -> None:
     assert rate_key(exact, "r") != rate_key(config, "r")
 
 
-def test_the_dry_run_tells_what_compiling_costs_and_saves(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("jobs.dry_run.model_revision", lambda config: "r")
+def test_the_dry_run_tells_what_compiling_costs_and_saves(tmp_path: Path) -> None:
     write_rows(tmp_path / "in" / "a.parquet", prompts(3))
     given = [f"input.path={tmp_path / 'in'}", f"output.path={tmp_path / 'out'}"]
     (line,) = [text for text in dry_run_lines(given) if text.startswith("compile ")]
