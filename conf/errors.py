@@ -5,6 +5,7 @@
     ImageMillError
     ├── ConfigError            fix the command or the configuration, run again; nothing was started
     │   ├── UnknownKey         a configuration key that does not exist; names the nearest ones
+    │   ├── OptionRefused      an option that a worker cannot honour; start again without it
     │   ├── ModelUnusable      the model is absent, incomplete or cannot be run
     │   ├── OutputTaken        the output path belongs to another job
     │   ├── OutputMissing      no job lives at this output path
@@ -41,6 +42,10 @@ class ConfigError(ImageMillError):
 
 class UnknownKey(ConfigError):
     """A configuration key does not exist."""
+
+
+class OptionRefused(ConfigError):
+    """An option, fixed for a job that has begun, that its workers cannot honour."""
 
 
 class ModelUnusable(ConfigError):

@@ -123,6 +123,11 @@ def _incomplete(finish: Finish, status: int) -> list[str]:
 
 def _next(job: JobRecord, where: str, finish: Finish) -> list[str]:
     quoted = shlex.quote(where)
+    if not finish.finished and finish.facts.futile:
+        kept = "what is committed here stays"
+        if not finish.totals.committed:
+            kept = f"nothing was committed, so {where} may be deleted"
+        return [f"next       start again with another output.path; {kept}"]
     if not finish.finished:
         return [f"next       imagemill resume {quoted}"]
     if not finish.totals.quarantined:

@@ -10,12 +10,10 @@ from typing import Any
 
 import torch
 
-from conf.errors import ConfigError
+from conf.errors import OptionRefused
 from conf.schema import EngineConfig
+from operators.attention_choice import SDPA
 from operators.families.family import Family
-
-SDPA = "sdpa"
-"""``engine.attention`` that leaves the model as diffusers makes it: torch's own attention."""
 
 
 def pipeline_of(family: Family) -> Any:
@@ -37,7 +35,7 @@ def apply_options(pipeline: Any, engine: EngineConfig) -> None:
     """Set what ``engine`` asks for, before weights are offloaded or code compiled.
 
     Raises:
-        ConfigError: the model or this machine cannot do it.
+        OptionRefused: the model or this machine cannot do it.
     """
     denoiser, vae = _denoiser(pipeline), pipeline.components.get("vae")
     if engine.allow_tf32:
@@ -64,7 +62,7 @@ def _set_attention(denoiser: Any, backend: str) -> None:
     processors = getattr(denoiser, "attn_processors", {}).values()
     kinds = sorted({type(p).__name__ for p in processors if not hasattr(p, "_attention_backend")})
     if kinds or not processors:
-        raise ConfigError(
+        raise OptionRefused(
             f"engine.attention={backend}: the {type(denoiser).__name__} of this model takes no "
             f"attention backend (it attends with {', '.join(kinds) or 'layers of its own'}); give "
             f"engine.attention={SDPA}"
@@ -72,7 +70,7 @@ def _set_attention(denoiser: Any, backend: str) -> None:
     try:
         denoiser.set_attention_backend(backend)
     except (ValueError, RuntimeError, ImportError) as error:
-        raise ConfigError(
+        raise OptionRefused(
             f"engine.attention={backend} cannot be used here: {error}. Install what it needs "
             f"wherever a worker runs, or give engine.attention={SDPA}"
         ) from error
@@ -82,12 +80,12 @@ def _switch(vae: Any, method: str, key: str) -> None:
     """Call a switch that diffusers defines for some VAEs only.
 
     Raises:
-        ConfigError: this one has no such thing.
+        OptionRefused: this one has no such thing.
     """
     try:
         getattr(vae, method)()
     except (AttributeError, NotImplementedError) as error:
-        raise ConfigError(
+        raise OptionRefused(
             f"engine.{key}=true: the {type(vae).__name__} of this model has no {method}; give "
             f"engine.{key}=false"
         ) from error

@@ -11,7 +11,7 @@ import ray
 
 from cluster.nodes import Shape, nodes_now
 from cluster.ray_session import Resources, resources
-from conf.errors import ConfigError
+from conf.errors import ConfigError, OptionRefused
 from jobs.configure import compose
 
 
@@ -81,3 +81,12 @@ def test_a_model_that_needs_a_gpu_is_refused_where_there_is_none(cluster: None) 
 def test_ray_says_what_is_free_and_that_nobody_is_going(cluster: None) -> None:
     (node,) = nodes_now()
     assert (node.cpus, node.free_cpus, node.gpus, node.draining) == (4, 4, 0, False)
+
+
+def test_weights_are_not_kept_out_of_a_gpu_that_no_worker_gets(cluster: None) -> None:
+    with pytest.raises(
+        OptionRefused, match=r"engine\.offload=model .* no worker gets a GPU"
+    ) as told:
+        sized("engine.offload=model")
+    assert "nothing was started; give engine.offload=off" in str(told.value)
+    assert sized("engine.offload=model", "engine=simulated").shape == Shape(gpus=0.0)
