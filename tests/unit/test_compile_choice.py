@@ -17,9 +17,10 @@ from jobs import measured, rates
 from jobs.compile_choice import CompileChoice, JobSize, choose_compile, remember_compilation
 from jobs.dry_run import dry_run_lines
 from jobs.engine_news import EngineNews
+from jobs.execute import _decided
 from jobs.measured import rate_key
 from operators.engine import EngineInfo
-from tests.small_jobs import small_config
+from tests.small_jobs import prepare_small_job, small_config
 
 HOUR = JobSize(pixel_steps=3600, usual=1.0, workers=1)
 """An hour's work where one pixel-step takes a second."""
@@ -244,3 +245,17 @@ def test_workers_that_cannot_compile_are_told_of_once(
     (warning,) = [record.getMessage() for record in caplog.records]
     assert warning.startswith("engine.compile=regional: the denoiser cannot be compiled on cpu")
     assert "runs uncompiled; the worker's log says why" in warning
+
+
+def test_an_engine_that_compiles_nothing_is_not_expected_to(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    small = prepare_small_job(tmp_path, [{"prompt": "a"}])
+    job = replace(small.job, config=told(small.config, name="pipeline", compile="auto"))
+    decided = _decided(job, small.store, small.plan, 1)
+    assert decided.engine.compile == "off"
+    coordinator = Coordinator(iter([0]), total=1, lease_s=60)
+    coordinator.beat("w0", progress(engine_of("off")))
+    with caplog.at_level(logging.INFO, "imagemill"):
+        EngineNews(decided).show(coordinator.snapshot())
+    assert [record.levelname for record in caplog.records] == ["INFO"]
