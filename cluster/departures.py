@@ -17,7 +17,7 @@ from cluster.coordinator import Snapshot
 from cluster.crew import Member
 from cluster.staff import Staff
 from cluster.worker import WorkerOutcome
-from conf.errors import CoordinatorLost, EngineHung, OptionRefused, Preempted
+from conf.errors import CoordinatorLost, EngineHung, NoImages, OptionRefused, Preempted
 from conf.schema import RunConfig
 
 log = logging.getLogger("imagemill")
@@ -59,7 +59,7 @@ class Departures:
             hung = outcome.error == EngineHung.__name__
             self._lost(member, f"stopped: {outcome.message}", crashed=hung)
         else:
-            futile = outcome.error == OptionRefused.__name__
+            futile = outcome.error in (OptionRefused.__name__, NoImages.__name__)
             self._staff.drain(outcome.message, futile=futile)
 
     def _died(self, member: Member, how: str) -> None:

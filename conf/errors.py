@@ -7,6 +7,7 @@
     │   ├── UnknownKey         a configuration key that does not exist; names the nearest ones
     │   ├── OptionRefused      an option that a worker cannot honour; start again without it
     │   ├── ModelUnusable      the model is absent, incomplete or cannot be run
+    │   │   └── NoImages       its pipeline answers with something else; start again without it
     │   ├── OutputTaken        the output path belongs to another job
     │   ├── OutputMissing      no job lives at this output path
     │   └── StoreRefused       the output cannot be written, or cannot promise put-if-absent
@@ -50,6 +51,10 @@ class OptionRefused(ConfigError):
 
 class ModelUnusable(ConfigError):
     """The model is absent, incomplete or cannot be run."""
+
+
+class NoImages(ModelUnusable):
+    """The model's pipeline answers with something else than images."""
 
 
 class OutputTaken(ConfigError):

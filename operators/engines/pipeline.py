@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from conf.errors import RowRejected
+from conf.errors import NoImages, RowRejected
 from conf.schema import EngineConfig, ModelConfig
 from operators.batcher import TickPlan
 from operators.device import device_for
@@ -115,14 +115,25 @@ class PipelineModel:
             raise RowRejected(stage="denoise", reason="sampler_unfit", message=message)
 
     def make(self, requests: Sequence[Request]) -> list[Pixels | None]:
-        """The images of requests of one group; None where values are no numbers."""
+        """The images of requests of one group; None where values are no numbers.
+
+        Raises:
+            NoImages: the pipeline makes something else, whatever the rows.
+        """
         with silent_diffusers():
             given = self.call.arguments(requests)
             if self._own_scheduler is not None:
                 scheduler = self._scheduler(requests[0].sampler)
                 _draw_from(scheduler, given["generator"])
                 self._pipeline.scheduler = scheduler
-            made = self._pipeline(**given).images
+            answer = self._pipeline(**given)
+        made = getattr(answer, "images", None)
+        if made is None:
+            raise NoImages(
+                f"the {self.call.pipeline_class} of this model answers with a "
+                f"{type(answer).__name__} that holds no images; expected a pipeline that makes "
+                "images from text. Set model.path to another model"
+            )
         if len(made) != len(requests):
             raise ValueError(f"the pipeline made {len(made)} images of {len(requests)} prompts")
         return [_to_pixels(np.asarray(image)) for image in made]
