@@ -259,3 +259,22 @@ def test_an_engine_that_compiles_nothing_is_not_expected_to(
     with caplog.at_level(logging.INFO, "imagemill"):
         EngineNews(decided).show(coordinator.snapshot())
     assert [record.levelname for record in caplog.records] == ["INFO"]
+
+
+def test_workers_of_different_precision_are_told_of_once(
+    config: RunConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    coordinator = Coordinator(iter(range(1)), total=1, lease_s=60)
+    gpu = replace(engine_of("off"), device="NVIDIA L4", precision="bfloat16")
+    news = EngineNews(told(config, compile="off"))
+    with caplog.at_level(logging.WARNING, "imagemill"):
+        for name, engine in (("w0", engine_of("off")), ("w1", replace(gpu, precision="float32"))):
+            coordinator.beat(name, progress(engine))
+            news.show(coordinator.snapshot())
+        assert caplog.messages == []
+        for _ in range(2):
+            coordinator.beat("w2", progress(gpu))
+            news.show(coordinator.snapshot())
+    (warning,) = caplog.messages
+    assert "different precisions (float32 on cpu, bfloat16 on NVIDIA L4)" in warning
+    assert "start jobs with one engine.precision" in warning
