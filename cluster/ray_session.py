@@ -150,7 +150,8 @@ def _impossible(
     if needs_gpu and not any(node.gpus for node in nodes):
         return ConfigError(
             f"the model {config.model.name} needs a GPU (model.needs_gpu); the cluster has none: "
-            f"{there}; nothing was started; add a node with GPUs, or choose another model"
+            f"{there}; nothing was started; add a node with GPUs, choose another model, or give "
+            "model.needs_gpu=false where it is small enough for a CPU"
         )
     asked = f"cluster.gpus_per_worker is {shape.gpus:g}; " if shape.gpus else ""
     largest = max(nodes, key=lambda node: (node.gpus, node.cpus), default=None)

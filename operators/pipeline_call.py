@@ -14,6 +14,7 @@ import diffusers
 import torch
 
 from conf.errors import ConfigError, ModelUnusable, RowRejected
+from operators.families.loading import silent_diffusers
 from operators.model_files import ModelFiles
 from operators.request import Request, RowDefaults
 from operators.sampler_names import OWN_SAMPLER
@@ -93,7 +94,8 @@ def pipeline_call(files: ModelFiles) -> PipelineCall:
         ModelUnusable: diffusers has no such class, or it does not make images from text alone.
     """
     name = files.pipeline_class
-    cls = getattr(diffusers, name, None)
+    with silent_diffusers():  # only now does diffusers import the class, and transformers with it
+        cls = getattr(diffusers, name, None)
     if cls is None or not hasattr(cls, "from_pretrained"):
         raise ModelUnusable(
             f"the model in {files.path} is a {name}, which diffusers {diffusers.__version__} does "

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+import conf
 from conf.errors import ConfigError, ModelUnusable, NoImages
 from operators.engine import ImageFailure, ImageResult
 from operators.engines.pipeline import PipelineEngine, PipelineModel
@@ -205,6 +210,36 @@ def test_a_class_that_makes_no_images_from_text_is_refused(tmp_path, name, part)
     (folder / "model_index.json").write_text(json.dumps({**index, "_class_name": name}))
     with pytest.raises(ModelUnusable, match=part):
         load(folder, engine="pipeline")
+
+
+def test_finding_out_how_a_pipeline_is_called_says_nothing_on_stderr(folder_of):
+    """Diffusers imports parts that nobody loads; transformers misses torchvision for some."""
+    code = (
+        "import sys; from operators.model_files import describe_model;"
+        "from operators.pipeline_call import pipeline_call;"
+        "pipeline_call(describe_model(sys.argv[1]))"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code, str(folder_of("sd"))],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(conf.__path__[0]).parent,
+    )
+    assert ended.stderr == ""
+
+
+def test_loading_says_nothing_of_what_diffusers_advises(folder_of):
+    said = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())
+    library = logging.getLogger("diffusers")
+    library.addHandler(handler)
+    try:
+        load(folder_of("sd"), engine="pipeline", precision="float16")
+    finally:
+        library.removeHandler(handler)
+    assert said == []
 
 
 class Broken:
