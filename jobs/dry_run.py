@@ -11,7 +11,7 @@ from cluster.store_access import LOOK_S
 from conf.errors import ConfigError, OptionRefused, StoreUnavailable
 from conf.schema import ModelConfig, RunConfig
 from jobs.compile_choice import JobSize, choose_compile
-from jobs.figures import duration, plural
+from jobs.figures import duration, plural, share
 from jobs.maker import Maker, settle
 from jobs.measured import device_name, is_cpu, rate_key, simulated_seconds
 from jobs.plan import PlannedJob, make_plan
@@ -125,7 +125,11 @@ def _compile_lines(
     if config.engine.name != "stepwise" or not preview.images:
         return []
     size = JobSize.of(preview, config, rows=planned.rows, workers=_crew(config))
-    return [f"compile   {choose_compile(config, revision, lambda: size).why}"]
+    line = f"compile   {choose_compile(config, revision, lambda: size).why}"
+    if config.engine.compile in ("regional", "full"):
+        own = f"{config.model.width} x {config.model.height}"
+        line += f"; {share(size.usual)} of the images are {own}, the one size that is compiled"
+    return [line]
 
 
 def _crew(config: RunConfig) -> int:

@@ -169,6 +169,22 @@ def test_auto_and_float32_are_one_rate_on_a_cpu(config: RunConfig) -> None:
     assert rate_key(exact, "r") != rate_key(config, "r")
 
 
+@pytest.mark.parametrize("asked", ["regional", "full"])
+def test_the_dry_run_tells_how_much_of_a_job_is_compiled(tmp_path: Path, asked: str) -> None:
+    sizes = [64, 64, 64, 128]
+    write_rows(tmp_path / "in" / "a.parquet", {"prompt": ["a"] * 4, "width": sizes})
+    given = [f"input.path={tmp_path / 'in'}", f"output.path={tmp_path / 'out'}"]
+    (line,) = [
+        text
+        for text in dry_run_lines([*given, f"engine.compile={asked}"])
+        if text.startswith("compile ")
+    ]
+    assert line == (
+        f"compile   {asked}, as engine.compile says; 75 % of the images are 64 x 64, the one size "
+        "that is compiled"
+    )
+
+
 def test_the_dry_run_tells_what_compiling_costs_and_saves(tmp_path: Path) -> None:
     write_rows(tmp_path / "in" / "a.parquet", prompts(3))
     given = [f"input.path={tmp_path / 'in'}", f"output.path={tmp_path / 'out'}"]

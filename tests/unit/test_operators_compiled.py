@@ -157,6 +157,23 @@ def test_a_batch_is_filled_up_only_where_that_costs_less_than_it_gains(model_pat
     assert seen == [(expected or rows,) * 3]
 
 
+class Echo:
+    def predict(self, latents, timesteps, conditioning, size):
+        return latents
+
+
+@pytest.mark.parametrize(("compiled", "warnings"), [(99, 1), (100, 0)])
+def test_code_that_is_compiled_for_little_is_told_of_once(caplog, compiled, warnings):
+    family = CompiledFamily(Echo(), (8, 4), (4, 2, 2))
+    with caplog.at_level(logging.WARNING):
+        for rows in [4] * compiled + [1] * (200 - compiled) + [4, 1]:
+            family.predict(torch.zeros(rows, 4, 2, 2), torch.ones(rows), {}, PIXELS)
+    found = [record.getMessage() for record in caplog.records]
+    assert len(found) == warnings
+    assert all("101 of 200 calls of the denoiser ran uncompiled" in one for one in found)
+    assert all("batches of 4 and 8 at the model's own" in one for one in found)
+
+
 def test_full_batches_with_and_without_guidance_are_compiled():
     assert batch_sizes(8, passes=2) == (16, 8)
     assert batch_sizes(8, passes=1) == (8,)
