@@ -84,6 +84,7 @@ class Link:
         self.seals: list[SealedShard] = []
         self.grants: list[Grant] = []
         self.trials: list[Trial] = []
+        self.waits = 0
         self.told = threading.Event()
         """The worker beats again after a beat that told it to drop a shard, to drain or to go."""
         self._telling = False
@@ -92,6 +93,7 @@ class Link:
         answer = self.coordinator.acquire(worker)
         if isinstance(answer, Grant):
             self.grants.append(answer)
+        self.waits += isinstance(answer, Wait)
         return answer
 
     def sealed(self, worker: str, seal: SealedShard) -> None:

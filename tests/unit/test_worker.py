@@ -104,6 +104,27 @@ def test_a_row_of_many_images_is_committed_as_a_whole_or_not_at_all(tmp_path: Pa
     assert ids == [f"000000001-{n}" for n in range(4)]
 
 
+def test_a_batch_is_starved_while_shards_may_come_and_not_when_all_are_taken(
+    tmp_path: Path,
+) -> None:
+    rows = [{"prompt": f"picture {number}", "steps": 9} for number in range(3)]
+    stage = Stage(tmp_path, rows, **{"engine.max_batch": 8, "input.shard_rows": 100})
+    patience = threading.Event()
+
+    def until_nothing_is_free() -> None:
+        for _ in range(1000):
+            # the answer is noted a moment after it was given: a second question follows it
+            if stage.link.waits > 1 or patience.wait(0.02):
+                return
+
+    engine = Hooked(stage.small, before_tick=until_nothing_is_free)
+    assert stage.run(engine).error is None
+    stats = engine.stats
+    assert (stats.ticks, stats.offered - stats.occupied) == (9, 45)
+    # the first tick was begun before the worker had asked once more
+    assert stats.starved in (0, 5)
+
+
 def test_drain_commits_what_is_finished_and_returns_the_leases(tmp_path: Path) -> None:
     rows = [{"prompt": "quick", "steps": 1}] + [{"prompt": "slow", "steps": 1000}] * 3
     stage = Stage(tmp_path, rows, **{"job.commit_seconds": 1e6})
