@@ -82,6 +82,13 @@ class Store:
         other._objects, other._root = open_objects(self.url, other._access)
         return other
 
+    def below(self, folder: str) -> Self:
+        """The same store, reached in the same way, with its root at one of its folders."""
+        other = copy.copy(self)
+        other.url = f"{self.url.rstrip('/')}/{folder}"
+        other._root = self._at(folder)
+        return other
+
     def path(self, key: str) -> str:
         """The key as a path of its file system, or as a URL, for messages."""
         mark = "s3://" if isinstance(self._objects, S3Objects) else ""

@@ -23,6 +23,7 @@ from conf.errors import (
 from conf.schema import known_keys
 from jobs import run as verbs
 from jobs.configure import GROUPS, choices, compose_mapping, to_yaml
+from jobs.cost.command import add_words, answer
 from jobs.dry_run import REFUSED, dry_run_lines
 from jobs.execute import JobResult, version
 from jobs.gc import collect, collected_lines
@@ -100,6 +101,7 @@ def build_parser() -> argparse.ArgumentParser:
     _on_output(commands, "cancel", "ask a running job to commit what is done and stop", _cancel)
     _on_output(commands, "verify", "account for every row and re-read every sha256", _verify)
     _on_output(commands, "report", "write report, contact sheet and README anew", _report)
+    add_words(_command(commands, "cost", "tell what outputs cost, by whatever you ask", answer))
     gc = _on_output(commands, "gc", "show, or with --delete remove, what no commit counts", _gc)
     gc.add_argument("--delete", action="store_true", help="remove it; without this only say what")
     _command(commands, "models", "list the models that model=NAME may name", _models)

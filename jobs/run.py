@@ -194,16 +194,7 @@ def open_job(output: str, overrides: Sequence[str] = ()) -> tuple[JobRecord, Sto
         OutputMissing: no job lives there.
         ConfigError: a key that a job which has begun cannot change.
     """
-    for text in overrides:
-        if not text.startswith(CHANGEABLE):
-            raise ConfigError(
-                f"'{text}' cannot be changed for a job that has begun; expected keys of "
-                f"{' or '.join(CHANGEABLE)}"
-            )
-    refuse_secrets("OUTPUT", output)
-    given = compose(["input.path=given", f"output.path={absolute(output)}", *overrides])
-    with _saying_where_to_look(given), _nothing_started():
-        store = Store.of(given, patience_s=LOOK_S)
+    with looking_at(output, overrides) as (given, store):
         job = read_job(store)
     names = {text.partition("=")[0] for text in overrides}
     if names & CREW:  # an exact number replaces a range, and the other way round
@@ -223,6 +214,27 @@ def open_job(output: str, overrides: Sequence[str] = ()) -> tuple[JobRecord, Sto
         storage=replace(given.storage, patience_s=patience_s),
     )
     return replace(job, config=check_together(config)), store
+
+
+@contextmanager
+def looking_at(output: str, overrides: Sequence[str] = ()) -> Iterator[tuple[RunConfig, Store]]:
+    """What was given and the store at ``output``, whatever lies there; where the store does not
+    answer inside, the error says how to reach it.
+
+    Raises:
+        ConfigError: a key that a job which has begun cannot change.
+        StoreRefused: the store does not answer, or not to these credentials.
+    """
+    for text in overrides:
+        if not text.startswith(CHANGEABLE):
+            raise ConfigError(
+                f"'{text}' cannot be changed for a job that has begun; expected keys of "
+                f"{' or '.join(CHANGEABLE)}"
+            )
+    refuse_secrets("OUTPUT", output)
+    given = compose(["input.path=given", f"output.path={absolute(output)}", *overrides])
+    with _saying_where_to_look(given), _nothing_started():
+        yield given, Store.of(given, patience_s=LOOK_S)
 
 
 def model_revision(config: RunConfig) -> str:
