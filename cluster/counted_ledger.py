@@ -73,13 +73,13 @@ def _read(store: Store, key: str, columns: list[str]) -> pa.Table:
             "'imagemill verify' tells what else is missing"
         )
     try:
-        file = pq.ParquetFile(io.BytesIO(data))
-        missing = [name for name in columns if name not in file.schema_arrow.names]
-        if missing:
-            raise CorruptOutput(
-                f"{store.path(key)} has no column '{missing[0]}': it is no ledger of this version "
-                "of ImageMill; ask with the version that made it (in job.json)"
-            )
-        return file.read(columns=columns, use_threads=False)
+        table = pq.ParquetFile(io.BytesIO(data)).read(columns=columns, use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise CorruptOutput(f"{store.path(key)} is damaged: {error}") from error
+    missing = [name for name in columns if name not in table.column_names]
+    if missing:
+        raise CorruptOutput(
+            f"{store.path(key)} has no column '{missing[0]}': it is no ledger of this version of "
+            "ImageMill; ask with the version that made it (in job.json)"
+        )
+    return table.select(columns)
