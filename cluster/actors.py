@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import ray
@@ -19,9 +22,10 @@ from cluster.coordinator import (
     WorkerProgress,
 )
 from cluster.leases import Dismiss, Grant, Wait
-from cluster.money import price_of
 from cluster.nodes import Node, nodes_now
 from cluster.plan_file import PlanReader
+from cluster.price import Price
+from cluster.pricing import Takes, machine_of, price_on
 from cluster.records import Ranges
 from cluster.sealed_shard import SealedShard
 from cluster.settled import Settled
@@ -31,6 +35,8 @@ from cluster.term_signal import TermSignal
 from cluster.worker import Identity, Worker, WorkerOutcome, begin_lifetime, outcome_of
 from conf.errors import CoordinatorLost, ImageMillError, ModelUnusable
 from conf.parser import parse_config
+from conf.price_book import PriceBook
+from conf.schema import RunConfig
 from operators.engine import Engine
 from operators.engines import load_engine
 
@@ -150,6 +156,26 @@ class RayLink:
         return reply
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hello:
+    """A worker's first word. ``unpriced``: why its time has no price; "" where it has one."""
+
+    node_id: str
+    node: str
+    unpriced: str
+
+
+def price_here(config: RunConfig, book: PriceBook) -> Price:
+    """What the worker of this process costs."""
+    context = ray.get_runtime_context()
+    machine = machine_of(config, context.get_node_labels(), os.environ)
+    takes = Takes(
+        gpus=context.get_assigned_resources().get("GPU", 0.0),
+        threads=int(os.environ.get("OMP_NUM_THREADS", "1")),
+    )
+    return price_on(book, machine, takes, at=datetime.now(UTC))
+
+
 class WorkerActor:
     """See ``cluster.worker.Worker``. ``hello`` answers once the process is up; the worker's life,
     for which somebody pays, begins before that, with the actor."""
@@ -162,6 +188,7 @@ class WorkerActor:
         run: int,
         generation: int,
         model_revision: str,
+        book: PriceBook,
         coordinator: Any,
     ) -> None:
         self._term = TermSignal()
@@ -173,15 +200,18 @@ class WorkerActor:
             generation=generation,
             node=platform.node(),
             gpus=",".join(str(gpu) for gpu in ray.get_gpu_ids()),
-            price=price_of(self._config.pricing),
+            price=price_here(self._config, book),
         )
         self._lifetime = begin_lifetime(self._identity)
         self._link: CoordinatorLink = RayLink(coordinator)
 
-    def hello(self) -> str:
-        """The id of the node that this worker is on."""
-        node_id: str = ray.get_runtime_context().get_node_id()
-        return node_id
+    def hello(self) -> Hello:
+        """Where this worker is, and whether its time has a price."""
+        return Hello(
+            node_id=ray.get_runtime_context().get_node_id(),
+            node=self._identity.node,
+            unpriced=self._identity.price.unpriced,
+        )
 
     def run(self) -> WorkerOutcome:
         """Work until nothing is left."""

@@ -14,7 +14,8 @@ from cluster.records import RetryRecord, RunRecord, retry_from_json, run_from_js
 from cluster.store import Store
 from conf.errors import CommitConflict, ConfigError, CorruptOutput, OutputMissing, OutputTaken
 from conf.parser import parse_config
-from conf.schema import RunConfig
+from conf.price_book import PriceBook
+from conf.schema import PricingConfig, RunConfig
 from conf.secrets import without_secrets
 
 _SCHEMA = 1
@@ -29,6 +30,12 @@ class JobRecord:
     version: str
     model_revision: str
     created_at: str
+
+    @property
+    def currency(self) -> str:
+        """Of all amounts of this job."""
+        assert self.config.pricing.currency is not None, "a job is claimed with its currency"
+        return self.config.pricing.currency
 
 
 def _plain(job: JobRecord) -> dict[str, Any]:
@@ -130,8 +137,17 @@ def last_run(store: Store) -> RunRecord | None:
     return run_from_json(store.get(key) or b"", key)
 
 
-def open_run(store: Store, *, after: int, generation: int, workers: int, version: str) -> RunRecord:
-    """Record a driver's start, as the run that follows number ``after``.
+def open_run(
+    store: Store,
+    *,
+    after: int,
+    generation: int,
+    workers: int,
+    version: str,
+    pricing: PricingConfig,
+    book: PriceBook,
+) -> RunRecord:
+    """Record a driver's start, as the run that follows number ``after``, and its prices.
 
     Raises:
         OutputTaken: another driver did so first.
@@ -142,8 +158,11 @@ def open_run(store: Store, *, after: int, generation: int, workers: int, version
         started_at=utc_now(),
         workers=workers,
         version=version,
+        pricing=pricing,
+        prices=book.digest,
         nonce=secrets.token_hex(8),
     )
+    store.put_if_absent(layout.prices(book.digest), book.to_json())
     try:
         store.put_if_absent(layout.run(record.run), to_json(record))
     except CommitConflict as error:
@@ -153,6 +172,19 @@ def open_run(store: Store, *, after: int, generation: int, workers: int, version
             f"at it with: imagemill status {where}"
         ) from error
     return record
+
+
+def book_of_run(store: Store, run: RunRecord) -> PriceBook:
+    """The price book of a run.
+
+    Raises:
+        CorruptOutput: it is missing or damaged.
+    """
+    key = layout.prices(run.prices)
+    try:
+        return PriceBook.from_json(store.get(key) or b"")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CorruptOutput(f"{key} is no price book: {error}") from error
 
 
 def run_opened(store: Store, run: int) -> bool:

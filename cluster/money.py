@@ -7,22 +7,16 @@ exactly to its bill.
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 
 from cluster.price import Price
 from cluster.records import Stamp
-from conf.errors import ConfigError
-from conf.schema import PricingConfig
 from operators.request import Request
 
-NANO = 1_000_000_000
-_NS_PER_HOUR = 3600 * NANO
+_NS_PER_HOUR = 3600 * 10**9
 _EPOCH = datetime.fromtimestamp(0, UTC)
 
 
@@ -47,34 +41,6 @@ class LedgerLine:
     image: Request | None = None
     model: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
-
-
-def price_of(pricing: PricingConfig) -> Price:
-    """Check and convert a configured price.
-
-    Raises:
-        ConfigError: the price is not a number >= 0, or finer than 1e-9.
-    """
-    try:
-        nano = Decimal(pricing.price_per_hour) * NANO
-    except InvalidOperation:
-        nano = Decimal(-1)
-    if not nano.is_finite() or nano < 0 or nano != nano.to_integral_value():
-        raise ConfigError(
-            f"pricing.price_per_hour is '{pricing.price_per_hour}'; expected a decimal number >= 0 "
-            "with at most 9 digits after the point"
-        )
-    text = json.dumps(dataclasses.asdict(pricing), sort_keys=True)
-    return Price(
-        nano_per_hour=int(nano),
-        currency=pricing.currency,
-        version=pricing.version,
-        digest=hashlib.sha256(text.encode()).hexdigest()[:16],
-        provider=pricing.provider,
-        region=None,
-        instance_type=pricing.instance_type,
-        purchase_option=pricing.purchase_option,
-    )
 
 
 def charge(price: Price, device_ns: int) -> int | None:

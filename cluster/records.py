@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster.price import Price
-from conf.errors import CorruptOutput
+from conf.errors import ConfigError, CorruptOutput
+from conf.parser import parse_group
+from conf.schema import PricingConfig
 
 SCHEMA = 1
 _NEXT = "'imagemill verify OUTPUT' tells what else is damaged"
@@ -131,13 +133,16 @@ class Commit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
-    """One driver that worked on this job; numbered from 1."""
+    """One driver that worked on this job; numbered from 1. ``prices`` is the digest of the price
+    book that its workers were priced by, which ``pricing`` asked for."""
 
     run: int
     generation: int
     started_at: str
     workers: int
     version: str
+    pricing: PricingConfig
+    prices: str
     nonce: str
 
 
@@ -187,7 +192,7 @@ def _fields_of(kind: str, key: str) -> Iterator[None]:
     """A field that is absent, unknown or of another shape makes the record corrupt."""
     try:
         yield
-    except (TypeError, KeyError, ValueError, AttributeError) as error:
+    except (TypeError, KeyError, ValueError, AttributeError, ConfigError) as error:
         raise CorruptOutput(
             f"{key} is damaged: a record of kind {kind} with wrong fields ({error}); {_NEXT}"
         ) from error
@@ -225,7 +230,8 @@ def run_from_json(data: bytes, key: str) -> RunRecord:
     """Read a run record; ``key`` names it in errors."""
     plain = _checked(data, "RunRecord", key)
     with _fields_of("RunRecord", key):
-        return RunRecord(**plain)
+        pricing = parse_group(PricingConfig, plain["pricing"], "pricing")
+        return RunRecord(**{**plain, "pricing": pricing})
 
 
 def retry_from_json(data: bytes, key: str) -> RetryRecord:

@@ -11,10 +11,12 @@ import math
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from conf.errors import ConfigError
 from conf.schema import MISSING, RunConfig, type_name, unknown_key
+
+T = TypeVar("T")
 
 
 def parse_config(mapping: Mapping[str, Any]) -> RunConfig:
@@ -27,6 +29,17 @@ def parse_config(mapping: Mapping[str, Any]) -> RunConfig:
     config = _parse_dataclass(RunConfig, mapping, "")
     assert isinstance(config, RunConfig)
     return check_together(config)
+
+
+def parse_group(cls: type[T], mapping: Mapping[str, Any], name: str) -> T:
+    """Check one group of the configuration alone.
+
+    Raises:
+        ConfigError: as ``parse_config``.
+    """
+    parsed = _parse_dataclass(cls, mapping, name)
+    assert isinstance(parsed, cls)
+    return parsed
 
 
 def check_together(config: RunConfig) -> RunConfig:

@@ -201,14 +201,19 @@ class StorageConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PricingConfig:
-    """What a worker costs."""
+    """What a worker costs. The keys from ``provider`` on go before what the node's labels say."""
 
-    version: str = key("version of these prices; written on every ledger line")
-    currency: str = key("ISO 4217 code")
-    provider: str = key("who bills")
-    instance_type: str = key("what is billed")
-    purchase_option: str = key("how it was bought")
-    price_per_hour: str = key("price of one worker for an hour, a decimal number")
+    book: str = key("price book: a name in conf/pricing, or the path of your own YAML file")
+    currency: str | None = key("ISO 4217 code of all amounts; null: the price book's")
+    price_per_hour: str | None = key(
+        "price of one worker for an hour, a decimal number; null: by the price book and the node"
+    )
+    provider: str | None = key("who bills the nodes; null: what the nodes' environment says")
+    region: str | None = key("where the nodes are; null: what their labels say")
+    instance_type: str | None = key("what the nodes are; null: what their labels say")
+    purchase_option: str | None = key(
+        "how the nodes are paid: on-demand, spot, reserved or owned; null: what their labels say"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,7 +237,7 @@ class RunConfig:
     def digest(self) -> str:
         """sha256 over everything that decides what the output is (not where or how fast)."""
         plain = self.to_mapping()
-        del plain["cluster"], plain["storage"], plain["output"]["path"]
+        del plain["cluster"], plain["storage"], plain["pricing"], plain["output"]["path"]
         for key_path in _HOW_FAST:
             group, _, leaf = key_path.partition(".")
             del plain[group][leaf]

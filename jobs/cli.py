@@ -148,7 +148,10 @@ def _on_output(
     one = _command(commands, name, help_text, command)
     one.add_argument("output", metavar="OUTPUT", help="the output.path of a job: a folder or URL")
     one.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="cluster.* and storage.* keys only"
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="cluster.*, storage.* and pricing.* keys only",
     )
     return one
 

@@ -22,6 +22,7 @@ from conf.schema import RunConfig, known_keys, unknown_key
 from operators.model_files import peek_pipeline_class
 
 GROUPS = ("model", "engine", "pricing")
+"""``pricing=NAME`` is short for ``pricing.book=NAME``."""
 FAMILY_DEFAULTS = {"StableDiffusionXLPipeline": "sdxl", "PixArtSigmaPipeline": "pixart"}
 """Which choice of ``model`` has the defaults of a folder's pipeline class; else ``custom``."""
 _OPEN = ("job.tags.", "storage.options.")
@@ -81,6 +82,8 @@ def _prepare(text: str) -> list[str]:
 
 
 def _prepare_group(group: str, value: str) -> list[str]:
+    if group == "pricing":
+        return [f"pricing.book={_quoted(value)}"]
     known = choices(group)
     if value in known:
         return [f"{group}={value}"]

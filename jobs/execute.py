@@ -36,6 +36,7 @@ from conf.errors import (
     StoreRefused,
     StoreUnavailable,
 )
+from conf.price_book import PriceBook
 from conf.schema import RunConfig
 from conf.secrets import without_secrets
 from jobs.control import SignalControl
@@ -70,6 +71,7 @@ def execute(
     job: JobRecord,
     store: Store,
     console: Console,
+    book: PriceBook,
     *,
     after: int = 0,
     claim: Callable[[], None] = nothing_to_claim,
@@ -77,6 +79,7 @@ def execute(
     """Work on a job until it ends or is stopped, then sum up.
 
     Args:
+        book: what its workers cost.
         after: the last run so far; another driver that begins the next one first wins.
         claim: writes a new job and its plan, once the cluster is known to fit.
 
@@ -95,12 +98,13 @@ def execute(
             raise KeyboardInterrupt("nothing was started")
         claim()
         with resumable(job.config):
-            return _run(job, store, size, control, console, after, started_s)
+            return _run(job, store, book, size, control, console, after, started_s)
 
 
 def _run(
     job: JobRecord,
     store: Store,
+    book: PriceBook,
     size: Resources,
     control: SignalControl,
     console: Console,
@@ -111,7 +115,13 @@ def _run(
     plan = PlanReader(store)
     number = generation(store)
     record = open_run(
-        store, after=after, generation=number, workers=size.workers, version=version()
+        store,
+        after=after,
+        generation=number,
+        workers=size.workers,
+        version=version(),
+        pricing=job.config.pricing,
+        book=book,
     )
     _announce(job, plan, min(size.workers, plan.shards))
     assignment = Assignment(
@@ -120,6 +130,7 @@ def _run(
         model_revision=job.model_revision,
         total=plan.shards,
         shards=read_retry(store, number).shards if number else None,
+        book=book,
     )
     supervisor = Supervisor(job.config, assignment, size)
     with Presence(job.config, record) as presence, _display(job, plan, console) as display:
@@ -203,7 +214,7 @@ def _display(job: JobRecord, plan: PlanReader, console: Console) -> ProgressDisp
     return ProgressDisplay(
         console,
         rows=plan.rows,
-        currency=job.config.pricing.currency,
+        currency=job.currency,
         simulated=job.config.engine.name == "simulated",
     )
 

@@ -164,7 +164,9 @@ def _write_manifest(
         "image_bytes": totals.image_bytes,
         "shards": totals.shards,
         "cost": str(as_decimal(closing.total_amount)),
-        "currency": job.config.pricing.currency,
+        "currency": job.currency,
+        "workers": closing.workers,
+        "workers_unpriced": len(closing.unpriced),
     }
     data = (json.dumps(manifest, indent=2) + "\n").encode()
     try:

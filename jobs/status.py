@@ -28,6 +28,7 @@ from jobs.figures import (
     named_once,
     plural,
     size,
+    unpriced,
 )
 from jobs.report.survey import survey
 
@@ -105,7 +106,7 @@ def status(store: Store) -> Status:
         sealed=totals.sealed,
         attempts=totals.attempts,
         bill=close(totals),
-        currency=job.config.pricing.currency,
+        currency=job.currency,
         last_run=run,
         end_reason=end_reason(store, run.run) if run else None,
         cancel_asked=run is not None and cancel_asked(store, run.run),
@@ -157,6 +158,7 @@ def _progress(found: Status) -> list[str]:
         f"images     {found.images:,} ({size(found.image_bytes)})",
         f"shards     {found.sealed:,} of {found.shards:,} sealed{tries}",
         f"cost       {format_money(found.bill.total_amount, found.currency)} so far ({kinds})",
+        *([f"unpriced   {unpriced(found.bill)}"] if found.bill.unpriced else []),
     ]
 
 

@@ -26,6 +26,7 @@ from jobs.figures import (
     plural,
     share,
     size,
+    unpriced,
     why_empty,
 )
 from jobs.finish import Finish
@@ -43,7 +44,9 @@ def summary_lines(job: JobRecord, finish: Finish, status: int) -> list[str]:
     if is_simulated(job.config):
         lines.append(SIMULATED)
     lines.append(_images(totals, figures))
-    lines.append(_cost(finish.bill, figures, job.config.pricing.currency))
+    lines.append(_cost(finish.bill, figures, job.currency))
+    if finish.bill.unpriced:
+        lines.append(f"unpriced   {unpriced(finish.bill)}")
     if facts.wall_s:
         lines.append(f"this run   {duration(facts.wall_s)}{_restarts(facts.restarts)}")
     lines += _broken(facts.broken_files)

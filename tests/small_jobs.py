@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,18 @@ import pyarrow.parquet as pq
 from omegaconf import OmegaConf
 
 from cluster.coordinator import Coordinator
-from cluster.job_log import JobRecord, last_run, open_run, write_job
+from cluster.job_log import JobRecord, find_job, last_run, open_run, write_job
 from cluster.lifetime import utc_now
-from cluster.money import price_of
 from cluster.plan_file import PlanReader, write_plan
+from cluster.price import Price
+from cluster.pricing import Takes, machine_of, price_on
 from cluster.records import RunRecord
 from cluster.store import Store
 from cluster.totals import Bill, Totals, close, fold
 from cluster.worker import Identity, Worker, WorkerOutcome
 from conf.parser import parse_config
-from conf.schema import RunConfig
+from conf.price_book import book_of
+from conf.schema import PricingConfig, RunConfig
 from jobs.plan import make_plan
 from operators.engines import load_engine
 
@@ -32,7 +35,19 @@ _SMALL = {
     "cluster.heartbeat_s": 0.05,
     "job.commit_seconds": 0,
     "storage.patience_s": 0,
+    "pricing.currency": "USD",
 }
+
+
+_PRICING = PricingConfig(
+    book="local",
+    currency="USD",
+    price_per_hour=None,
+    provider=None,
+    region=None,
+    instance_type=None,
+    purchase_option=None,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +74,7 @@ def small_config(tmp_path: Path, overrides: Mapping[str, Any] | None = None) -> 
     conf = files("conf")
     composed = OmegaConf.create(conf.joinpath("config.yaml").read_text())
     del composed["defaults"]
-    for group, name in (("model", "shapes"), ("engine", "simulated"), ("pricing", "local")):
+    for group, name in (("model", "shapes"), ("engine", "simulated")):
         composed[group] = OmegaConf.create(conf.joinpath(group, f"{name}.yaml").read_text())
     places = {"input.path": str(tmp_path / "input"), "output.path": str(tmp_path / "output")}
     for key, value in {**places, "job.name": "small", **_SMALL, **(overrides or {})}.items():
@@ -101,8 +116,34 @@ def prepare_small_job(
 def begin_run(store: Store, *, generation: int = 0) -> RunRecord:
     """The next run's record."""
     last = last_run(store)
-    after = last.run if last else 0
-    return open_run(store, after=after, generation=generation, workers=1, version="0.0.0")
+    return begin_run_after(store, last.run if last else 0, generation=generation)
+
+
+def begin_run_after(store: Store, after: int, *, generation: int = 0) -> RunRecord:
+    """The record of the run that follows number ``after``."""
+    pricing = find_job_pricing(store)
+    return open_run(
+        store,
+        after=after,
+        generation=generation,
+        workers=1,
+        version="0.0.0",
+        pricing=pricing,
+        book=book_of(pricing),
+    )
+
+
+def find_job_pricing(store: Store) -> PricingConfig:
+    """The prices that the job was asked for; the shipped ones where there is no job."""
+    job = find_job(store)
+    return job.config.pricing if job else _PRICING
+
+
+def price_here(config: RunConfig) -> Price:
+    """What a worker on this machine costs."""
+    takes = Takes(gpus=0, threads=1)
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    return price_on(book_of(config.pricing), machine_of(config, {}, {}), takes, at=at)
 
 
 def work_on(
@@ -121,7 +162,7 @@ def work_on(
             generation=generation,
             node="here",
             gpus="",
-            price=price_of(config.pricing),
+            price=price_here(config),
         ),
         store=store,
         shards=small.plan,

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import base64
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
 from cluster.job_log import JobRecord
-from cluster.money import split
+from cluster.money import as_decimal, split
 from cluster.plan_file import PlanReader
 from cluster.store import Store
 from cluster.totals import Bill, Totals
@@ -29,8 +30,10 @@ from jobs.figures import (
     money,
     named_once,
     number,
+    plural,
     share,
     size,
+    unpriced,
     why_empty,
 )
 from jobs.report.rendering import render
@@ -75,7 +78,7 @@ def build_report(
         samples = pick_samples(store, plan, GALLERY, max_px=THUMBNAIL_PX)
     counts = counts or survey(store, plan)
     figures = figures_of(totals, closing)
-    config, currency = job.config, job.config.pricing.currency
+    config, currency = job.config, job.currency
     where = without_secrets(store.url)
     context = {
         "name": config.job.name or "job",
@@ -91,7 +94,8 @@ def build_report(
             without_secrets(named_once(text)) for text in extra.broken_files[:_SHOWN_FILES]
         ],
         "money": _money(closing, currency),
-        "pricing": config.pricing,
+        "prices": _prices(totals, currency),
+        "unpriced": unpriced(closing),
         "gallery": [_card(sample, currency) for sample in samples],
         "files_apart": config.output.format == "files",
         "reasons": _reasons(counts, totals),
@@ -120,6 +124,23 @@ def _tiles(totals: Totals, figures: Figures, currency: str) -> list[tuple[str, s
         ("Per image", _money_or_dash(per_image, 1, currency), "idle time included"),
         ("Per 1,000 images", _money_or_dash(per_image, 1000, currency), ""),
     ]
+
+
+def _prices(totals: Totals, currency: str) -> list[str]:
+    """What a worker cost, by kind of machine."""
+    found: Counter[str] = Counter()
+    for use in totals.workers.values():
+        if use.stamp is not None:
+            price = use.stamp.price
+            names = (price.provider, price.region, price.instance_type, price.purchase_option)
+            what = ", ".join(name for name in names if name) or "an unknown machine"
+            hourly = (
+                "no price"
+                if price.nano_per_hour is None
+                else f"{as_decimal(price.nano_per_hour).normalize():f} {currency} an hour"
+            )
+            found[f"{what}: {hourly} (prices {price.version})"] += 1
+    return [f"{plural(count, 'worker')} on {text}" for text, count in found.most_common()]
 
 
 def _part(count: int, whole: int) -> str:
@@ -168,7 +189,7 @@ def _card(sample: Sample, currency: str) -> dict[str, Any]:
         f"guidance {row['guidance_scale']:g}",
         str(row["sampler"]),
         f"seed {row['seed']}",
-        money(row["cost"], currency),
+        "unpriced" if row["cost"] is None else money(row["cost"], currency),
     ]
     return {
         "source": _data_uri(sample.image),

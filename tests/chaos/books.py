@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections import Counter
@@ -31,15 +32,14 @@ class Books:
 def check_books(
     bucket: Bucket, *, used: Sequence[Mapping[str, Any]], stamps: Mapping[str, Mapping[str, Any]]
 ) -> Books:
-    """Every line of every worker against its lifetime, at the price that the job names.
+    """Every line of every worker against its lifetime, at the price in its run's price book.
 
     Args:
         used: the lines of the images that count.
         stamps: each worker's newest evidence of its lifetime.
     """
     problems: list[str] = []
-    job = json.loads(bucket.read("job.json") or b"{}")
-    nano_per_hour = Fraction(job["config"]["pricing"]["price_per_hour"]) * 10**9
+    books = _PriceBooks(bucket, problems)
     others = _lines(bucket, problems)
     lines = [*used, *others]
     twice = [
@@ -57,7 +57,11 @@ def check_books(
         kinds = Counter(line["kind"] for line in own if line["kind"] != "used")
         if kinds != Counter(_KINDS):
             problems.append(f"{worker} has the lines {dict(kinds)} beside its images")
-        price = _rounded(nano_per_hour * stamp["lifetime_ns"] / _NS_PER_HOUR)
+        hourly = books.nano_per_hour(stamp)
+        price = _rounded(Fraction(hourly) * stamp["lifetime_ns"] / _NS_PER_HOUR)
+        named = {(line["price_nano_per_hour"], line["price_digest"]) for line in own}
+        if named != {(hourly, stamp["price"]["digest"])}:
+            problems.append(f"{worker} costs {hourly} nano an hour; its lines say {named}")
         amount = sum(line["amount_nano"] for line in own)
         time_ns = sum(line["gpu_ns"] for line in own)
         if time_ns != stamp["lifetime_ns"]:
@@ -69,6 +73,39 @@ def check_books(
         wasted_s=sum(line["gpu_ns"] for line in others if line["kind"] == "wasted") / 1e9,
         problems=tuple(problems),
     )
+
+
+class _PriceBooks:
+    """The price books of the job's runs, by the digest of their bytes."""
+
+    def __init__(self, bucket: Bucket, problems: list[str]) -> None:
+        self._bucket = bucket
+        self._problems = problems
+
+    def nano_per_hour(self, stamp: Mapping[str, Any]) -> int:
+        """What the worker of this stamp costs, by its run's book alone; 0 where that is no use.
+
+        In the jobs that are checked no machine has several GPUs to share, so that a worker pays for
+        all of one.
+        """
+        run = json.loads(self._bucket.read(f"runs/{stamp['run']:06d}.json") or b"{}")
+        digest = run.get("prices", "")
+        data = self._bucket.read(f"prices/{digest}.json") or b"{}"
+        if hashlib.sha256(data).hexdigest()[:16] != digest or stamp["price"]["digest"] != digest:
+            self._problems.append(
+                f"{stamp['worker']} is not priced by the book of its run, {digest}"
+            )
+            return 0
+        names = ("instance_type", "purchase_option")
+        found = {
+            entry["nano_per_hour"]
+            for entry in json.loads(data)["instances"]
+            if all(entry[name] in (None, stamp["price"][name]) for name in names)
+        }
+        if len(found) != 1:
+            self._problems.append(f"prices/{digest}.json has {len(found)} prices for one worker")
+            return 0
+        return int(found.pop())
 
 
 def _lines(bucket: Bucket, problems: list[str]) -> list[dict[str, Any]]:

@@ -31,6 +31,7 @@ from cluster.records import (
     to_json,
 )
 from conf.errors import CorruptOutput
+from conf.schema import PricingConfig
 
 texts = st.sampled_from(["", "w-1", "shards/00000001-000001.tar", 'Ünïcode \u2028 "quoted"'])
 counts = st.integers(0, 2**53)
@@ -99,6 +100,17 @@ openings = st.builds(
     sealed=st.booleans(),
     generation=counts,
 )
+maybe = st.none() | texts
+pricings = st.builds(
+    PricingConfig,
+    book=texts,
+    currency=maybe,
+    price_per_hour=maybe,
+    provider=maybe,
+    region=maybe,
+    instance_type=maybe,
+    purchase_option=maybe,
+)
 runs = st.builds(
     RunRecord,
     run=counts,
@@ -106,6 +118,8 @@ runs = st.builds(
     started_at=texts,
     workers=counts,
     version=texts,
+    pricing=pricings,
+    prices=texts,
     nonce=texts,
 )
 retries = st.builds(
@@ -185,8 +199,8 @@ def test_ranges_hold_exactly_their_offsets_in_the_fewest_ranges(found: set[int])
 
 
 def test_json_is_canonical_one_line() -> None:
-    record = RunRecord(run=1, generation=0, started_at="t", workers=2, version="v", nonce="n")
+    record = RetryRecord(generation=1, requested_at="t", shards=(2, 3), nonce="n")
     assert to_json(record) == (
-        b'{"generation":0,"kind":"RunRecord","nonce":"n","run":1,"schema":1,"started_at":"t",'
-        b'"version":"v","workers":2}\n'
+        b'{"generation":1,"kind":"RetryRecord","nonce":"n","requested_at":"t","schema":1,'
+        b'"shards":[2,3]}\n'
     )
