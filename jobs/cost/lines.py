@@ -19,8 +19,8 @@ import pyarrow.compute as pc
 from cluster import layout
 from cluster.counted_ledger import image_lines_of, worker_lines_of
 from cluster.ledger import LEDGER
+from cluster.ledger_days import on_days
 from conf.errors import ImageMillError
-from jobs.cost.days import on_days
 from jobs.cost.outputs import Output
 
 _MEMORY = "1GiB"

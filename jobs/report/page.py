@@ -36,6 +36,8 @@ from jobs.figures import (
     unpriced,
     why_empty,
 )
+from jobs.report.charts import day_costs, dearest_rows, image_costs
+from jobs.report.costs import CostSurvey, cost_survey
 from jobs.report.rendering import render
 from jobs.report.samples import Sample, pick_samples
 from jobs.report.survey import Mix, Survey, survey
@@ -66,17 +68,19 @@ def build_report(
     *,
     samples: Sequence[Sample] | None = None,
     counts: Survey | None = None,
+    costs: CostSurvey | None = None,
 ) -> bytes:
     """The page as UTF-8 HTML.
 
     Args:
         samples: thumbnails for the gallery, from ``pick_samples`` with ``max_px``; picked from the
             output when None.
-        counts: the exact counts; surveyed from the output when None.
+        counts, costs: the exact counts, and the ledger's; surveyed from the output when None.
     """
     if samples is None:
         samples = pick_samples(store, plan, GALLERY, max_px=THUMBNAIL_PX)
     counts = counts or survey(store, plan)
+    costs = costs or cost_survey(store, job, plan, totals)
     figures = figures_of(totals, closing)
     config, currency = job.config, job.currency
     where = without_secrets(store.url)
@@ -96,6 +100,9 @@ def build_report(
         "money": _money(closing, currency),
         "prices": _prices(totals, currency),
         "unpriced": unpriced(closing),
+        "image_costs": image_costs(costs, currency),
+        "dearest": dearest_rows(costs, currency),
+        "day_costs": day_costs(costs, currency),
         "gallery": [_card(sample, currency) for sample in samples],
         "files_apart": config.output.format == "files",
         "reasons": _reasons(counts, totals),

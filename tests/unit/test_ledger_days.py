@@ -8,7 +8,7 @@ from decimal import Decimal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.cost.days import days_of, on_days
+from cluster.ledger_days import days_of, on_days
 from tests.made_ledgers import ledger_of, worker_line
 
 FIRST = datetime(2026, 1, 1, tzinfo=UTC)
