@@ -147,6 +147,7 @@ LOOKED_AT = r"""(() => {
   return {
     page: [document.documentElement.scrollWidth, innerWidth],
     wide: wide.map(node => node.outerHTML.slice(0, 80)),
+    hidden: [...document.querySelectorAll('.wide')].map(box => box.scrollWidth - box.clientWidth),
     background: colour(document.body, 'backgroundColor'),
     plots: plots.map(plot => ({
       box: [plot.getBoundingClientRect().width, plot.getBoundingClientRect().height],
@@ -176,6 +177,8 @@ def test_the_page_in_a_browser(tmp_path: Path, width: int, dark: bool) -> None:
     found = seen.value
     assert found["wide"] == []
     assert found["page"][0] <= found["page"][1], "nothing is to be pushed sideways"
+    if width > 350:
+        assert max(found["hidden"]) <= 0, "all columns of all tables are in view"
     assert found["background"] == ("rgb(21, 23, 26)" if dark else "rgb(247, 247, 245)")
     days, images = found["plots"]
     for plot in (days, images):
