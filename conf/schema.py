@@ -214,6 +214,9 @@ class PricingConfig:
     purchase_option: str | None = key(
         "how the nodes are paid: on-demand, spot, reserved or owned; null: what their labels say"
     )
+    storage_months: float = key(
+        "months for which keeping the images is charged to the job, by the price book", low=0
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,17 +7,20 @@ import logging
 import shlex
 from dataclasses import dataclass
 
+import pyarrow as pa
+
 from cluster import layout
+from cluster.corrections import with_corrections
 from cluster.job_log import JobRecord, is_finished
-from cluster.ledger import Attribution, ledger_table
+from cluster.ledger import LEDGER, Attribution, ledger_table
 from cluster.lifetime import utc_now
 from cluster.money import as_decimal
 from cluster.plan_file import InputFile, PlanReader
 from cluster.settled import Settled
 from cluster.store import Store
 from cluster.supervisor import RunEnd
-from cluster.tables import to_parquet
-from cluster.totals import Bill, Totals, close, fold, worker_lines
+from cluster.tables import read_parquet, to_parquet
+from cluster.totals import Bill, Totals, all_lines, close, fold
 from conf.errors import (
     CommitConflict,
     CorruptOutput,
@@ -64,7 +67,7 @@ def finish(
         ours: whether no later run is at work, whose manifest and reports these would be.
     """
     totals = fold(store, plan)
-    closing = close(totals)
+    closing = close(totals, job.config.pricing.storage_months)
     whole = totals.sealed == totals.shards and not totals.pending
     done = is_finished(store, generation) or (end is not None and end.finished and whole)
     if done and end is not None and ours:
@@ -113,15 +116,40 @@ def _write_derived(
 ) -> tuple[str, ...]:
     """Ledger of the workers and reports. Of a job that is not finished they may be missing: a full
     disk must not hide what was reached and how to go on."""
-    lines = to_parquet(ledger_table(worker_lines(totals), Attribution.of(job.config.job)))
+    lines = all_lines(totals, job.config.pricing.storage_months)
     try:
-        store.put(layout.WORKER_LEDGER, lines)
+        _write_ledger(store, ledger_table(lines, Attribution.of(job.config.job)))
         return tuple(write_report(store, job, plan, totals, closing, facts))
     except (StoreFull, StoreUnavailable, StoreRefused) as error:
         if needed:
             raise
         log.warning("no report was written: %s", error, extra={"event": "no_report"})
         return ()
+
+
+def _write_ledger(store: Store, lines: pa.Table) -> None:
+    """Add what is new since the ledger of workers was written before; that stays as it is."""
+    before = _ledger_before(store)
+    after = with_corrections(before, lines)
+    if after.num_rows > before.num_rows or not before.num_rows:
+        store.put(layout.WORKER_LEDGER, to_parquet(after.unify_dictionaries()))
+
+
+def _ledger_before(store: Store) -> pa.Table:
+    """The ledger of workers as it is; empty where there is none, or none that can be read."""
+    data = store.get(layout.WORKER_LEDGER)
+    if data is None:
+        return LEDGER.empty_table()
+    try:
+        return read_parquet(data).select(LEDGER.names).cast(LEDGER)
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        log.warning(
+            "%s cannot be read and is written anew: %s",
+            store.path(layout.WORKER_LEDGER),
+            error,
+            extra={"event": "ledger_anew"},
+        )
+        return LEDGER.empty_table()
 
 
 def sweep(store: Store, plan: PlanReader) -> None:

@@ -105,7 +105,7 @@ def status(store: Store) -> Status:
         shards=totals.shards,
         sealed=totals.sealed,
         attempts=totals.attempts,
-        bill=close(totals),
+        bill=close(totals, job.config.pricing.storage_months),
         currency=job.currency,
         last_run=run,
         end_reason=end_reason(store, run.run) if run else None,
@@ -158,7 +158,7 @@ def _progress(found: Status) -> list[str]:
         f"images     {found.images:,} ({size(found.image_bytes)})",
         f"shards     {found.sealed:,} of {found.shards:,} sealed{tries}",
         f"cost       {format_money(found.bill.total_amount, found.currency)} so far ({kinds})",
-        *([f"unpriced   {unpriced(found.bill)}"] if found.bill.unpriced else []),
+        *([f"unpriced   {unpriced(found.bill)}"] if unpriced(found.bill) else []),
     ]
 
 
