@@ -16,7 +16,7 @@ import time
 import torch
 
 from operators.families import load_family
-from operators.families.family import Family
+from operators.families.family import GUIDANCE, Family
 from operators.model_files import describe_model
 
 SIDE = 64
@@ -44,7 +44,8 @@ def step_seconds(family: Family, batch: int, repeats: int) -> float:
     """Median seconds of one denoiser call."""
     latents = torch.randn(batch, *family.latent_shape(SIDE, SIDE), device=family.device)
     timesteps = torch.linspace(1, 999, batch, device=family.device)
-    conditioning = family.embed(["a red circle"] * batch)
+    told = torch.ones(batch, device=family.device)
+    conditioning = {**family.embed(["a red circle"] * batch), GUIDANCE: told}
     spent = []
     for _ in range(repeats + 2):
         start = time.perf_counter()

@@ -173,7 +173,7 @@ def price_here(config: RunConfig, book: PriceBook) -> Price:
         gpus=context.get_assigned_resources().get("GPU", 0.0),
         threads=int(os.environ.get("OMP_NUM_THREADS", "1")),
     )
-    return price_on(book, machine, takes, at=datetime.now(UTC))
+    return price_on(book, machine, takes, at=datetime.now(UTC), output=config.output.path)
 
 
 class WorkerActor:

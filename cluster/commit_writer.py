@@ -81,7 +81,7 @@ class CommitWriter:
             quarantined=ranges_of(row.offset for row in batch.rejected),
             images=len(batch.images),
             image_bytes=sum(image.bytes for image in batch.images),
-            device_ns=sum(line.device_ns for line in lines),
+            device_ns=sum(image.device_ns for image in batch.images),
             amount_nano=sum(line.amount_nano or 0 for line in lines),
             metadata=metadata,
             quarantine=self._put_quarantine(log, work, batch),

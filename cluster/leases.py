@@ -121,12 +121,7 @@ class Revoke:
     shards: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finished:
-    """Every shard is sealed."""
-
-
-Instruction = Grant | Wait | Dismiss | Revoke | Finished
+Instruction = Grant | Wait | Dismiss | Revoke
 
 
 @dataclass(slots=True)
@@ -246,7 +241,7 @@ class LeaseBoard:
         del hold.shards[event.shard_id]
         self._suspicions.pop(event.shard_id, None)
         self.sealed += 1
-        return [Finished()] if self.finished else []
+        return []
 
     def _trying(self, event: Trying) -> list[Instruction]:
         hold = self._held_by(event.worker, event.shard_id)

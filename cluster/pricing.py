@@ -8,7 +8,7 @@ from datetime import datetime
 from fractions import Fraction
 
 from cluster.price import Price
-from conf.price_book import PLACE, InstancePrice, PriceBook
+from conf.price_book import PLACE, InstancePrice, PriceBook, StoragePrice
 from conf.schema import RunConfig
 
 _LABELS = {
@@ -78,8 +78,11 @@ def machine_of(
     return Machine(**found)
 
 
-def price_on(book: PriceBook, machine: Machine, takes: Takes, *, at: datetime) -> Price:
-    """The price of a worker; without an amount, and with the reason, where the book has none."""
+def price_on(
+    book: PriceBook, machine: Machine, takes: Takes, *, at: datetime, output: str = ""
+) -> Price:
+    """The price of a worker that writes to the URL ``output``; without an amount, and with the
+    reason, where the book has none."""
     entry = _entry(book, machine, at)
     amount = entry if isinstance(entry, str) else _worker_share(entry, takes)
     known = asdict(machine) | (
@@ -96,6 +99,7 @@ def price_on(book: PriceBook, machine: Machine, takes: Takes, *, at: datetime) -
         region=known["region"],
         instance_type=known["instance_type"],
         purchase_option=known["purchase_option"],
+        storage=_storage(book, output),
         unpriced=amount if isinstance(amount, str) else "",
     )
 
@@ -116,6 +120,12 @@ def _entry(book: PriceBook, machine: Machine, at: datetime) -> InstancePrice | s
     lacking = [name for name in PLACE if name != "zone" and getattr(machine, name) is None]
     hint = f"; pricing.{lacking[0]}=… would tell more" if lacking else ""
     return f"prices {book.version} have {many} for a node of which is known: {machine}{hint}"
+
+
+def _storage(book: PriceBook, output: str) -> StoragePrice | None:
+    """The entry with the longest beginning of the URL."""
+    found = [entry for entry in book.storage if output.startswith(entry.url)]
+    return max(found, key=lambda entry: len(entry.url), default=None)
 
 
 def _holds(entry: InstancePrice, machine: Machine) -> bool:

@@ -95,7 +95,7 @@ class Pulse:
     def stamp(self, *, closed: bool = False) -> Stamp:
         """The evidence of the worker's lifetime now."""
         stats = self._stats()
-        return self._lifetime.stamp(stats, closed=closed)
+        return self._lifetime.stamp(stats, self._store.traffic.now, closed=closed)
 
     def persist(self) -> None:
         """Write a stamp where the ledger finds it."""

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster.price import Price
+from cluster.traffic import Requests
 from conf.errors import ConfigError, CorruptOutput
 from conf.parser import parse_group
+from conf.price_book import StoragePrice
 from conf.schema import PricingConfig
 
 SCHEMA = 1
@@ -82,7 +84,8 @@ class Stamp:
     """Evidence of a worker's lifetime up to ``seq``: cumulative nanoseconds since its start.
 
     ``lifetime_ns`` is what is billed, ``busy_ns`` of it was spent on images (whatever became of
-    them), ``overhead_ns`` on loading, compiling and warming up, all at ``price``. Ticks and slots
+    them), ``overhead_ns`` on loading, compiling and warming up, all at ``price``. ``requests``
+    are those to the output's store. Ticks and slots
     are those of ``operators.engine.EngineStats``.
     """
 
@@ -96,6 +99,7 @@ class Stamp:
     lifetime_ns: int
     busy_ns: int
     overhead_ns: int
+    requests: Requests
     ticks: int
     occupied: int
     offered: int
@@ -180,7 +184,11 @@ def _ref(plain: Mapping[str, Any] | None) -> ObjectRef | None:
 
 
 def _stamp(plain: Mapping[str, Any]) -> Stamp:
-    return Stamp(**{**plain, "price": Price(**plain["price"])})
+    price = dict(plain["price"])
+    price["storage"] = None if price["storage"] is None else StoragePrice(**price["storage"])
+    return Stamp(
+        **{**plain, "price": Price(**price), "requests": Requests(**plain["requests"])},
+    )
 
 
 def _ranges(plain: Iterable[Iterable[int]]) -> Ranges:

@@ -90,7 +90,7 @@ class SamplingConfig:
     height: int | None = key("default height in pixels", low=8)
     steps: int | None = key("default number of denoising steps", low=1)
     guidance_scale: float | None = key(
-        "default guidance scale; 1 or less turns guidance off", low=0
+        "default guidance scale; with 1 or less there is no guidance pass", low=0
     )
     sampler: str | None = key("default sampler")
     num_images: int = key("default number of images of a row", low=1)
@@ -213,6 +213,9 @@ class PricingConfig:
     instance_type: str | None = key("what the nodes are; null: what their labels say")
     purchase_option: str | None = key(
         "how the nodes are paid: on-demand, spot, reserved or owned; null: what their labels say"
+    )
+    storage_months: float = key(
+        "months for which keeping the images is charged to the job, by the price book", low=0
     )
 
 

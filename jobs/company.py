@@ -18,11 +18,11 @@ from conf.secrets import without_secrets
 from jobs.presence import EVERY_S
 
 log = logging.getLogger("imagemill")
-_WATCH_S = 3 * EVERY_S
+WATCH_S = 3 * EVERY_S
 _LOOKS = 12
 
 
-def refuse_company(store: Store, *, watch_s: float = _WATCH_S) -> int:
+def refuse_company(store: Store, *, watch_s: float = WATCH_S) -> int:
     """Watch the last run's driver, unless it said that it ended; takes seconds then. Returns the
     number of that run, 0 without any: whoever opens the one after it first may begin.
 
@@ -43,16 +43,27 @@ def refuse_company(store: Store, *, watch_s: float = _WATCH_S) -> int:
         watch_s,
         extra={"event": "company"},
     )
-    before = read_mark(store, last.run)
+    alive = watch(store, last.run, watch_s=watch_s)
+    if alive is not None:
+        raise _taken(store, alive)
+    return last.run
+
+
+def watch(store: Store, run: int, *, watch_s: float = WATCH_S) -> DriverMark | None:
+    """The run's mark once it changes; None: it did not for so long, or the run said that it ended.
+
+    A driver shows itself several times in that time; one that is silent is frozen or dead.
+    """
+    before = read_mark(store, run)
     deadline_s = time.monotonic() + watch_s
     while time.monotonic() < deadline_s:
         time.sleep(watch_s / _LOOKS)
-        if run_ended(store, last.run):
-            break
-        now = read_mark(store, last.run)
+        if run_ended(store, run):
+            return None
+        now = read_mark(store, run)
         if now is not None and now != before:
-            raise _taken(store, now)
-    return last.run
+            return now
+    return None
 
 
 def _taken(store: Store, mark: DriverMark) -> OutputTaken:

@@ -23,7 +23,12 @@ from operators.model_files import peek_pipeline_class
 
 GROUPS = ("model", "engine", "pricing")
 """``pricing=NAME`` is short for ``pricing.book=NAME``."""
-FAMILY_DEFAULTS = {"StableDiffusionXLPipeline": "sdxl", "PixArtSigmaPipeline": "pixart"}
+FAMILY_DEFAULTS = {
+    "StableDiffusionXLPipeline": "sdxl",
+    "StableDiffusion3Pipeline": "sd3",
+    "FluxPipeline": "flux",
+    "PixArtSigmaPipeline": "pixart",
+}
 """Which choice of ``model`` has the defaults of a folder's pipeline class; else ``custom``."""
 _OPEN = ("job.tags.", "storage.options.")
 """Groups in which the user invents the keys."""

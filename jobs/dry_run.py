@@ -15,6 +15,7 @@ from jobs.plan import PlannedJob, make_plan
 from jobs.preview import Preview, make_preview
 from jobs.run import check_claimable, model_revision, prepare
 from jobs.unique_ids import check_unique_ids
+from operators.guidance import has_two_pass_guidance
 from operators.row_defaults import row_defaults
 
 REFUSED = "refused   "
@@ -35,7 +36,13 @@ def dry_run_lines(overrides: Sequence[str]) -> list[str]:
     files = InputFiles.of(config, None)
     if config.input.unique_ids:
         check_unique_ids(config, planned.inputs, None)
-    preview = make_preview(planned.inputs, config.input.columns, row_defaults(config), files.open)
+    preview = make_preview(
+        planned.inputs,
+        config.input.columns,
+        row_defaults(config),
+        files.open,
+        two_pass_guidance=has_two_pass_guidance(config.model.path),
+    )
     return [
         *_plan_lines(config, planned, revision),
         *_preview_lines(preview),
@@ -69,7 +76,7 @@ def _output_lines(config: RunConfig) -> list[str]:
 
 def _preview_lines(preview: Preview) -> list[str]:
     lines = [
-        f"images    {preview.images:,}, {preview.guided:,} with guidance and "
+        f"images    {preview.images:,}, {preview.guided:,} with a guidance pass and "
         f"{preview.unguided:,} without"
     ]
     for (width, height), count in sorted(preview.shapes.items()):

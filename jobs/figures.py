@@ -134,13 +134,15 @@ def format_money(amount_nano: int, currency: str) -> str:
 
 def unpriced(closing: Bill) -> str:
     """Which workers' time is in no amount, and why; "" where all is priced."""
+    storage = f"{plural(closing.unpriced_lines, 'line')} of storage and requests"
     if not closing.unpriced:
-        return ""
+        why = f"{storage}: the price book has no storage price for this output"
+        return why if closing.unpriced_lines else ""
     reasons = sorted(set(closing.unpriced))
     more = f" (and {plural(len(reasons) - 1, 'other reason')})" if len(reasons) > 1 else ""
     return (
         f"{len(closing.unpriced):,} of {plural(closing.workers, 'worker')}: {reasons[0]}{more}; "
-        "their time is in no amount"
+        "their time is in no amount" + (f", nor are {storage}" if closing.unpriced_lines else "")
     )
 
 

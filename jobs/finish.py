@@ -16,8 +16,7 @@ from cluster.plan_file import InputFile, PlanReader
 from cluster.settled import Settled
 from cluster.store import Store
 from cluster.supervisor import RunEnd
-from cluster.tables import to_parquet
-from cluster.totals import Bill, Totals, close, fold, worker_lines
+from cluster.totals import Bill, Totals, add_stamps, all_lines, close, fold
 from conf.errors import (
     CommitConflict,
     CorruptOutput,
@@ -28,8 +27,10 @@ from conf.errors import (
 from jobs.figures import plural
 from jobs.gc import collect
 from jobs.report import ReportFacts, write_report
+from jobs.worker_ledger import add_lines
 
 log = logging.getLogger("imagemill")
+_RENEWALS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,10 +62,11 @@ def finish(
     Args:
         generation: the run's; without a run the job's newest.
         end: how the run ended; None for looking at a job without running it.
-        ours: whether no later run is at work, whose manifest and reports these would be.
+        ours: whether no later run is at work, whose manifest these would be. Once the job is
+            finished, whoever leaves last renews ledger and reports: its workers lived until now.
     """
     totals = fold(store, plan)
-    closing = close(totals)
+    closing = close(totals, job.config.pricing.storage_months)
     whole = totals.sealed == totals.shards and not totals.pending
     done = is_finished(store, generation) or (end is not None and end.finished and whole)
     if done and end is not None and ours:
@@ -79,8 +81,8 @@ def finish(
         broken_files=tuple(f"{item.source}: {item.problem}" for item in broken),
     )
     written: tuple[str, ...] = ()
-    if ours:
-        written = _write_derived(store, job, plan, totals, closing, facts, needed=done)
+    if ours or done:
+        closing, written = _write_derived(store, job, plan, totals, facts, needed=done)
     return Finish(
         finished=done,
         totals=totals,
@@ -106,22 +108,35 @@ def _write_derived(
     job: JobRecord,
     plan: PlanReader,
     totals: Totals,
-    closing: Bill,
     facts: ReportFacts,
     *,
     needed: bool,
-) -> tuple[str, ...]:
-    """Ledger of the workers and reports. Of a job that is not finished they may be missing: a full
-    disk must not hide what was reached and how to go on."""
-    lines = to_parquet(ledger_table(worker_lines(totals), Attribution.of(job.config.job)))
+) -> tuple[Bill, tuple[str, ...]]:
+    """Ledger of the workers and reports; returns the bill in them and where they lie. Of a job that
+    is not finished they may be missing: a full disk must not hide what was reached and how to go
+    on."""
     try:
-        store.put(layout.WORKER_LEDGER, lines)
-        return tuple(write_report(store, job, plan, totals, closing, facts))
+        closing = _close_ledger(store, job, totals)
+        return closing, tuple(write_report(store, job, plan, totals, closing, facts))
     except (StoreFull, StoreUnavailable, StoreRefused) as error:
         if needed:
             raise
         log.warning("no report was written: %s", error, extra={"event": "no_report"})
-        return ()
+        return close(totals, job.config.pricing.storage_months), ()
+
+
+def _close_ledger(store: Store, job: JobRecord, totals: Totals) -> Bill:
+    """Write the workers' lines, and again when a worker of another run stamped meanwhile: two
+    drivers that end at once must not replace the fuller ledger by the older one."""
+    months = job.config.pricing.storage_months
+    for _ in range(_RENEWALS):
+        closing = close(totals, months)
+        lines = all_lines(totals, months)
+        add_lines(store, ledger_table(lines, Attribution.of(job.config.job)))
+        add_stamps(store, totals)
+        if close(totals, months) == closing:
+            break
+    return close(totals, months)
 
 
 def sweep(store: Store, plan: PlanReader) -> None:

@@ -18,6 +18,7 @@ from conf.schema import EngineConfig, RunConfig
 from jobs import rates
 from jobs.preview import Preview
 from operators.engines.simulated import CALIBRATED_PIXELS, step_seconds
+from operators.guidance import guidance_passes, has_two_pass_guidance
 
 _GPUS = Path("/proc/driver/nvidia/gpus")
 _GPU_TIMEOUT_S = 10
@@ -82,6 +83,7 @@ def remember_rate(store: Store, job: JobRecord, plan: PlanReader) -> None:
     """Remember the rate that the first commits of a local job show, for later estimates."""
     if job.config.cluster.address != "local":
         return
+    twice = has_two_pass_guidance(job.config.model.path)
     pixel_steps = seconds = 0.0
     seen = 0
     for state in states(store, plan):
@@ -93,7 +95,7 @@ def remember_rate(store: Store, job: JobRecord, plan: PlanReader) -> None:
                 weight = rates.weighted_steps(
                     sampler=row["sampler"],
                     steps=row["steps"],
-                    guidance_scale=row["guidance_scale"],
+                    passes=guidance_passes(row["guidance_scale"], two_pass_guidance=twice),
                 )
                 pixel_steps += weight * row["width"] * row["height"]
                 seconds += row["gpu_seconds"]

@@ -29,7 +29,8 @@ _SILENCE_S = 10.0
 
 
 class Presence:
-    """One thread that talks to the store in the driver's place; a context manager.
+    """A thread that talks to the store in the driver's place, and one that tells when it is not
+    answered; a context manager.
 
     A store that does not answer neither ends the run nor makes anybody wait: no mark is written,
     and no answer means that nobody asked to stop.
@@ -43,13 +44,16 @@ class Presence:
         self._every_s = every_s
         self._patience_s = config.storage.patience_s
         self._heard_s = time.monotonic()
-        self._missed = False
         self._stop_reason: str | None = None
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="presence", daemon=True)
+        self._threads = [
+            threading.Thread(target=work, name=f"presence-{work.__name__}", daemon=True)
+            for work in (self._talk, self._listen)
+        ]
 
     def __enter__(self) -> Presence:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(
@@ -59,16 +63,18 @@ class Presence:
         trace: TracebackType | None,
     ) -> None:
         self._over.set()
-        self._thread.join(_FAREWELL_S)
+        for thread in self._threads:
+            thread.join(_FAREWELL_S)
 
     def stop_reason(self) -> str | None:
         """Why the run has to stop, as far as the store told; None: it does not."""
         return self._stop_reason
 
-    def _run(self) -> None:
+    def _talk(self) -> None:
         while not self._over.is_set():
             answers = [self._try(talk) for talk in (self._show, self._see)]
-            self._tell(answered=any(answers))
+            if any(answers):
+                self._heard_s = time.monotonic()
             self._over.wait(self._every_s)
 
     def _try(self, talk: Callable[[], None]) -> bool:
@@ -79,24 +85,31 @@ class Presence:
             return False
         return True
 
-    def _tell(self, *, answered: bool) -> None:
-        """Say once that the store is away, for the run waits silently, and once that it is back."""
-        silent_s = time.monotonic() - self._heard_s
-        if answered and self._missed:
-            log.info(
-                "the store answers again after %.0f s", silent_s, extra={"event": "store_back"}
-            )
-        elif not answered and not self._missed and silent_s >= _SILENCE_S:
-            log.warning(
-                "the store has not answered for %.0f s; the run goes on once it does, within "
-                "storage.patience_s=%g",
-                silent_s,
-                self._patience_s,
-                extra={"event": "store_away"},
-            )
-            self._missed = True
-        if answered:
-            self._heard_s, self._missed = time.monotonic(), False
+    def _listen(self) -> None:
+        """Say once that the store is away, for the run waits silently, and once that it is back.
+
+        A store that is frozen keeps the other thread waiting for its answer.
+        """
+        away_since_s: float | None = None
+        while not self._over.wait(self._every_s):
+            heard_s = self._heard_s
+            silent_s = time.monotonic() - heard_s
+            if away_since_s is None and silent_s >= _SILENCE_S:
+                away_since_s = heard_s
+                log.warning(
+                    "the store has not answered for %.0f s; the run goes on once it does, within "
+                    "storage.patience_s=%g",
+                    silent_s,
+                    self._patience_s,
+                    extra={"event": "store_away"},
+                )
+            elif away_since_s is not None and heard_s > away_since_s:
+                log.info(
+                    "the store answers again after %.0f s",
+                    heard_s - away_since_s,
+                    extra={"event": "store_back"},
+                )
+                away_since_s = None
 
     def _see(self) -> None:
         run = self._mark.run

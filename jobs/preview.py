@@ -17,6 +17,7 @@ from conf.errors import RowRejected
 from conf.schema import ColumnsConfig
 from jobs import rates
 from jobs.scan import Scanned, scan_input
+from operators.guidance import guidance_passes
 from operators.request import Request, RowDefaults, parse_row
 
 
@@ -24,9 +25,9 @@ from operators.request import Request, RowDefaults, parse_row
 class Preview:
     """Counts over the whole input. All but ``rows`` and ``rejected`` count images.
 
-    ``shapes`` by (width, height); ``rejected`` counts rows by reason, ``examples`` holds the first
-    message of each. ``weighted_steps`` are rows put into the denoiser (guidance counts double),
-    ``pixel_steps`` the same times the image's pixels.
+    ``shapes`` by (width, height); ``guided`` have a guidance pass. ``rejected`` counts rows by
+    reason, ``examples`` holds the first message of each. ``weighted_steps`` are rows put into the
+    denoiser (those of a guidance pass too), ``pixel_steps`` the same times the image's pixels.
     """
 
     rows: int
@@ -56,13 +57,17 @@ def make_preview(
     defaults: RowDefaults,
     open_file: OpenFile,
     shard_rows: int = 4096,
+    *,
+    two_pass_guidance: bool = True,
 ) -> Preview:
     """Count what the planned files ask for; rejected and unreadable rows are counted, not raised.
+
+    ``two_pass_guidance`` is the model's.
 
     Raises:
         InputChanged, StoreUnavailable: a file cannot be read any more.
     """
-    tally = _Tally(defaults)
+    tally = _Tally(defaults, two_pass_guidance)
     for scanned in scan_input(inputs, KNOWN, columns, open_file, shard_rows):
         tally.add(scanned)
     return tally.result()
@@ -71,6 +76,7 @@ def make_preview(
 @dataclass(slots=True)
 class _Tally:
     defaults: RowDefaults
+    two_pass_guidance: bool
     rows: int = 0
     images: int = 0
     weighted_steps: int = 0
@@ -100,13 +106,12 @@ class _Tally:
 
     def _count(self, request: Request, images: int) -> None:
         """The images of a row differ in their seeds only."""
-        weight = rates.weighted_steps(
-            sampler=request.sampler, steps=request.steps, guidance_scale=request.guidance_scale
-        )
+        passes = guidance_passes(request.guidance_scale, two_pass_guidance=self.two_pass_guidance)
+        weight = rates.weighted_steps(sampler=request.sampler, steps=request.steps, passes=passes)
         self.images += images
         self.weighted_steps += weight * images
         self.pixel_steps += weight * images * request.width * request.height
-        self.guided += images if request.guidance_scale > 1 else 0
+        self.guided += images * (passes - 1)
         self.shapes[request.width, request.height] += images
         self.steps[request.steps] += images
         self.samplers[request.sampler] += images

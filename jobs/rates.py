@@ -25,9 +25,9 @@ class RateKey:
         return (self.engine, self.model, self.revision, self.device, self.max_batch)
 
 
-def weighted_steps(*, sampler: str, steps: int, guidance_scale: float) -> int:
-    """Rows that one image puts into the denoiser: its calls, doubled by guidance."""
-    return SPECS[sampler].model_calls(steps) * (2 if guidance_scale > 1 else 1)
+def weighted_steps(*, sampler: str, steps: int, passes: int) -> int:
+    """Rows that one image puts into the denoiser: its calls, doubled by a guidance pass."""
+    return SPECS[sampler].model_calls(steps) * passes
 
 
 def remember(key: RateKey, *, pixel_steps: float, seconds: float) -> None:

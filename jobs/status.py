@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from cluster import layout
+from cluster.driver_mark import DriverMark
 from cluster.job_log import (
     cancel_asked,
     end_reason,
@@ -20,6 +21,7 @@ from cluster.records import RunRecord
 from cluster.store import Store
 from cluster.totals import Bill, Totals, close, fold
 from conf.secrets import without_secrets
+from jobs.company import WATCH_S, watch
 from jobs.figures import (
     MEND,
     SIMULATED,
@@ -40,7 +42,8 @@ class Status:
     """What the store says of a job. ``planned`` false: it was stopped before its plan was written.
 
     ``broken_files`` are the first input files that were left out, with the reason.
-    ``end_reason`` None: the last run did not say that it ended.
+    ``end_reason`` None: the last run did not say that it ended; then ``driver`` is its mark if it
+    was seen alive.
     ``rejected_at_read`` counts the quarantined rows that no retry mends; 0 in an unfinished job.
     """
 
@@ -63,14 +66,17 @@ class Status:
     currency: str
     last_run: RunRecord | None
     end_reason: str | None
+    driver: DriverMark | None
     cancel_asked: bool
     broken_files: tuple[str, ...]
     simulated: bool
     rejected_at_read: int
 
 
-def status(store: Store) -> Status:
+def status(store: Store, *, watch_s: float = WATCH_S) -> Status:
     """Fold what counts. Safe while the job runs: the numbers are then those of a moment.
+
+    A run that did not say that it ended is watched for a sign of life, for ``watch_s`` at most.
 
     Raises:
         OutputMissing: no job lives there.
@@ -83,6 +89,9 @@ def status(store: Store) -> Status:
     plan = PlanReader(store) if planned else None
     totals = fold(store, plan) if plan else Totals()
     finished = is_finished(store, number)
+    ended = end_reason(store, run.run) if run else None
+    open_run = run is not None and not finished and ended is None
+    driver = watch(store, run.run, watch_s=watch_s) if run and open_run else None
     lost = survey(store, plan, images=False) if plan and finished and totals.quarantined else None
     broken = (
         (named_once(f"{i.source}: {i.problem}") for i in plan.inputs() if i.problem)
@@ -105,10 +114,11 @@ def status(store: Store) -> Status:
         shards=totals.shards,
         sealed=totals.sealed,
         attempts=totals.attempts,
-        bill=close(totals),
+        bill=close(totals, job.config.pricing.storage_months),
         currency=job.currency,
         last_run=run,
-        end_reason=end_reason(store, run.run) if run else None,
+        end_reason=ended,
+        driver=driver,
         cancel_asked=run is not None and cancel_asked(store, run.run),
         broken_files=tuple(islice(broken, _MOST_BROKEN)),
         simulated=is_simulated(job.config),
@@ -140,8 +150,12 @@ def _run(found: Status) -> str:
     begun = f"number {run.run}, started {run.started_at} with {plural(run.workers, 'worker')}"
     if found.end_reason is not None:
         return f"{begun}; ended: {found.end_reason}"
-    asked = ", asked to stop" if found.cancel_asked and not found.finished else ""
-    return f"{begun}{asked}; at work, or killed"
+    if found.finished:
+        return f"{begun}; it finished the job"
+    asked = ", asked to stop" if found.cancel_asked else ""
+    if found.driver is None:
+        return f"{begun}{asked}; killed or frozen: it gives no sign of life"
+    return f"{begun}{asked}; at work on host {found.driver.host} as process {found.driver.pid}"
 
 
 def _progress(found: Status) -> list[str]:
@@ -158,15 +172,16 @@ def _progress(found: Status) -> list[str]:
         f"images     {found.images:,} ({size(found.image_bytes)})",
         f"shards     {found.sealed:,} of {found.shards:,} sealed{tries}",
         f"cost       {format_money(found.bill.total_amount, found.currency)} so far ({kinds})",
-        *([f"unpriced   {unpriced(found.bill)}"] if found.bill.unpriced else []),
+        *([f"unpriced   {unpriced(found.bill)}"] if unpriced(found.bill) else []),
     ]
 
 
 def _next(found: Status) -> str:
     quoted = shlex.quote(found.url)
     if not found.finished:
-        unless = "" if found.end_reason is not None else " (unless a run is at work on it)"
-        return f"imagemill resume {quoted}{unless}"
+        if found.driver is not None:
+            return f"wait for its end, or stop it: imagemill cancel {quoted}"
+        return f"imagemill resume {quoted}"
     if found.quarantined and found.quarantined == found.rejected_at_read:
         return MEND
     if found.quarantined:

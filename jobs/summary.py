@@ -45,7 +45,7 @@ def summary_lines(job: JobRecord, finish: Finish, status: int) -> list[str]:
         lines.append(SIMULATED)
     lines.append(_images(totals, figures))
     lines.append(_cost(finish.bill, figures, job.currency))
-    if finish.bill.unpriced:
+    if unpriced(finish.bill):
         lines.append(f"unpriced   {unpriced(finish.bill)}")
     if facts.wall_s:
         lines.append(f"this run   {duration(facts.wall_s)}{_restarts(facts.restarts)}")

@@ -79,7 +79,7 @@ def verify(store: Store, *, threads: int = 8, on_progress: Progress | None = Non
     findings = Findings()
     totals = _check_shards(store, plan, findings, threads, on_progress)
     _check_plan(plan, findings)
-    bill = close(totals)
+    bill = close(totals, job.config.pricing.storage_months)
     _check_bill(bill, findings)
     finished, cost = _check_manifest(store, totals, bill, findings)
     return Verification(
@@ -112,7 +112,7 @@ def report_lines(verification: Verification) -> list[str]:
         f"images     {v.images:,}; {v.objects:,} objects read and compared",
         f"cost       {as_decimal(v.bill.total_amount):f} {v.currency} billed, "
         f"{as_decimal(sum(v.bill.amount.values())):f} on the lines",
-        *([f"unpriced   {unpriced(v.bill)}"] if v.bill.unpriced else []),
+        *([f"unpriced   {unpriced(v.bill)}"] if unpriced(v.bill) else []),
         *([f"outlived   {v.outlived}"] if v.outlived else []),
         *(f"problem    {sentence}" for sentence in v.problems),
     ]

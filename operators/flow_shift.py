@@ -6,9 +6,21 @@ Its answers are arguments of ``compile_sampler``.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoiseLevels:
+    """What a pipeline tells its scheduler about the noise levels of one image.
+
+    ``mu`` shifts them; ``sigmas`` are the levels before the shift. None: nothing is told.
+    """
+
+    mu: float | None = None
+    sigmas: tuple[float, ...] | None = None
 
 
 def dynamic_mu(

@@ -27,10 +27,32 @@ COMPONENTS = {
         "unet",
         "vae",
     ),
+    "StableDiffusion3Pipeline": (
+        "scheduler",
+        "text_encoder",
+        "text_encoder_2",
+        "text_encoder_3",
+        "tokenizer",
+        "tokenizer_2",
+        "tokenizer_3",
+        "transformer",
+        "vae",
+    ),
+    "FluxPipeline": (
+        "scheduler",
+        "text_encoder",
+        "text_encoder_2",
+        "tokenizer",
+        "tokenizer_2",
+        "transformer",
+        "vae",
+    ),
     "PixArtSigmaPipeline": ("scheduler", "text_encoder", "tokenizer", "transformer", "vae"),
 }
 """The supported pipeline classes and what each needs; a folder without the rest is whole."""
-WEIGHTLESS_COMPONENTS = ("scheduler", "tokenizer", "tokenizer_2")
+DISPENSABLE = {"StableDiffusion3Pipeline": ("text_encoder_3", "tokenizer_3")}
+"""What a model does without where its index names the first of them ``[null, null]``."""
+WEIGHTLESS_COMPONENTS = ("scheduler", "tokenizer", "tokenizer_2", "tokenizer_3")
 WEIGHT_ENDINGS = (".safetensors", ".bin")
 _CHUNK_BYTES = 1 << 20
 
@@ -40,13 +62,14 @@ class ModelFiles:
     """A model folder that was found whole.
 
     ``revision`` is the first 16 hex digits of a sha256 over the names and contents of its files;
-    ``bytes`` is their total size.
+    ``bytes`` is their total size. ``components`` are the parts that are loaded.
     """
 
     path: Path
     revision: str
     pipeline_class: str
     bytes: int
+    components: tuple[str, ...]
 
 
 def resolve_model_path(path: str) -> Path:
@@ -71,10 +94,17 @@ def describe_model(path: str) -> ModelFiles:
         )
     index = _read_index(folder)
     pipeline_class = _pipeline_class(folder, index)
-    for component in COMPONENTS[pipeline_class]:
+    components = _components(pipeline_class, index)
+    for component in components:
         _check_component(folder, component, index.get(component))
     revision, size = _digest_folder(folder)
-    return ModelFiles(path=folder, revision=revision, pipeline_class=pipeline_class, bytes=size)
+    return ModelFiles(
+        path=folder,
+        revision=revision,
+        pipeline_class=pipeline_class,
+        bytes=size,
+        components=components,
+    )
 
 
 def peek_pipeline_class(path: str) -> str | None:
@@ -116,6 +146,13 @@ def _pipeline_class(folder: Path, index: Mapping[str, Any]) -> str:
             f"{', '.join(COMPONENTS)}. Set model.path to such a model"
         )
     return str(name)
+
+
+def _components(pipeline_class: str, index: Mapping[str, Any]) -> tuple[str, ...]:
+    left_out = DISPENSABLE.get(pipeline_class, ())
+    if left_out and index.get(left_out[0]) != [None, None]:
+        left_out = ()
+    return tuple(name for name in COMPONENTS[pipeline_class] if name not in left_out)
 
 
 def _check_component(folder: Path, component: str, entry: object) -> None:

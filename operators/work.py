@@ -10,16 +10,18 @@ from dataclasses import dataclass
 
 from conf.errors import RowRejected
 from operators.engine import ImageFailure, ImageResult, Pixels
+from operators.guidance import guidance_passes
 from operators.request import Request
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Work:
     """``number`` is unique in its engine; ``device_ns`` is what the request was charged so far, its
-    share of the ``ran_ns`` that its ticks took."""
+    share of the ``ran_ns`` that its ticks took. ``two_pass_guidance`` is the model's."""
 
     number: int
     request: Request
+    two_pass_guidance: bool
     device_ns: int = 0
     ran_ns: int = 0
     started_at_ns: int = 0
@@ -31,12 +33,15 @@ class Work:
 
     @property
     def guided(self) -> bool:
-        return self.request.guidance_scale > 1
+        """Whether it has a guidance pass, with its negative prompt."""
+        return self.weight == 2
 
     @property
     def weight(self) -> int:
         """How many rows of the forward pass it needs."""
-        return 2 if self.guided else 1
+        return guidance_passes(
+            self.request.guidance_scale, two_pass_guidance=self.two_pass_guidance
+        )
 
     def start(self) -> None:
         """It got a slot."""

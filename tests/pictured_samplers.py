@@ -21,3 +21,16 @@ SAMPLERS = (
     "unipc",
 )
 """For models that were trained on a noise schedule."""
+SHIFTED_FLOW_SAMPLERS = (
+    "flow_match_euler",
+    "flow_match_euler_karras",
+    "deis",
+    "dpmpp_2m",
+    "dpmpp_3s",
+    "unipc",
+)
+"""For flow models, also those that shift noise levels with the image's size; without noise."""
+FLOW_SAMPLERS = (*SHIFTED_FLOW_SAMPLERS, "flow_match_heun")
+"""For flow models that shift them all alike."""
+NOISY_FLOW_SAMPLERS = ("dpmpp_2m_sde", "flow_match_euler_stochastic", "flow_match_lcm")
+"""For flow models; noise is the row's own, where a pipeline draws it from a global generator."""

@@ -47,6 +47,7 @@ _PRICING = PricingConfig(
     region=None,
     instance_type=None,
     purchase_option=None,
+    storage_months=0,
 )
 
 
@@ -66,7 +67,7 @@ class SmallJob:
 
     def bill(self) -> Bill:
         """The closed ledger now."""
-        return close(self.totals())
+        return close(self.totals(), self.config.pricing.storage_months)
 
 
 def small_config(tmp_path: Path, overrides: Mapping[str, Any] | None = None) -> RunConfig:
@@ -143,7 +144,9 @@ def price_here(config: RunConfig) -> Price:
     """What a worker on this machine costs."""
     takes = Takes(gpus=0, threads=1)
     at = datetime(2026, 1, 1, tzinfo=UTC)
-    return price_on(book_of(config.pricing), machine_of(config, {}, {}), takes, at=at)
+    return price_on(
+        book_of(config.pricing), machine_of(config, {}, {}), takes, at=at, output=config.output.path
+    )
 
 
 def work_on(

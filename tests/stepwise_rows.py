@@ -101,9 +101,9 @@ def drain(engine):
     return found
 
 
-def reference(path, requests):
+def reference(path, requests, **components):
     """The pictures that the folder's own diffusers pipeline makes of each request alone."""
-    pipeline = DiffusionPipeline.from_pretrained(path, dtype=torch.float32)
+    pipeline = DiffusionPipeline.from_pretrained(path, dtype=torch.float32, **components)
     pipeline.set_progress_bar_config(disable=True)
     config = dict(pipeline.scheduler.config)
     pictures = {}
@@ -111,7 +111,7 @@ def reference(path, requests):
         with warnings.catch_warnings():
             # some schedulers call numpy in a way that numpy announces to change
             warnings.simplefilter("ignore", DeprecationWarning)
-            pipeline.scheduler = make_scheduler(config, request.sampler)
+            pipeline.scheduler = _as_diffusers_swaps(config, request.sampler)
             made = pipeline(
                 request.prompt,
                 # an empty negative prompt is none: what the pipeline then does is its own affair
@@ -127,12 +127,21 @@ def reference(path, requests):
     return pictures
 
 
+def _as_diffusers_swaps(config, sampler):
+    """The scheduler with all options of the model, as from_config leaves them; pipelines read
+    there how far they shift."""
+    scheduler = make_scheduler(config, sampler)
+    unknown = {name: value for name, value in config.items() if name not in scheduler.config}
+    scheduler.register_to_config(**unknown)
+    return scheduler
+
+
 def difference(left, right):
     return int(np.abs(left.astype(int) - right.astype(int)).max())
 
 
-def mixed_requests():
-    """All samplers, with different steps, guidance, prompts, seeds and sizes."""
+def mixed_requests(samplers=SAMPLERS):
+    """These samplers, with different steps, guidance, prompts, seeds and sizes."""
     return [
         ask(
             number,
@@ -144,5 +153,5 @@ def mixed_requests():
             width=SIZE * (1 + (number % 5 == 0)),
             seed=2**63 - 1 - number,
         )
-        for number, sampler in enumerate(SAMPLERS * 2)
+        for number, sampler in enumerate(samplers * 2)
     ]

@@ -21,10 +21,10 @@ def build_tiny_pixart(path: Path, *, additional_conditions: bool = False) -> Pat
     """Write a complete model folder to ``path``, always with the same weights."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        words = _tokenizer()
+        words = t5_tokenizer()
         pipeline = PixArtSigmaPipeline(
             tokenizer=words,
-            text_encoder=_text_encoder(words),
+            text_encoder=t5_encoder(words, _WIDTH),
             vae=vae(),
             transformer=_transformer(additional_conditions),
             scheduler=DPMSolverMultistepScheduler(
@@ -37,17 +37,17 @@ def build_tiny_pixart(path: Path, *, additional_conditions: bool = False) -> Pat
     return path
 
 
-def _tokenizer() -> T5Tokenizer:
+def t5_tokenizer() -> T5Tokenizer:
     """Letters are the words; everything else is unknown."""
     letters = "abcdefghijklmnopqrstuvwxyz0123456789"
     vocab = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
     return T5Tokenizer(vocab=[*vocab, *((letter, -3.0) for letter in letters)], extra_ids=0)
 
 
-def _text_encoder(words: T5Tokenizer) -> T5EncoderModel:
+def t5_encoder(words: T5Tokenizer, width: int) -> T5EncoderModel:
     config = T5Config(
         vocab_size=len(words),
-        d_model=_WIDTH,
+        d_model=width,
         d_kv=8,
         d_ff=32,
         num_layers=2,

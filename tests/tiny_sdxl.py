@@ -30,7 +30,7 @@ def build_tiny_sdxl(
         pipeline = StableDiffusionXLPipeline(
             vae=vae(),
             text_encoder=text_encoder(words),
-            text_encoder_2=_text_encoder_2(words),
+            text_encoder_2=projecting_encoder(words, _SECOND_WIDTH),
             tokenizer=words,
             tokenizer_2=tokenizer(),
             unet=_unet(time_ids),
@@ -50,13 +50,13 @@ def build_tiny_sdxl(
     return path
 
 
-def _text_encoder_2(words: CLIPTokenizer) -> CLIPTextModelWithProjection:
+def projecting_encoder(words: CLIPTokenizer, width: int) -> CLIPTextModelWithProjection:
     config = CLIPTextConfig(
         vocab_size=len(words),
-        hidden_size=_SECOND_WIDTH,
+        hidden_size=width,
         intermediate_size=32,
         num_hidden_layers=3,
-        num_attention_heads=3,
+        num_attention_heads=4,
         max_position_embeddings=MAX_TOKENS,
         projection_dim=PROJECTION,
         bos_token_id=words.bos_token_id,

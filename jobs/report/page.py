@@ -54,6 +54,9 @@ _KINDS = {
     "wasted": "work that did not become an image",
     "overhead": "loading the model and warming up",
     "idle": "waiting for rows or the store",
+    "requests": "what the store was asked",
+    "egress": "what was read out of the store",
+    "storage": "keeping the images",
 }
 _MIX_TITLES = {"sampler": "Sampler", "size": "Size", "steps": "Steps"}
 
@@ -165,18 +168,20 @@ def _money_or_dash(amount: Decimal | None, times: int, currency: str) -> str:
 def _money(closing: Bill, currency: str) -> dict[str, Any]:
     """The bill by kind; amounts with all digits, shares that sum to 100 %."""
     by_amount = closing.total_amount > 0
-    weights = [(closing.amount if by_amount else closing.ns)[kind] for kind in _KINDS]
+    kinds = [kind for kind in _KINDS if kind in closing.amount]
+    weighed = closing.amount if by_amount else closing.ns
+    weights = [weighed.get(kind, 0) for kind in kinds]
     shares = split(1000, weights) if sum(weights) else [0] * len(weights)
     lines = [
         {
             "kind": kind,
-            "what": what,
-            "time": duration(closing.ns[kind] / 1e9),
+            "what": _KINDS[kind],
+            "time": duration(closing.ns[kind] / 1e9) if kind in closing.ns else "",
             "amount": exact_money(closing.amount[kind]),
             "weight": weight,
             "percent": f"{tenths / 10:.1f} %",
         }
-        for (kind, what), weight, tenths in zip(_KINDS.items(), weights, shares, strict=True)
+        for kind, weight, tenths in zip(kinds, weights, shares, strict=True)
     ]
     return {
         "lines": lines,

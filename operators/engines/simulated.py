@@ -19,6 +19,7 @@ from operators.batcher import Batcher
 from operators.device_time import DeviceMeter, HostClock
 from operators.engine import EngineInfo, EngineStats, ImageFailure, ImageResult, Pixels
 from operators.fill import FillCount
+from operators.guidance import has_two_pass_guidance
 from operators.request import Request
 from operators.work import Work
 
@@ -47,7 +48,12 @@ def load(engine: EngineConfig, model: ModelConfig) -> SimulatedEngine:
         max_batch=engine.max_batch or _DEFAULT_MAX_BATCH,
         simulated=True,
     )
-    return SimulatedEngine(info, engine.simulated_seconds, speed=engine.simulated_speed)
+    return SimulatedEngine(
+        info,
+        engine.simulated_seconds,
+        speed=engine.simulated_speed,
+        two_pass_guidance=has_two_pass_guidance(model.path),
+    )
 
 
 def step_seconds(measured: Mapping[int, float], batch: float) -> float:
@@ -87,8 +93,16 @@ class _Work(Work):
 class SimulatedEngine:
     """See ``operators.engine.Engine``. ``speed`` 0 waits for nothing."""
 
-    def __init__(self, info: EngineInfo, measured: Mapping[int, float], *, speed: float) -> None:
+    def __init__(
+        self,
+        info: EngineInfo,
+        measured: Mapping[int, float],
+        *,
+        speed: float,
+        two_pass_guidance: bool,
+    ) -> None:
         self._info = info
+        self._two_pass_guidance = two_pass_guidance
         self._measured = dict(measured)
         self._speed = speed
         self._batcher = Batcher(max_batch=info.max_batch)
@@ -125,7 +139,12 @@ class SimulatedEngine:
 
     def admit(self, requests: Sequence[Request]) -> None:
         for request in requests:
-            work = _Work(number=self._admitted, request=request, left=request.steps)
+            work = _Work(
+                number=self._admitted,
+                request=request,
+                two_pass_guidance=self._two_pass_guidance,
+                left=request.steps,
+            )
             self._work[work.number] = work
             self._batcher.add(work.number, shape=work.shape, steps=request.steps)
             self._admitted += 1

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from conf.errors import RowRejected
@@ -24,17 +22,17 @@ from operators.device import Fetch, device_for
 from operators.device_time import DeviceMeter
 from operators.engine import EngineInfo, EngineStats, ImageFailure, ImageResult
 from operators.families import load_family
-from operators.families.family import Conditioning, Family, Text, stack
+from operators.families.family import Conditioning, Family, Text
 from operators.fill import FillCount
 from operators.measured_sizes import measured_sizes
 from operators.model_files import describe_model
+from operators.prediction import DenoisingWork, Predictor
 from operators.readback import Readback
 from operators.request import Request
 from operators.row_errors import nan_image, row_error
 from operators.sampler_table import compile_sampler
-from operators.slots import DenoisingRow, Slots, start_row
+from operators.slots import Slots, start_row
 from operators.splitting import BatchCaps, run_split
-from operators.work import Work
 
 Outcome = ImageResult | ImageFailure
 MOST_ON_GPU = 64
@@ -67,27 +65,6 @@ def load(engine: EngineConfig, model: ModelConfig) -> StepwiseEngine:
     return StepwiseEngine(family, info, sizes=sizes)
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
-class _Work(Work):
-    row: DenoisingRow | None = None
-    prompt: Conditioning | None = None
-    negative: Conditioning | None = None
-
-    @property
-    def texts(self) -> list[Text]:
-        """The prompt, and with guidance the negative prompt; None where it is empty."""
-        texts: list[Text] = [self.request.prompt]
-        return [*texts, self.request.negative_prompt or None] if self.guided else texts
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Pass:
-    """One row of the forward batch: the row at ``place``, seen with one text."""
-
-    place: int
-    conditioning: Conditioning
-
-
 class StepwiseEngine:
     """See ``operators.engine.Engine``.
 
@@ -111,14 +88,15 @@ class StepwiseEngine:
         self._sizes = sizes
         self._batcher = Batcher(max_batch=FIRST_SLOTS if sizes else info.max_batch)
         self._caps = BatchCaps()
+        self._predictor = Predictor(family, self._device, caps=self._caps)
         self._conditioner = Conditioner(family, caps=self._caps)
         self._meter = DeviceMeter(self._device.clock)
         self._fill = FillCount()
-        self._work: dict[int, _Work] = {}
-        self._new: list[_Work] = []
+        self._work: dict[int, DenoisingWork] = {}
+        self._new: list[DenoisingWork] = []
         self._slots: dict[Shape, Slots] = {}
-        self._checks: deque[tuple[Sequence[_Work], Fetch]] = deque()
-        self._leaving: deque[Readback[_Work]] = deque()
+        self._checks: deque[tuple[Sequence[DenoisingWork], Fetch]] = deque()
+        self._leaving: deque[Readback[DenoisingWork]] = deque()
         self._admitted = 0
 
     @property
@@ -149,7 +127,12 @@ class StepwiseEngine:
 
     def admit(self, requests: Sequence[Request]) -> None:
         for request in requests:
-            self._new.append(_Work(number=self._admitted, request=request))
+            work = DenoisingWork(
+                number=self._admitted,
+                request=request,
+                two_pass_guidance=self._family.two_pass_guidance,
+            )
+            self._new.append(work)
             self._admitted += 1
 
     def overdue(self, limit_s: float) -> list[Request]:
@@ -182,15 +165,20 @@ class StepwiseEngine:
 
         A size that the model cannot make is refused here too, before anything shares its batch.
         """
-        failed: list[tuple[_Work, RowRejected]] = []
+        failed: list[tuple[DenoisingWork, RowRejected]] = []
         new, self._new = self._new, []
         for work in new:
             request = work.request
             self._work[work.number] = work
             try:
                 self._family.latent_shape(*work.shape)
+                levels = self._family.noise_levels(*work.shape, request.steps)
                 table = compile_sampler(
-                    self._family.scheduler_config, request.sampler, request.steps
+                    self._family.scheduler_config,
+                    request.sampler,
+                    request.steps,
+                    mu=levels.mu,
+                    sigmas=levels.sigmas,
                 )
             except RowRejected as error:
                 self._batcher.add(work.number, shape=work.shape, steps=request.steps)
@@ -203,14 +191,14 @@ class StepwiseEngine:
         self._meter.lap([(work, 1) for work in new])
         return self._reject(failed)
 
-    def _enter(self, shape: Shape, entering: Sequence[_Work]) -> list[Outcome]:
+    def _enter(self, shape: Shape, entering: Sequence[DenoisingWork]) -> list[Outcome]:
         """Condition the entering rows and give them their slots."""
         if not entering:
             return []
         for work in entering:
             work.start()
         texts = self._condition(shape, entering)
-        failed: list[tuple[_Work, RowRejected]] = []
+        failed: list[tuple[DenoisingWork, RowRejected]] = []
         slots = self._slots.setdefault(
             shape, Slots(self._family.latent_shape(*shape), device=self._device)
         )
@@ -228,7 +216,7 @@ class StepwiseEngine:
         return self._reject(failed)
 
     def _condition(
-        self, shape: Shape, entering: Sequence[_Work]
+        self, shape: Shape, entering: Sequence[DenoisingWork]
     ) -> dict[Text, Conditioning | Exception]:
         """Encode the texts of the entering rows, and of the next ones while it runs anyway."""
         batch = min(self._info.max_batch, _MOST_TEXTS)
@@ -248,15 +236,15 @@ class StepwiseEngine:
         self._meter.lap([(work, 1) for work in took_part])
         return made
 
-    def _missing(self, work: _Work) -> list[Text]:
+    def _missing(self, work: DenoisingWork) -> list[Text]:
         return [text for text in work.texts if text not in self._conditioner]
 
-    def _denoise(self, shape: Shape, running: list[_Work]) -> list[Outcome]:
+    def _denoise(self, shape: Shape, running: list[DenoisingWork]) -> list[Outcome]:
         """One model call for every row; rows that fail leave, the others advance."""
         slots = self._slots[shape]
         places = {id(row): place for place, row in enumerate(slots.rows)}
         works = sorted(running, key=lambda work: places[id(work.row)])
-        outputs, failed = self._predict(shape, slots, works)
+        outputs, failed = self._predictor.predict(slots, works)
         advanced = run_split(
             range(len(works)),
             lambda part: list(slots.next_latents(part, outputs)),
@@ -281,9 +269,9 @@ class StepwiseEngine:
             rejected + [(w, nan_image()) for w in self._take_lost() if w.number not in gone]
         )
 
-    def _take_lost(self) -> list[_Work]:
+    def _take_lost(self) -> list[DenoisingWork]:
         """The rows that are known by now to have become no numbers; the others never share them."""
-        lost: dict[int, _Work] = {}
+        lost: dict[int, DenoisingWork] = {}
         while self._checks and self._checks[0][1].arrived():
             works, fetch = self._checks.popleft()
             for work, is_finite in zip(works, fetch.take()[0], strict=True):
@@ -291,7 +279,7 @@ class StepwiseEngine:
                     lost[work.number] = work
         return list(lost.values())
 
-    def _stepped(self, shape: Shape, works: Sequence[_Work], spent_ns: int) -> None:
+    def _stepped(self, shape: Shape, works: Sequence[DenoisingWork], spent_ns: int) -> None:
         """A step of these rows is over, and took so long."""
         for work in works:
             work.ran_ns += spent_ns
@@ -304,37 +292,7 @@ class StepwiseEngine:
         if self._batcher.holds(shape):
             self._batcher.resize(shape, self._sizes.slots(shape))
 
-    def _predict(
-        self, shape: Shape, slots: Slots, works: Sequence[_Work]
-    ) -> tuple[torch.Tensor, dict[int, Exception]]:
-        """Guided model outputs [rows, c, h, w], zeros where a row failed, and the failures."""
-        passes = [_Pass(place=i, conditioning=_given(w.prompt)) for i, w in enumerate(works)]
-        guided = [place for place, work in enumerate(works) if work.guided]
-        passes += [_Pass(place=i, conditioning=_given(works[i].negative)) for i in guided]
-
-        def run(part: Sequence[_Pass]) -> list[torch.Tensor]:
-            latents, timesteps = slots.model_inputs([one.place for one in part])
-            conditioning = stack([one.conditioning for one in part])
-            return list(self._family.predict(latents, timesteps, conditioning, shape))
-
-        answers = run_split(passes, run, caps=self._caps, key=("denoise", shape))
-        failed: dict[int, Exception] = {}
-        for one, answer in zip(passes, answers, strict=True):
-            if isinstance(answer, Exception):
-                failed.setdefault(one.place, answer)
-        empty = torch.zeros(slots.shape, device=self._device.where)
-        made = torch.stack([empty if isinstance(one, Exception) else one for one in answers])
-        outputs, unguided = made[: len(works)], made[len(works) :]
-        if guided:
-            scales = [works[place].request.guidance_scale for place in guided]
-            scale = self._device.stage(np.array(scales, dtype=np.float32))[:, None, None, None]
-            index = self._device.stage(np.array(guided, dtype=np.int64))
-            outputs[index] = unguided + scale * (outputs[index] - unguided)
-        for place in failed:
-            outputs[place] = 0.0
-        return outputs, failed
-
-    def _finish(self, shape: Shape, running: Sequence[_Work]) -> list[Outcome]:
+    def _finish(self, shape: Shape, running: Sequence[DenoisingWork]) -> list[Outcome]:
         """Decode the rows that have all their steps behind them; their pictures leave."""
         works = [w for w in running if w.number in self._work and w.row and w.row.finished]
         if not works:
@@ -374,14 +332,14 @@ class StepwiseEngine:
                     outcomes.append(work.result(pixels, truncated_tokens=truncated))
         return outcomes
 
-    def _reject(self, failed: Sequence[tuple[_Work, RowRejected]]) -> list[Outcome]:
+    def _reject(self, failed: Sequence[tuple[DenoisingWork, RowRejected]]) -> list[Outcome]:
         if failed:
             self._meter.settle()
         self._forget([work for work, _ in failed])
         return [work.failure(error) for work, error in failed]
 
     @torch.inference_mode()
-    def _forget(self, works: Sequence[_Work]) -> None:
+    def _forget(self, works: Sequence[DenoisingWork]) -> None:
         self._batcher.remove([work.number for work in works])
         for work in works:
             del self._work[work.number]
@@ -391,8 +349,3 @@ class StepwiseEngine:
                 self._slots[shape].leave(gone)
                 if not self._slots[shape].rows:
                     del self._slots[shape]
-
-
-def _given(conditioning: Conditioning | None) -> Conditioning:
-    assert conditioning is not None
-    return conditioning

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 FAMILIES = {
     "StableDiffusionPipeline": "operators.families.stable_diffusion",
     "StableDiffusionXLPipeline": "operators.families.sdxl",
+    "StableDiffusion3Pipeline": "operators.families.sd3",
+    "FluxPipeline": "operators.families.flux",
     "PixArtSigmaPipeline": "operators.families.pixart_sigma",
 }
 """Which module runs each pipeline class of ``operators.model_files.COMPONENTS``."""

@@ -9,13 +9,15 @@ from operators.families.family import Text
 
 
 class ClipTokens:
-    """The tokenizer, with the words that textual inversion added to it."""
+    """The tokenizer, with the words that textual inversion added to it, if the pipeline can."""
 
     def __init__(self, pipeline: Any, tokenizer: Any) -> None:
         self._pipeline = pipeline
         self._tokenizer = tokenizer
         added = tokenizer.added_tokens_encoder
-        self._has_vector_words = any(f"{word}_1" in added for word in added)
+        self._has_vector_words = hasattr(pipeline, "maybe_convert_prompt") and any(
+            f"{word}_1" in added for word in added
+        )
 
     def read(self, texts: Sequence[Text]) -> Any:
         """``input_ids`` and ``attention_mask`` [texts, tokens] on the CPU, cut and padded."""

@@ -11,10 +11,14 @@ from typing import Any, Protocol
 
 import torch
 
+from operators.flow_shift import NoiseLevels
+
 Text = str | None
 """A prompt; None is the negative prompt of a row that gives none."""
 Tensors = Mapping[str, torch.Tensor]
 """What a family's denoiser takes beside latents and timesteps, by names of its own."""
+GUIDANCE = "guidance"
+"""In ``Tensors``, where guidance is no second pass: the guidance scale of each row, [b]."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,12 +56,25 @@ class Family(Protocol):
         """The configuration that the model was trained with, as the pipeline corrects it."""
         ...
 
+    @property
+    def two_pass_guidance(self) -> bool:
+        """Whether guidance is a second pass, with the negative prompt.
+
+        Where it is not, a row has one pass whatever its guidance scale, negative prompts are not
+        used, and ``predict`` is told the scales as ``GUIDANCE``.
+        """
+        ...
+
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """Channels, height and width of the latent of an image of ``height`` x ``width`` pixels.
 
         Raises:
             RowRejected: the model makes no image of this size.
         """
+        ...
+
+    def noise_levels(self, height: int, width: int, steps: int) -> NoiseLevels:
+        """What the pipeline tells its scheduler for an image of ``height`` x ``width`` pixels."""
         ...
 
     def count_truncated(self, text: Text) -> int:
@@ -78,7 +95,8 @@ class Family(Protocol):
         """The denoiser's output [b, c, h, w], float32.
 
         Latents [b, c, h, w] of images of ``size`` (height, width in pixels) at timesteps [b], with
-        one text a row: tensors [b, ...] as ``embed`` makes them.
+        one text a row: tensors [b, ...] as ``embed`` makes them, and ``GUIDANCE`` where guidance
+        is no second pass.
         """
         ...
 

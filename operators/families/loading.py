@@ -59,16 +59,17 @@ def refuse_unet_options(files: ModelFiles, unet: Any, refused: Sequence[str]) ->
             )
 
 
-def check_latent_channels(files: ModelFiles, denoiser: Any, vae: Any) -> None:
-    """Refuse a denoiser that takes more than a latent.
+def check_latent_channels(files: ModelFiles, denoiser: Any, vae: Any, *, packed: int = 1) -> None:
+    """Refuse a denoiser that takes more than a latent, of which it sees ``packed`` pixels as one.
 
     Raises:
         ModelUnusable: it takes other channels than the VAE makes.
     """
-    if denoiser.config.in_channels != vae.config.latent_channels:
+    made = packed * vae.config.latent_channels
+    if denoiser.config.in_channels != made:
         raise ModelUnusable(
             f"the denoiser of {files.path} takes {denoiser.config.in_channels} channels, its VAE "
-            f"makes {vae.config.latent_channels}; expected a text-to-image model (not inpainting "
+            f"makes {made}; expected a text-to-image model (not inpainting "
             "or upscaling)"
         )
 

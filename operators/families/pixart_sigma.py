@@ -8,14 +8,16 @@ image is made at the size that its row asks for. Knows nothing of slots, sampler
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 
-from conf.errors import ModelUnusable, RowRejected
+from conf.errors import ModelUnusable
 from operators.families.family import Tensors, Text
 from operators.families.loading import check_latent_channels, load_pipeline
+from operators.families.patches import check_patches
+from operators.families.t5_tokens import T5Tokens, check_t5_tokenizer
+from operators.flow_shift import NoiseLevels
 from operators.model_files import ModelFiles
 
 MAX_TOKENS = 300
@@ -28,44 +30,34 @@ class PixArtSigma:
     A text is ``embeddings`` [tokens, width] and ``mask`` [tokens], 1 where there is a token.
     """
 
+    two_pass_guidance = True
+
     def __init__(self, pipeline: Any, *, device: torch.device) -> None:
         self.device = device
         self._pipeline = pipeline
         self.transformer = pipeline.transformer
         self.vae = pipeline.vae
         self.text_encoder = pipeline.text_encoder
-        self.tokenizer = pipeline.tokenizer
         self.dtype: torch.dtype = pipeline.transformer.dtype
+        self._tokens = T5Tokens(pipeline.tokenizer, MAX_TOKENS)
 
     @property
     def scheduler_config(self) -> Mapping[str, Any]:
         return dict(self._pipeline.scheduler.config)
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
-        factor = int(self._pipeline.vae_scale_factor)
-        multiple = factor * int(self.transformer.config.patch_size)
-        if height % multiple or width % multiple:
-            raise RowRejected(
-                stage="denoise",
-                reason="bad_size",
-                message=f"the size is {width}x{height}; this model makes multiples of {multiple} "
-                "pixels; round width and height",
-            )
-        return (int(self.transformer.config.in_channels), height // factor, width // factor)
+        factor, config = int(self._pipeline.vae_scale_factor), self.transformer.config
+        check_patches(height, width, multiple=factor * int(config.patch_size))
+        return (int(config.in_channels), height // factor, width // factor)
+
+    def noise_levels(self, height: int, width: int, steps: int) -> NoiseLevels:
+        return NoiseLevels()
 
     def count_truncated(self, text: Text) -> int:
-        tokens = self.tokenizer(_plain(text), verbose=False).input_ids
-        return max(0, len(tokens) - MAX_TOKENS)
+        return self._tokens.count_truncated(_plain(text))
 
     def embed(self, texts: Sequence[Text]) -> Tensors:
-        inputs = self.tokenizer(
-            [_plain(text) for text in texts],
-            padding="max_length",
-            max_length=MAX_TOKENS,
-            truncation=True,
-            add_special_tokens=True,
-            return_tensors="pt",
-        )
+        inputs = self._tokens.read([_plain(text) for text in texts])
         mask = inputs.attention_mask.to(self.device)
         hidden = self.text_encoder(inputs.input_ids.to(self.device), attention_mask=mask)[0]
         return {"embeddings": hidden.to(self.dtype), "mask": mask}
@@ -95,7 +87,7 @@ class PixArtSigma:
 
 def load(files: ModelFiles, *, dtype: torch.dtype, device: torch.device) -> PixArtSigma:
     """See ``operators.families.load_family``."""
-    _check_tokenizer(files)
+    check_t5_tokenizer(files.path / "tokenizer")
     pipeline = load_pipeline(
         files,
         dtype=dtype,
@@ -110,17 +102,6 @@ def load(files: ModelFiles, *, dtype: torch.dtype, device: torch.device) -> PixA
             "expected a PixArt-Sigma, which is told no resolution. Set model.path to another model"
         )
     return PixArtSigma(pipeline, device=device)
-
-
-def _check_tokenizer(files: ModelFiles) -> None:
-    """Without sentencepiece transformers takes the file for another kind, and advises to that."""
-    folder = files.path / "tokenizer"
-    if (folder / "tokenizer.json").is_file() or find_spec("sentencepiece") is not None:
-        return
-    raise ModelUnusable(
-        f"{folder} has no tokenizer.json, and the package sentencepiece, which reads a "
-        "spiece.model, is not installed. Run 'pip install sentencepiece' wherever a worker runs"
-    )
 
 
 def _plain(text: Text) -> str:

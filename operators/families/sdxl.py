@@ -17,6 +17,7 @@ from conf.errors import ModelUnusable
 from operators.families.clip_tokens import ClipTokens
 from operators.families.family import Tensors, Text
 from operators.families.loading import check_latent_channels, load_pipeline, refuse_unet_options
+from operators.flow_shift import NoiseLevels
 from operators.model_files import ModelFiles
 
 TIME_IDS = 6
@@ -29,6 +30,8 @@ class StableDiffusionXL:
     A text is ``embeddings`` [tokens, width of both encoders] and ``pooled`` [projection]. The VAE
     computes in fp32 where its configuration asks for it and the others are fp16.
     """
+
+    two_pass_guidance = True
 
     def __init__(self, pipeline: Any, *, device: torch.device) -> None:
         self.device = device
@@ -50,6 +53,9 @@ class StableDiffusionXL:
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         factor = int(self._pipeline.vae_scale_factor)
         return (int(self.unet.config.in_channels), height // factor, width // factor)
+
+    def noise_levels(self, height: int, width: int, steps: int) -> NoiseLevels:
+        return NoiseLevels()
 
     def count_truncated(self, text: Text) -> int:
         return min(tokens.count_truncated(text) for tokens, _ in self._readers)

@@ -14,11 +14,14 @@ import torch
 from operators.families.clip_tokens import ClipTokens
 from operators.families.family import Tensors, Text
 from operators.families.loading import check_latent_channels, load_pipeline, refuse_unet_options
+from operators.flow_shift import NoiseLevels
 from operators.model_files import ModelFiles
 
 
 class StableDiffusion:
     """See ``operators.families.family.Family``; a text is ``embeddings`` [tokens, width]."""
+
+    two_pass_guidance = True
 
     def __init__(self, pipeline: Any, *, device: torch.device) -> None:
         self.device = device
@@ -36,6 +39,9 @@ class StableDiffusion:
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         factor = int(self._pipeline.vae_scale_factor)
         return (int(self.unet.config.in_channels), height // factor, width // factor)
+
+    def noise_levels(self, height: int, width: int, steps: int) -> NoiseLevels:
+        return NoiseLevels()
 
     def count_truncated(self, text: Text) -> int:
         return self._tokens.count_truncated(text)

@@ -59,6 +59,8 @@ def test_a_model_folder_is_short_for_custom() -> None:
         ("StableDiffusionXLPipeline", 1024, 30),
         ("StableDiffusionPipeline", 512, 30),
         ("PixArtSigmaPipeline", 1024, 20),
+        ("StableDiffusion3Pipeline", 1024, 28),
+        ("FluxPipeline", 1024, 28),
     ],
 )
 def test_a_model_folder_brings_the_defaults_of_its_family(

@@ -13,7 +13,7 @@ from input_tables import prompts, write_rows
 from jobs import measured, rates
 from jobs.dry_run import dry_run_lines
 from jobs.measured import device_name, rate_key
-from tests.small_jobs import small_config
+from tests.small_jobs import run_small_job, small_config
 
 
 @pytest.fixture(autouse=True)
@@ -64,6 +64,41 @@ def test_the_simulated_engine_is_estimated_from_its_table(tmp_path: Path) -> Non
     fast = one(lines_of(tmp_path, *asked, "engine.simulated_speed=10"), "time")
     assert fast.startswith("about 8.24 s of")
     assert one(lines_of(tmp_path, "engine.simulated_speed=0"), "time").startswith("about 0 s of")
+
+
+def test_the_guidance_of_a_model_that_sees_each_row_once_takes_no_time(tmp_path: Path) -> None:
+    write_rows(tmp_path / "in" / "a.parquet", prompts(80))
+    model = tmp_path / "flux"
+    model.mkdir()
+    asked = [f"model={model}", "sampling.steps=20", "engine.max_batch=8", "sampling.width=64"]
+    asked += ["sampling.height=64", "sampling.guidance_scale=4", "model.needs_gpu=false"]
+    told = {}
+    for name in ("StableDiffusionPipeline", "FluxPipeline"):
+        (model / "model_index.json").write_text(f'{{"_class_name": "{name}"}}')
+        lines = lines_of(tmp_path, *asked, "sampling.sampler=ddim")
+        told[name] = (one(lines, "images"), one(lines, "time").partition(" of")[0])
+    assert told == {
+        "StableDiffusionPipeline": (
+            "80, 80 with a guidance pass and 0 without",
+            "about 1 min 22 s",
+        ),
+        "FluxPipeline": ("80, 0 with a guidance pass and 80 without", "about 47 s"),
+    }
+
+
+def test_the_rate_of_a_run_counts_guidance_as_its_model_does(tmp_path: Path) -> None:
+    index = tmp_path / "model" / "model_index.json"
+    index.parent.mkdir()
+    rows = [{"prompt": "a", "guidance_scale": 4.0}, {"prompt": "b", "guidance_scale": 1.0}]
+    done = run_small_job(tmp_path, rows, **{"model.path": str(index.parent)})
+    rate = {}
+    for name in ("StableDiffusionPipeline", "FluxPipeline"):
+        index.write_text(f'{{"_class_name": "{name}"}}')
+        measured.remember_rate(done.store, done.job, done.plan)
+        seconds = rates.estimate(rate_key(done.config, "simulated"), 1.0)
+        assert seconds is not None
+        rate[name] = 1 / seconds
+    assert rate["StableDiffusionPipeline"] == pytest.approx(1.5 * rate["FluxPipeline"])
 
 
 def test_a_measured_rate_goes_before_the_table(tmp_path: Path) -> None:

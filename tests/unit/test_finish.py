@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -11,14 +12,18 @@ import pytest
 from cluster import layout
 from cluster.coordinator import Snapshot
 from cluster.job_log import is_finished, open_retry
+from cluster.lifetime import persist
+from cluster.records import Stamp, stamp_from_json
 from cluster.store import Store
 from cluster.supervisor import RunEnd
+from cluster.tables import read_parquet
 from conf.errors import StoreRefused
 from jobs.cli import main
 from jobs.execute import result_of
 from jobs.finish import Finish, finish
 from jobs.run import report, resume
 from tests.small_jobs import SmallJob, run_small_job
+from tests.stores import ONCE
 
 ROWS = [{"prompt": text} for text in ("a", "b", "", "d", "e", "f")]
 TINY = {"sampling.width": 16, "sampling.height": 16, "sampling.steps": 2}
@@ -63,6 +68,52 @@ def test_a_driver_that_wakes_late_finishes_its_own_generation_and_not_the_retry_
     assert not is_finished(small.store, 1)
 
 
+def lived_on(small: SmallJob) -> Stamp:
+    """The worker of the job wakes after its end, and stamps a longer life."""
+    (key,) = [entry.key for entry in small.store.listing(layout.WORKERS)]
+    stamp = stamp_from_json(small.store.get(key) or b"", key)
+    later = replace(stamp, seq=stamp.seq + 1, lifetime_ns=stamp.lifetime_ns + 20 * 10**9)
+    persist(small.store, later)
+    return later
+
+
+def billed_ns(small: SmallJob) -> int:
+    """The lifetimes on the lines of images and workers."""
+    lines = read_parquet(small.store.get(layout.WORKER_LEDGER) or b"", ["gpu_ns"])
+    return sum(lines["gpu_ns"].to_pylist()) + small.bill().ns["used"]
+
+
+def test_a_driver_that_leaves_last_puts_the_life_of_its_workers_on_the_ledger(
+    tmp_path: Path,
+) -> None:
+    small = run_small_job(tmp_path, ROWS, **TINY)
+    ended(small)
+    stamp = lived_on(small)
+    assert billed_ns(small) < stamp.lifetime_ns
+    finish(small.store, small.job, small.plan, generation=0, end=FINISHED, wall_s=1.0, ours=False)
+    assert billed_ns(small) == stamp.lifetime_ns
+    assert main(["verify", small.store.url]) == 0
+
+
+def test_a_ledger_that_was_overtaken_while_it_was_written_is_written_again(
+    tmp_path: Path,
+) -> None:
+    small = run_small_job(tmp_path, ROWS, **TINY)
+    stamps: list[Stamp] = []
+
+    class Overtaken(Store):
+        """A worker of another run stamps right after the ledger was summed up."""
+
+        def put(self, key: str, data: bytes) -> None:
+            super().put(key, data)
+            if key == layout.WORKER_LEDGER and not stamps:
+                stamps.append(lived_on(small))
+
+    found = ended(small, Overtaken(small.store.url, ONCE))
+    (stamp,) = stamps
+    assert billed_ns(small) == stamp.lifetime_ns == found.bill.total_ns
+
+
 def test_resume_of_a_finished_job_removes_what_its_killed_driver_left_and_report_does_not(
     tmp_path: Path,
 ) -> None:
@@ -97,5 +148,5 @@ def test_a_report_that_could_not_be_written_is_no_success(
     assert main(["report", small.store.url]) == 3
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert "no report was written: cannot write " in shown.err
+    assert "no report was written: cannot read " in shown.err
     assert "imagemill: nothing was written; mend what the warning says, then run" in shown.err

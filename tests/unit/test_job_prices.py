@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pyarrow.parquet as pq
 import pytest
@@ -13,6 +14,7 @@ import yaml
 
 from cluster import layout
 from cluster.job_log import book_of_run, last_run
+from cluster.tables import read_parquet
 from conf.errors import ConfigError, CorruptOutput
 from conf.price_book import book_of
 from jobs.finish import finish
@@ -134,3 +136,45 @@ def test_the_prices_of_a_job_are_no_part_of_what_it_is(tmp_path: Path) -> None:
     assert priced_at(small, "3").config.digest() == small.config.digest()
     stored = json.loads(small.store.get("job.json") or b"{}")
     assert stored["config"]["pricing"]["currency"] == book_of(small.config.pricing).currency
+
+
+def test_a_job_on_an_object_store_pays_for_its_requests_and_for_keeping_its_images(
+    tmp_path: Path,
+) -> None:
+    book = tmp_path / "prices.yaml"
+    entry = {"price_per_hour": "2"}
+    kept = {"url": "memory:", "per_gb_month": 10, "per_1000_writes": 4, "per_1000_reads": "0.5"}
+    plain = {"version": "m", "currency": "USD", "instances": [entry], "storage": [kept]}
+    book.write_text(yaml.safe_dump(plain))
+    changes = {
+        "output.path": f"memory://{tmp_path.name}-{uuid4().hex}",
+        "pricing.book": str(book),
+        "pricing.storage_months": 12,
+    }
+    small = run_small_job(tmp_path, ROWS, **TINY, **changes)
+    ended = finish(small.store, small.job, small.plan, generation=0, end=None, wall_s=0)
+    data = small.store.get(layout.WORKER_LEDGER) or b""
+    lines = {line["line_id"]: line for line in read_parquet(data).to_pylist()}
+    stamp = small.totals().workers["r0001-w0000"].stamp
+    assert stamp is not None
+    assert stamp.requests.writes > 8
+    assert lines["r0001-w0000:writes"]["amount_nano"] == stamp.requests.writes * 4_000_000
+    assert lines["r0001-w0000:reads"]["amount_nano"] == stamp.requests.reads * 500_000
+    assert lines["storage"]["amount_nano"] == ended.totals.image_bytes * 120
+    assert set(ended.bill.amount) == {"used", "wasted", "overhead", "idle", "requests", "storage"}
+    assert ended.bill.total_amount == sum(ended.bill.amount.values())
+    found = verify(small.store)
+    assert found.problems == ()
+    assert found.bill == ended.bill
+    page = (small.store.get("report.html") or b"").decode()
+    assert "what the store was asked" in page
+    assert "keeping the images" in page
+
+
+def test_requests_without_a_price_are_told(tmp_path: Path) -> None:
+    changes = {"output.path": f"memory://{tmp_path.name}-{uuid4().hex}"}
+    small = run_small_job(tmp_path, ROWS, **TINY, **changes)
+    says = (
+        "unpriced   2 lines of storage and requests: the price book has no storage price for this"
+    )
+    assert f"{says} output" in status_lines(status(small.store))

@@ -15,7 +15,6 @@ from cluster.leases import (
     Clock,
     Dismiss,
     Drain,
-    Finished,
     Gone,
     Grant,
     Instruction,
@@ -87,7 +86,8 @@ def test_the_last_seal_finishes_the_job_and_dismisses_everybody(boards: Boards) 
     board = boards(2)
     granted(board), granted(board, "bob")
     assert board.handle(Sealed(worker="ada", shard_id=0)) == []
-    assert board.handle(Sealed(worker="bob", shard_id=1)) == [Finished()]
+    assert board.handle(Sealed(worker="bob", shard_id=1)) == []
+    assert board.finished
     assert ask(board) == Dismiss(worker="ada")
 
 
@@ -336,15 +336,13 @@ class Histories(RuleBasedStateMachine):
 
     @rule(worker=st.sampled_from(WORKERS), shard_id=st.integers(0, 12))
     def seals(self, worker: str, shard_id: int) -> None:
-        told = self.board.handle(Sealed(worker=worker, shard_id=shard_id))
+        assert self.board.handle(Sealed(worker=worker, shard_id=shard_id)) == []
         if self.owners.get(shard_id) == worker:
             del self.owners[shard_id]
             self.trials.pop(shard_id, None)
             self.sealed.add(shard_id)
             self.failures.pop(shard_id, None)
-            assert told == ([Finished()] if len(self.sealed) == self.total else [])
-        else:
-            assert told == []
+        assert self.board.finished == (len(self.sealed) == self.total)
 
     @rule(worker=st.sampled_from(WORKERS), shard_id=st.integers(0, 12), failed=st.booleans())
     def returns(self, worker: str, shard_id: int, failed: bool) -> None:

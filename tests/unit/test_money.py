@@ -19,6 +19,7 @@ from cluster.money import (
 )
 from cluster.price import Price
 from cluster.records import Stamp
+from cluster.traffic import Requests
 
 NANO = 10**9
 HOUR_NS = 3600 * NANO
@@ -40,6 +41,7 @@ def stamp(lifetime_ns: int, busy_ns: int, overhead_ns: int, at: Price) -> Stamp:
         lifetime_ns=lifetime_ns,
         busy_ns=busy_ns,
         overhead_ns=overhead_ns,
+        requests=Requests(),
         ticks=0,
         occupied=0,
         offered=0,

@@ -18,7 +18,9 @@ from operators.engine import ImageFailure, ImageResult
 from operators.engines import stepwise
 from operators.engines.stepwise import StepwiseEngine
 from tests.stepwise_rows import ask, drain, load, load_info, new_engine, run
+from tests.tiny_flux import build_tiny_flux
 from tests.tiny_model import build_tiny_stable_diffusion
+from tests.tiny_sd3 import build_tiny_sd3
 
 
 class LateClock:
@@ -148,9 +150,19 @@ class Waits(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_the_host_reads_no_value_of_the_device_inside_a_tick(family, device, monkeypatch):
-    engine = late_engine(family)
-    engine.admit([ask(n, steps=9, sampler=("euler", "euler_ancestral")[n % 2]) for n in range(4)])
+@pytest.mark.parametrize(
+    ("build", "samplers"),
+    [
+        (build_tiny_stable_diffusion, ("euler", "euler_ancestral")),
+        (build_tiny_sd3, ("flow_match_euler", "dpmpp_2m_sde")),
+        (build_tiny_flux, ("flow_match_euler", "dpmpp_2m_sde")),
+    ],
+)
+def test_the_host_reads_no_value_of_the_device_inside_a_tick(
+    build, samplers, tmp_path, device, monkeypatch
+):
+    engine = late_engine(load(build(tmp_path))._family)
+    engine.admit([ask(n, steps=9, sampler=samplers[n % 2]) for n in range(4)])
     engine.tick()
     read = []
     for name in ("cpu", "item", "tolist", "__bool__"):

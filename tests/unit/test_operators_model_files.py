@@ -27,7 +27,13 @@ XL_INDEX = INDEX | {
     "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
     "tokenizer_2": ["transformers", "CLIPTokenizer"],
 }
-WEIGHTLESS = {"scheduler", "tokenizer", "tokenizer_2"}
+SD3_INDEX = XL_INDEX | {
+    "_class_name": "StableDiffusion3Pipeline",
+    "transformer": ["diffusers", "SD3Transformer2DModel"],
+    "tokenizer_3": ["transformers", "T5TokenizerFast"],
+    "text_encoder_3": ["transformers", "T5EncoderModel"],
+}
+WEIGHTLESS = {"scheduler", "tokenizer", "tokenizer_2", "tokenizer_3"}
 
 
 @pytest.fixture
@@ -134,6 +140,27 @@ def test_each_component_of_stable_diffusion_xl_is_needed(tmp_path, part):
         assert f"{folder / part} has no weights" in refusal(folder)
     (folder / part).rename(folder / "elsewhere")
     assert f"no files in '{part}'" in refusal(folder)
+
+
+def test_stable_diffusion_3_may_do_without_t5(tmp_path):
+    folder = write_folder(tmp_path / "sd3", SD3_INDEX)
+    assert describe_model(str(folder)).components == COMPONENTS["StableDiffusion3Pipeline"]
+    for part in ("text_encoder_3", "tokenizer_3"):
+        (folder / part).rename(tmp_path / part)
+        assert f"no files in '{part}'" in refusal(folder)
+        (tmp_path / part).rename(folder / part)
+    index = SD3_INDEX | {"text_encoder_3": [None, None]}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    (folder / "text_encoder_3").rename(tmp_path / "text_encoder_3")
+    found = describe_model(str(folder))
+    left_out = set(COMPONENTS["StableDiffusion3Pipeline"]) - set(found.components)
+    assert left_out == {"text_encoder_3", "tokenizer_3"}
+
+
+@pytest.mark.parametrize("names", [{"tokenizer_3": [None, None]}, {"text_encoder_3": None}])
+def test_an_index_must_say_that_t5_is_left_out(tmp_path, names):
+    folder = write_folder(tmp_path / "sd3", SD3_INDEX | names)
+    assert f"names no usable '{next(iter(names))}'" in refusal(folder)
 
 
 @pytest.mark.parametrize("entry", [None, [None, None], ["diffusers"], "unet"])

@@ -35,11 +35,11 @@ def test_a_newer_number_replaces_the_older_one_and_keeps_the_others(cache: Path)
         "{",
         "[]",
         json.dumps({"schema": 99}),
-        json.dumps({"schema": 1}),
-        json.dumps({"schema": 1, "numbers": []}),
-        json.dumps({"schema": 1, "numbers": {"x": "fast"}}),
-        json.dumps({"schema": 1, "numbers": {"x": None}}),
-        json.dumps({"schema": 1, "numbers": {"x": 0}}),
+        json.dumps({"schema": 2}),
+        json.dumps({"schema": 2, "numbers": []}),
+        json.dumps({"schema": 2, "numbers": {"x": "fast"}}),
+        json.dumps({"schema": 2, "numbers": {"x": None}}),
+        json.dumps({"schema": 2, "numbers": {"x": 0}}),
     ],
 )
 def test_a_corrupt_file_is_ignored_with_a_warning_and_replaced(

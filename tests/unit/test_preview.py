@@ -52,6 +52,16 @@ def test_counts_by_shape_steps_sampler_and_guidance(tmp_path: Path) -> None:
     assert found.pixel_steps == 64 * 64 * (2 * 40) + 128 * 64 * (19 + 3 * 20)
 
 
+def test_guidance_adds_nothing_with_a_model_that_sees_each_row_once(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "p.parquet", {"prompt": ["a", "b"], "guidance_scale": [9.0, 1.0]})
+    config = job_config(path)
+    planned = make_plan(config, None)
+    given = (planned.inputs, config.input.columns, DEFAULTS, InputFiles().open)
+    twice, once = make_preview(*given), make_preview(*given, two_pass_guidance=False)
+    assert (twice.guided, twice.weighted_steps) == (1, 3 * 20)
+    assert (once.guided, once.unguided, once.weighted_steps) == (0, 2, 2 * 20)
+
+
 def test_rejections_by_reason(tmp_path: Path) -> None:
     table = {"prompt": ["a", "b", "c"], "width": [63, 64, 8192], "sampler": ["ddim", "no", "ddim"]}
     found = preview_of(write_rows(tmp_path / "p.parquet", table))

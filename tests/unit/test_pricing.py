@@ -10,7 +10,7 @@ import pytest
 
 from cluster.price import Price
 from cluster.pricing import Machine, Takes, machine_of, price_on
-from conf.price_book import InstancePrice, PriceBook
+from conf.price_book import InstancePrice, PriceBook, StoragePrice
 from conf.schema import RunConfig
 from jobs.configure import compose
 
@@ -176,3 +176,24 @@ def test_only_the_machine_that_a_run_starts_ray_on_is_known_unasked() -> None:
     assert here == Machine(provider="local", instance_type="local", purchase_option="owned")
     told = machine_of(config("cluster.address=local", "pricing.instance_type=p5"), {}, {})
     assert told == Machine(instance_type="p5")
+
+
+def test_of_several_stores_the_longest_beginning_of_the_url_holds() -> None:
+    def store(url: str) -> StoragePrice:
+        return StoragePrice(
+            url=url,
+            nano_per_gb_month=1,
+            nano_per_1000_writes=2,
+            nano_per_1000_reads=3,
+            nano_per_gb_egress=4,
+        )
+
+    both = replace(book(entry()), storage=(store("s3://"), store("s3://cheap/"), store("gs://")))
+
+    def at(output: str) -> str | None:
+        found = price_on(both, P5, ONE_GPU, at=AT, output=output).storage
+        return found.url if found else None
+
+    assert at("s3://dear/job") == "s3://"
+    assert at("s3://cheap/job") == "s3://cheap/"
+    assert at("/home/me/job") is None

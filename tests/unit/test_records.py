@@ -30,13 +30,23 @@ from cluster.records import (
     stamp_from_json,
     to_json,
 )
+from cluster.traffic import Requests
 from conf.errors import CorruptOutput
+from conf.price_book import StoragePrice
 from conf.schema import PricingConfig
 
 texts = st.sampled_from(["", "w-1", "shards/00000001-000001.tar", 'Ünïcode \u2028 "quoted"'])
 counts = st.integers(0, 2**53)
 offsets = st.sets(st.integers(0, 30), max_size=8)
 refs = st.builds(ObjectRef, key=texts, bytes=counts, sha256=texts)
+storages = st.builds(
+    StoragePrice,
+    url=texts,
+    nano_per_gb_month=counts,
+    nano_per_1000_writes=counts,
+    nano_per_1000_reads=counts,
+    nano_per_gb_egress=counts,
+)
 prices = st.builds(
     Price,
     nano_per_hour=st.none() | counts,
@@ -47,6 +57,7 @@ prices = st.builds(
     region=st.none() | texts,
     instance_type=st.none() | texts,
     purchase_option=st.none() | texts,
+    storage=st.none() | storages,
     unpriced=texts,
 )
 stamps = st.builds(
@@ -61,6 +72,7 @@ stamps = st.builds(
     lifetime_ns=counts,
     busy_ns=counts,
     overhead_ns=counts,
+    requests=st.builds(Requests, writes=counts, reads=counts, read_bytes=counts),
     ticks=counts,
     occupied=counts,
     offered=counts,
@@ -110,6 +122,7 @@ pricings = st.builds(
     region=maybe,
     instance_type=maybe,
     purchase_option=maybe,
+    storage_months=st.floats(0, 99),
 )
 runs = st.builds(
     RunRecord,
