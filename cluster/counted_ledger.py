@@ -21,7 +21,7 @@ from cluster.job_log import JobRecord, generation, is_finished
 from cluster.ledger import LEDGER, Attribution, ledger_table
 from cluster.plan_file import PlanReader
 from cluster.store import Store
-from cluster.totals import fold, states, worker_lines
+from cluster.totals import all_lines, fold, states
 from conf.errors import CorruptOutput
 
 _TOGETHER = 64
@@ -56,7 +56,7 @@ def worker_lines_of(store: Store, job: JobRecord, plan: PlanReader) -> pa.Table:
     stand now."""
     if is_finished(store, generation(store)) and store.exists(layout.WORKER_LEDGER):
         return _read(store, layout.WORKER_LEDGER, LEDGER.names)
-    lines = worker_lines(fold(store, plan))
+    lines = all_lines(fold(store, plan), job.config.pricing.storage_months)
     return ledger_table(lines, Attribution.of(job.config.job))
 
 

@@ -17,8 +17,8 @@ ENUMS: dict[str, set[str | None]] = {
     "PricingCategory": {"Standard", "Dynamic", "Committed", "Other"},
     "ServiceCategory": {"AI and Machine Learning"},
     "ServiceSubcategory": {"Generative AI"},
-    "ConsumedUnit": {"GPU-Hours", "Images", "GB-Months", "Requests", "GB"},
-    "PricingUnit": {"GPU-Hours", "Images", "GB-Months", "Requests", "GB"},
+    "ConsumedUnit": {"GPU-Hours", "GB-Months", "1000 Requests", "GB"},
+    "PricingUnit": {"GPU-Hours", "GB-Months", "1000 Requests", "GB"},
 }
 COSTS = ("BilledCost", "EffectiveCost", "ListCost", "ContractedCost")
 _NEEDED = (

@@ -74,7 +74,7 @@ def other_line(kind: str = "storage", **changes: Any) -> dict[str, Any]:
     )
     mine = {
         "quantity": 2,
-        "unit": "GB-Months",
+        "unit": "GB-month",
         "price_nano_per_unit": 20_000_000,
         "amount_nano": 40_000_000,
     }

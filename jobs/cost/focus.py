@@ -36,7 +36,7 @@ _PRICE = (
 _ORIGIN = ("output", "project", "node", "day", *_PRICE)
 """What a charge that is split has in common with the others of its origin."""
 _GROUP = ("output", "job", "project", "node", "kind", "model", "unit", *_PRICE)
-_READ = ("tags", "period_start", "gpu_ns", "quantity", "amount_nano")
+_READ = ("tags", "corrects", "period_start", "gpu_ns", "quantity", "amount_nano")
 _CHARGED = "priced AND (amount_nano <> 0 OR gpu_ns <> 0 OR quantity_nano <> 0)"
 _OF_IMAGE = ("line_id", "image_id", "worker")
 
@@ -84,7 +84,7 @@ def _charges(image: bool) -> str:
     tags = "coalesce(CAST(to_json(tags) AS VARCHAR), '{}')"
     days = f"epoch_us(period_start) // {DAY_US}"
     nano = "CAST(CAST(quantity AS DECIMAL(28, 9)) * CAST(1000000000 AS DECIMAL(10, 0)) AS HUGEINT)"
-    keys = f"{', '.join(_GROUP)}, {tags} AS tags, {days} AS day"
+    keys = f"{', '.join(_GROUP)}, {tags} AS tags, {days} AS day, corrects IS NOT NULL AS corrects"
     if image:
         keys += f", {', '.join(_OF_IMAGE)}"
     sums = (

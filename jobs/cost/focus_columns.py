@@ -19,11 +19,11 @@ _PRICING = """CASE purchase_option
     ELSE 'Other' END"""
 _TEXT = "CAST(NULL AS VARCHAR)"
 _NUMBER = "CAST(NULL AS DECIMAL(38, 10))"
-_QUANTITY = f"""CASE WHEN {_GPU}
-    THEN (CAST(gpu_ns AS HUGEINT) * 10000000000 + 1800000000000) // 3600000000000
-    ELSE quantity_nano * 10 END"""
 _PRICE = f"CASE WHEN {_GPU} THEN price_nano_per_hour ELSE price_nano_per_unit END"
-_SKU = f"concat_ws('/', {_PROVIDER}, CASE WHEN {_GPU} THEN instance_type ELSE kind END)"
+_UNIT = f"""CASE WHEN {_GPU} THEN '{GPU_HOURS}' WHEN kind = 'storage' THEN 'GB-Months'
+    WHEN kind = 'requests' THEN '1000 Requests' ELSE unit END"""
+_METER = f"CASE WHEN {_GPU} THEN 'Worker time' ELSE concat_ws(' ', kind, unit) END"
+_SKU = f"concat_ws('/', {_PROVIDER}, CASE WHEN {_GPU} THEN instance_type ELSE {_METER} END)"
 _DETAILS = """json_object('x_PriceVersion', price_version, 'x_PriceDigest', price_digest,
     'x_PurchaseOption', purchase_option)"""
 _METHOD_DETAILS = f"""json_object('Elements', json_array(json_object(
@@ -34,11 +34,15 @@ _METHOD_DETAILS = f"""json_object('Elements', json_array(json_object(
 
 def derived() -> str:
     """Integers that columns are made of: ``quantity_e10`` and ``list_e10`` in 1e-10 units."""
-    product = f"({_PRICE}) * ({_QUANTITY})"
-    return (
-        f"({_QUANTITY}) AS quantity_e10, ({_PRICE}) AS unit_nano, "
-        f"(CAST({product} AS HUGEINT) + 500000000) // 1000000000 AS list_e10"
-    )
+    hours = _nearest("CAST(gpu_ns AS HUGEINT) * 10000000000", 3_600_000_000_000)
+    quantity = f"CASE WHEN {_GPU} THEN {hours} ELSE quantity_nano * 10 END"
+    listed = _nearest("CAST(unit_nano AS HUGEINT) * quantity_e10", 1_000_000_000)
+    return f"({_PRICE}) AS unit_nano, ({quantity}) AS quantity_e10, ({listed}) AS list_e10"
+
+
+def _nearest(number: str, divisor: int) -> str:
+    """The quotient of integers rounded to the nearest, away from zero; SQL's // cuts off."""
+    return f"sign({number}) * ((abs({number}) + {divisor // 2}) // {divisor})"
 
 
 def columns(*, image: bool, text_times: bool) -> list[tuple[str, str]]:
@@ -57,7 +61,6 @@ def columns(*, image: bool, text_times: bool) -> list[tuple[str, str]]:
     month = f"date_trunc('month', make_timestamp(day * {DAY_US}))"
     billed, listed = _units("amount_nano"), _tenths("list_e10")
     quantity, price = _tenths("quantity_e10"), _units("unit_nano")
-    unit = f"CASE WHEN {_GPU} THEN '{GPU_HOURS}' ELSE unit END"
     plain = [
         ("BilledCost", billed),
         ("EffectiveCost", billed),
@@ -72,7 +75,7 @@ def columns(*, image: bool, text_times: bool) -> list[tuple[str, str]]:
         ("ChargePeriodStart", time(f"day * {DAY_US}")),
         ("ChargePeriodEnd", time(f"(day + 1) * {DAY_US}")),
         ("ChargeCategory", "'Usage'"),
-        ("ChargeClass", _TEXT),
+        ("ChargeClass", "CASE WHEN corrects THEN 'Correction' END"),
         ("ChargeDescription", f"CASE WHEN {_GPU} THEN 'Worker time for images' ELSE kind END"),
         ("ChargeFrequency", "'Usage-Based'"),
         ("InvoiceId", _TEXT),
@@ -83,9 +86,9 @@ def columns(*, image: bool, text_times: bool) -> list[tuple[str, str]]:
         ("ServiceSubcategory", "'Generative AI'"),
         ("ServiceName", "'ImageMill image generation'"),
         ("ConsumedQuantity", quantity),
-        ("ConsumedUnit", unit),
+        ("ConsumedUnit", _UNIT),
         ("PricingQuantity", quantity),
-        ("PricingUnit", unit),
+        ("PricingUnit", _UNIT),
         ("PricingCategory", _PRICING),
         ("ListUnitPrice", price),
         ("ContractedUnitPrice", price),
@@ -94,8 +97,8 @@ def columns(*, image: bool, text_times: bool) -> list[tuple[str, str]]:
         ("PricingCurrencyContractedUnitPrice", price),
         ("PricingCurrencyEffectiveCost", billed),
         ("SkuId", _SKU),
-        ("SkuMeter", f"CASE WHEN {_GPU} THEN 'Worker time' ELSE kind END"),
-        ("SkuPriceId", f"concat_ws('/', {_SKU}, region, purchase_option, price_digest)"),
+        ("SkuMeter", _METER),
+        ("SkuPriceId", f"concat_ws('/', {_SKU}, region, purchase_option, price_digest, unit_nano)"),
         ("SkuPriceDetails", f"CAST({_DETAILS} AS VARCHAR)"),
         ("RegionId", "region"),
         ("RegionName", "region"),

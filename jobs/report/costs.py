@@ -23,7 +23,7 @@ from cluster.ledger import Attribution, ledger_table
 from cluster.ledger_days import on_days
 from cluster.plan_file import PlanReader
 from cluster.store import Store
-from cluster.totals import Totals, worker_lines
+from cluster.totals import Totals, all_lines
 
 DEAREST = 10
 _STEPS_A_DECADE = 200
@@ -59,7 +59,7 @@ class CostSurvey:
     """What the pass found. Amounts in 1e-9 units; lines without a price are not in it.
 
     ``classes``: images by the logarithm of their cost; those that cost nothing are in none.
-    ``days``: (day, kind) -> amount. ``dearest``: rows, dearest first.
+    ``days``: (day, kind) -> amount, without storage. ``dearest``: rows, dearest first.
     """
 
     classes: Counter[int] = field(default_factory=Counter)
@@ -94,8 +94,10 @@ class CostSurvey:
         self._add_rows(lines)
 
     def add_workers(self, lines: pa.Table) -> None:
-        """Count the lines of the ledger that no image has."""
-        self._add_days(on_days(lines.filter(pc.is_valid(lines["amount_nano"]))))
+        """Count the lines of the ledger that no image has, but for storage, which is of days to
+        come."""
+        spent = pc.and_(pc.is_valid(lines["amount_nano"]), pc.not_equal(lines["kind"], "storage"))
+        self._add_days(on_days(lines.filter(spent)))
 
     def _add_days(self, lines: pa.Table) -> None:
         days = pc.cast(lines["period_start"], pa.date32())
@@ -180,5 +182,6 @@ def cost_survey(store: Store, job: JobRecord, plan: PlanReader, totals: Totals) 
     result = CostSurvey()
     for lines in image_lines_of(store, plan, _LINES):
         result.add_images(lines)
-    result.add_workers(ledger_table(worker_lines(totals), Attribution.of(job.config.job)))
+    lines = all_lines(totals, job.config.pricing.storage_months)
+    result.add_workers(ledger_table(lines, Attribution.of(job.config.job)))
     return result

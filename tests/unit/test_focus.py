@@ -42,7 +42,13 @@ OTHERS = [
         period_end=NOON + timedelta(days=3), gpu_ns=60 * HOUR_NS, amount_nano=216_000_000_001
     ),
     worker_line("overhead", gpu_ns=0, amount_nano=0),
+    worker_line(
+        line_id="w0:idle:1", corrects="w0:idle", gpu_ns=-HOUR_NS, amount_nano=-3_600_000_000
+    ),
+    worker_line(worker="w1", node="node-b", gpu_ns=HOUR_NS, price_nano_per_hour=7, amount_nano=7),
     other_line(),
+    other_line("requests", unit="1000 writes", quantity=Decimal("0.5"), amount_nano=10_000_000),
+    other_line("requests", unit="1000 reads", quantity=3, price_nano_per_unit=4, amount_nano=12),
 ]
 
 
@@ -117,7 +123,11 @@ def test_a_row_is_a_charge_of_a_day_and_its_tags(tmp_path: Path) -> None:
         ("2026-04-01", '{"customer":"acme"}', "Dynamic"): 1,
     }
     idle = [row for row in rows_of(path) if row["x_Kind"] == "idle"]
-    assert [row["ChargePeriodStart"].day for row in idle] == [1, 2, 3, 4]
+    assert [row["ChargePeriodStart"].day for row in idle if row["ResourceId"] == "node-a"] == [
+        *(1, 1, 2, 3, 4)
+    ]
+    (correction,) = [row for row in rows_of(path) if row["ChargeClass"]]
+    assert correction["BilledCost"] == Decimal("-3.6")
     (storage,) = [row for row in rows_of(path) if row["x_Kind"] == "storage"]
     assert (storage["PricingQuantity"], storage["PricingUnit"]) == (2, "GB-Months")
     assert storage["AllocatedMethodId"] is None

@@ -187,7 +187,7 @@ def test_the_page_in_a_browser(tmp_path: Path, width: int, dark: bool) -> None:
         assert max(bar["height"] for bar in plot["bars"]) > 5
         assert all(bar["bottom"] < 1 for bar in plot["bars"])
     kinds = {bar["kind"]: bar["fill"] for bar in days["bars"]}
-    assert set(kinds) == {"used", "storage", *KINDS}
+    assert set(kinds) == {"used", "requests", *KINDS}
     assert len({*kinds.values(), found["background"], "rgb(0, 0, 0)"}) == 7, "seven colours apart"
     for text, front, back, size in found["texts"]:
         assert contrast(front, back) >= 4.5, (text, front, back)
@@ -206,7 +206,7 @@ def many_days() -> CostSurvey:
     ]
     end = NOON + timedelta(days=9)
     others = [worker_line(kind, period_end=end, amount_nano=20_000_000) for kind in KINDS]
-    return surveyed(lines, [*others, other_line(amount_nano=10_000_000)])
+    return surveyed(lines, [*others, other_line("requests", amount_nano=10_000_000)])
 
 
 def contrast(front: str, back: str) -> float:
