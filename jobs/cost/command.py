@@ -37,7 +37,9 @@ def add_words(parser: argparse.ArgumentParser) -> None:
         metavar="NAME[,NAME…]",
         help=f"one row for each of: {', '.join(DIMENSIONS)}, tag:NAME; several make combinations",
     )
-    parser.add_argument("--format", choices=["table", *FORMATS], default="table")
+    parser.add_argument(
+        "--format", choices=["table", *FORMATS], default="table", help="of the answer"
+    )
     parser.add_argument("--out", type=Path, metavar="FILE", help="write there instead of printing")
     parser.add_argument(
         "--focus",
