@@ -23,7 +23,12 @@ from cluster.ledger_days import on_days
 from conf.errors import ImageMillError
 from jobs.cost.outputs import Output
 
-_MEMORY = "1GiB"
+_OPTIONS: dict[str, str | bool | int | float | list[str]] = {
+    "memory_limit": "1GiB",
+    "preserve_insertion_order": False,
+    "autoinstall_known_extensions": False,  # which would ask the network
+    "autoload_known_extensions": False,
+}
 _BATCH_ROWS = 65_536
 
 
@@ -49,10 +54,10 @@ def ledger(outputs: Sequence[Output], wanted: Wanted) -> Iterator[duckdb.DuckDBP
     """
     source = _Source(outputs, wanted)
     reader = pa.RecordBatchReader.from_batches(source.schema, source.batches())
-    with tempfile.TemporaryDirectory(prefix="imagemill-") as spill, duckdb.connect() as db:
-        db.execute(f"SET memory_limit = '{_MEMORY}'")
-        db.execute("SET temp_directory = ?", [spill])
-        db.execute("SET preserve_insertion_order = false")
+    with (
+        tempfile.TemporaryDirectory(prefix="imagemill-") as spill,
+        duckdb.connect(config={**_OPTIONS, "temp_directory": spill}) as db,
+    ):
         db.execute("SET TimeZone = 'UTC'")
         db.register("lines", reader)
         try:
