@@ -13,9 +13,10 @@ import pyarrow as pa
 
 from cluster import layout
 from cluster.job_log import generation, is_finished
-from jobs.cost.dimensions import Dimension, dimensions
+from jobs.cost.dimensions import Dimension, dimensions, quoted
 from jobs.cost.lines import Wanted, ledger
 from jobs.cost.outputs import Output, find_outputs
+from jobs.cost.spread import refuse_kind, spread
 from jobs.figures import is_simulated
 
 GPU_KINDS = ("used", "wasted", "overhead", "idle")
@@ -65,7 +66,11 @@ and a cost per image as soon as one line has no price."""
 
 
 def cost(
-    outputs: Sequence[str], by: Sequence[str] = (), overrides: Sequence[str] = ()
+    outputs: Sequence[str],
+    by: Sequence[str] = (),
+    overrides: Sequence[str] = (),
+    *,
+    spread_others: bool = False,
 ) -> CostAnswer:
     """What the outputs at or below these paths and URLs cost.
 
@@ -73,22 +78,29 @@ def cost(
         by: dimensions of ``jobs.cost.dimensions``; with ``day`` or ``month`` the rows are in their
             order and ``cost_change`` compares with the row before, else the dearest is first.
         overrides: ``storage.*`` keys.
+        spread_others: charge what no image has to the images, by their device time.
 
     Raises:
-        ConfigError: an unknown dimension.
+        ConfigError: an unknown dimension, or one that leaves nothing to spread.
         OutputMissing: nothing is there, or no job is.
         CorruptOutput: a line that counts cannot be read.
     """
     wanted = dimensions(by)
-    return cost_of(find_outputs(outputs, overrides), wanted)
+    return cost_of(find_outputs(outputs, overrides), wanted, spread_others=spread_others)
 
 
-def cost_of(outputs: Sequence[Output], by: Sequence[Dimension]) -> CostAnswer:
+def cost_of(
+    outputs: Sequence[Output], by: Sequence[Dimension], *, spread_others: bool = False
+) -> CostAnswer:
     """The same of outputs that were found."""
+    if spread_others:
+        refuse_kind(by)
     with ledger(outputs, _wanted(by)) as db:
         db.execute(_grouped(by))
-        rows = db.sql(_figures(by)).to_arrow_table()
-        totals = db.sql(_figures(())).to_arrow_table()
+        if spread_others:
+            db.execute(spread(by))
+        rows = db.sql(_figures(by, "shared" if spread_others else "summed")).to_arrow_table()
+        totals = db.sql(_figures((), "summed")).to_arrow_table()
     return CostAnswer(
         by=tuple(one.name for one in by),
         rows=rows if by else totals,
@@ -115,8 +127,8 @@ def _wanted(by: Sequence[Dimension]) -> Wanted:
 
 
 def _grouped(by: Sequence[Dimension]) -> str:
-    """The one pass over the lines: integer sums, by dimensions and currency."""
-    keys = [f"{one.sql} AS {_quoted(one.name)}" for one in by]
+    """The one pass over the lines: integer sums, by dimensions, currency and output."""
+    keys = [f"{one.sql} AS {quoted(one.name)}" for one in by]
     kinds = [
         f"sum(amount_nano) FILTER (kind = '{kind}') AS {kind}" for kind in GPU_KINDS + OTHER_KINDS
     ]
@@ -125,21 +137,24 @@ def _grouped(by: Sequence[Dimension]) -> str:
         *kinds,
         "count(*) FILTER (kind = 'used') AS images",
         "sum(gpu_ns) AS gpu_ns",
+        "coalesce(sum(gpu_ns) FILTER (kind = 'used'), 0) AS used_ns",
+        "coalesce(sum(gpu_ns) FILTER (kind <> 'used'), 0) AS others_ns",
+        "count(*) FILTER (amount_nano IS NULL AND kind <> 'used') AS unpriced_others",
         "count(*) AS lines",
         "count(*) FILTER (amount_nano IS NULL) AS unpriced_lines",
         "sum(gpu_ns) FILTER (amount_nano IS NULL) AS unpriced_gpu_ns",
     ]
-    chosen = ", ".join([*keys, "currency", *sums])
+    chosen = ", ".join([*keys, "currency", "output AS source", *sums])
     return f"CREATE TEMP TABLE summed AS SELECT {chosen} FROM lines GROUP BY ALL"
 
 
-def _figures(by: Sequence[Dimension]) -> str:
+def _figures(by: Sequence[Dimension], table: str) -> str:
     """The sums of fewer groups, and what people ask of them."""
-    names = [_quoted(one.name) for one in by]
+    names = [quoted(one.name) for one in by]
     summed = ["cost", *GPU_KINDS, *OTHER_KINDS, "images", "gpu_ns", "lines", "unpriced_lines"]
     sums = [f"sum({name}) AS {name}" for name in (*summed, "unpriced_gpu_ns")]
     keys = ", ".join([*names, "currency"])
-    groups = f"SELECT {keys}, {', '.join(sums)} FROM summed GROUP BY ALL"
+    groups = f"SELECT {keys}, {', '.join(sums)} FROM {table} GROUP BY ALL"
     gpu = " + ".join(f"coalesce({kind}, 0)" for kind in GPU_KINDS)
     known = "images > 0 AND unpriced_lines = 0"
     shown = [
@@ -168,7 +183,7 @@ def _trend(by: Sequence[Dimension]) -> list[str]:
     time = _timed(by)
     if time is None:
         return []
-    others = ", ".join([*(_quoted(one.name) for one in by if one.name != time), "currency"])
+    others = ", ".join([*(quoted(one.name) for one in by if one.name != time), "currency"])
     before = f"lag(cost) OVER (PARTITION BY {others} ORDER BY {time})"
     return [f"CAST(cost - {before} AS DOUBLE) / nullif({before}, 0) AS cost_change"]
 
@@ -181,11 +196,6 @@ def _units(nano: str) -> str:
 def _each(images: int) -> str:
     """The cost of so many images, rounded to the nearest 1e-9 unit."""
     return f"((cost * {images} + images // 2) // images)"
-
-
-def _quoted(name: str) -> str:
-    escaped = name.replace('"', '""')
-    return f'"{escaped}"'
 
 
 __all__ = ["FIGURES", "CostAnswer", "cost", "cost_of"]

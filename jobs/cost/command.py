@@ -42,6 +42,11 @@ def add_words(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="write there instead of printing")
     parser.add_argument(
+        "--spread",
+        action="store_true",
+        help="charge waiting, loading, waste and storage to the images, by their device time",
+    )
+    parser.add_argument(
         "--focus",
         type=Path,
         metavar="FILE",
@@ -66,10 +71,10 @@ def answer(given: argparse.Namespace) -> int:
     if not named:
         raise ConfigError("imagemill cost needs an OUTPUT: the output.path of a job, or a folder")
     if given.focus is not None:
-        if given.by or given.out or given.format != "table":
+        if given.by or given.out or given.spread or given.format != "table":
             raise ConfigError(
-                "--focus writes all charges and goes with none of --by, --format and --out; run "
-                "imagemill cost twice"
+                "--focus writes all charges and goes with none of --by, --spread, --format and "
+                "--out; run imagemill cost twice"
             )
         found = find_outputs(named, overrides)
         done = _written(given.focus, lambda: export_focus(found, given.focus, given.focus_detail))
@@ -80,7 +85,7 @@ def answer(given: argparse.Namespace) -> int:
             "--format parquet is not for a terminal; say where to: --out costs.parquet"
         )
     by = dimensions(given.by)
-    told = cost_of(find_outputs(named, overrides), by)
+    told = cost_of(find_outputs(named, overrides), by, spread_others=given.spread)
     if given.format == "table":
         data = ("\n".join(answer_lines(told)) + "\n").encode()
     else:

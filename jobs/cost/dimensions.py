@@ -72,6 +72,12 @@ def dimensions(texts: Sequence[str]) -> tuple[Dimension, ...]:
     return tuple(_dimension(name, f"tag_{place}") for place, name in enumerate(names))
 
 
+def quoted(name: str) -> str:
+    """The name as SQL takes any."""
+    escaped = name.replace('"', '""')
+    return f'"{escaped}"'
+
+
 def _dimension(name: str, column: str) -> Dimension:
     if name.startswith(TAG) and len(name) > len(TAG):
         return Dimension(name=name, columns=("tags",), sql=column, tag=name.removeprefix(TAG))

@@ -30,10 +30,10 @@ def surveyed(images: list[dict[str, Any]], others: list[dict[str, Any]] = ()) ->
 
 
 def test_the_dearest_rows_are_those_whose_images_cost_most_together() -> None:
-    lines = [image_line(n, amount_nano=100 + n) for n in range(20)]
+    lines = [image_line(n, amount_nano=100 + 7 * n % 20) for n in range(20)]
     lines += [image_line(99, line_id=f"w0:99-{i}", amount_nano=70, steps=50) for i in range(2)]
     rows = surveyed(sorted(lines, key=lambda line: line["row_id"])).dearest
-    assert [row.row_id for row in rows] == [99, *range(19, 10, -1)]
+    assert [row.row_id for row in rows] == [99, *(17, 14, 11, 8, 5, 2, 19, 16, 13)]
     assert (rows[0].amount_nano, rows[0].images, rows[0].steps) == (140, 2, 50)
 
 
@@ -66,6 +66,7 @@ def test_days_sum_to_the_ledger_and_a_day_without_costs_has_its_place() -> None:
     idle = worker_line(period_end=NOON + timedelta(days=1), amount_nano=101)
     lines = [image_line(0), image_line(1, start=NOON + timedelta(days=3))]
     found = surveyed(lines, [idle])
+    found.add_workers(ledger_of([other_line(), worker_line("wasted", amount_nano=None)]))
     days = list(found.by_day(62))
     assert days == [
         (date(2026, 3, 1), date(2026, 3, 1), {"used": 1_000_000, "idle": 50}),
