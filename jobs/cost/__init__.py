@@ -3,7 +3,7 @@
 from jobs.cost.ask import FIGURES, CostAnswer, cost, cost_of
 from jobs.cost.dimensions import DIMENSIONS
 from jobs.cost.focus import FocusExport, export_focus
-from jobs.cost.outputs import Output, find_outputs
+from jobs.cost.outputs import Output, Standing, find_outputs
 
 __all__ = [
     "DIMENSIONS",
@@ -11,6 +11,7 @@ __all__ = [
     "CostAnswer",
     "FocusExport",
     "Output",
+    "Standing",
     "cost",
     "cost_of",
     "export_focus",

@@ -11,13 +11,10 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from cluster import layout
-from cluster.job_log import generation, is_finished
 from jobs.cost.dimensions import Dimension, dimensions, quoted
 from jobs.cost.lines import Wanted, ledger
-from jobs.cost.outputs import Output, find_outputs
+from jobs.cost.outputs import Output, Standing, find_outputs
 from jobs.cost.spread import refuse_kind, spread
-from jobs.figures import is_simulated
 
 GPU_KINDS = ("used", "wasted", "overhead", "idle")
 OTHER_KINDS = ("storage", "requests", "egress")
@@ -29,16 +26,12 @@ _TIME = ("day", "month")
 class CostAnswer:
     """What was found. ``rows`` has the columns of ``by`` and then those of ``FIGURES``, one row a
     group and currency; ``totals`` has ``FIGURES`` alone, one row a currency.
-
-    ``unfinished`` and ``simulated`` are the URLs of outputs whose costs are not final, or not real.
     """
 
     by: tuple[str, ...]
     rows: pa.Table
     totals: pa.Table
-    outputs: tuple[str, ...]
-    unfinished: tuple[str, ...]
-    simulated: tuple[str, ...]
+    standing: Standing
 
     @property
     def unpriced_lines(self) -> int:
@@ -105,15 +98,7 @@ def cost_of(
         by=tuple(one.name for one in by),
         rows=rows if by else totals,
         totals=totals,
-        outputs=tuple(output.url for output in outputs),
-        unfinished=tuple(output.url for output in outputs if not _finished(output)),
-        simulated=tuple(output.url for output in outputs if is_simulated(output.job.config)),
-    )
-
-
-def _finished(output: Output) -> bool:
-    return is_finished(output.store, generation(output.store)) and output.store.exists(
-        layout.WORKER_LEDGER
+        standing=Standing.of(outputs),
     )
 
 

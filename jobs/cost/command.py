@@ -13,7 +13,7 @@ from conf.errors import ConfigError
 from jobs.cost.ask import cost_of
 from jobs.cost.dimensions import DIMENSIONS, dimensions
 from jobs.cost.focus import DETAILS, export_focus, focus_lines
-from jobs.cost.outputs import find_outputs
+from jobs.cost.outputs import Standing, find_outputs
 from jobs.cost.show import FORMATS, answer_lines, notes
 
 T = TypeVar("T")
@@ -78,7 +78,7 @@ def answer(given: argparse.Namespace) -> int:
             )
         found = find_outputs(named, overrides)
         done = _written(given.focus, lambda: export_focus(found, given.focus, given.focus_detail))
-        print("\n".join(focus_lines(done)))
+        print("\n".join([*focus_lines(done), *Standing.of(found).lines()]))
         return _INCOMPLETE if done.unpriced_lines else 0
     if given.format == "parquet" and given.out is None:
         raise ConfigError(

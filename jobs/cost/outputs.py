@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Self
 
-from cluster.job_log import JobRecord, find_job
+from cluster import layout
+from cluster.job_log import JobRecord, find_job, generation, is_finished
 from cluster.plan_file import PlanReader
 from cluster.store import Store
 from conf.errors import OutputMissing
 from conf.secrets import without_secrets
+from jobs.figures import is_simulated, plural
 from jobs.run import looking_at
 
 DEEPEST = 6
@@ -29,9 +32,52 @@ class Output:
         """Where it lies, without secrets."""
         return without_secrets(self.store.url)
 
+    @property
+    def finished(self) -> bool:
+        """Whether its lines are all written: what they come to now changes by corrections only."""
+        return is_finished(self.store, generation(self.store)) and self.store.exists(
+            layout.WORKER_LEDGER
+        )
+
     def plan(self) -> PlanReader:
         """The plan of its shards."""
         return PlanReader(self.store)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """The URLs of outputs that were asked, and of those whose costs are not final, or not real."""
+
+    outputs: tuple[str, ...]
+    unfinished: tuple[str, ...]
+    simulated: tuple[str, ...]
+
+    @classmethod
+    def of(cls, outputs: Sequence[Output]) -> Self:
+        """As they stand now."""
+        return cls(
+            outputs=tuple(output.url for output in outputs),
+            unfinished=tuple(output.url for output in outputs if not output.finished),
+            simulated=tuple(o.url for o in outputs if is_simulated(o.job.config)),
+        )
+
+    def lines(self) -> list[str]:
+        """What must be known beside any sum of theirs."""
+        said = []
+        if self.simulated:
+            said.append(
+                f"SIMULATED  {self._of(self.simulated)}: no model ran, and times come from a "
+                "calibrated table"
+            )
+        if self.unfinished:
+            said.append(
+                f"unfinished {self._of(self.unfinished)}: these are the costs so far; what is not "
+                "committed yet is in wasted"
+            )
+        return said
+
+    def _of(self, some: Sequence[str]) -> str:
+        return f"{len(some):,} of {plural(len(self.outputs), 'output')}"
 
 
 def find_outputs(named: Sequence[str], overrides: Sequence[str] = ()) -> list[Output]:

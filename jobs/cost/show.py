@@ -33,12 +33,7 @@ def answer_lines(answer: CostAnswer) -> list[str]:
 
 def notes(answer: CostAnswer) -> list[str]:
     """What must be known beside the numbers."""
-    said = []
-    if answer.simulated:
-        said.append(
-            f"SIMULATED  {_of(len(answer.simulated), answer)}: no model ran, and times come from a "
-            "calibrated table"
-        )
+    said = answer.standing.lines()
     for total in answer.totals.to_pylist():
         if total["unpriced_lines"]:
             said.append(
@@ -46,18 +41,9 @@ def notes(answer: CostAnswer) -> list[str]:
                 f"{number(total['unpriced_gpu_hours'])} GPU hours: no price is known for them, so "
                 "they are in no amount above"
             )
-    if answer.unfinished:
-        said.append(
-            f"unfinished {_of(len(answer.unfinished), answer)}: these are the costs so far; what "
-            "is not committed yet is in wasted"
-        )
     if not answer.totals.num_rows:
         said.append("nothing was billed yet: no worker has written a stamp")
     return said
-
-
-def _of(count: int, answer: CostAnswer) -> str:
-    return f"{count:,} of {plural(len(answer.outputs), 'output')}"
 
 
 def _made_of(total: Row) -> str:
@@ -136,9 +122,9 @@ def as_json(answer: CostAnswer) -> bytes:
         "by": list(answer.by),
         "rows": [_plain(row) for row in answer.rows.to_pylist()],
         "totals": [_plain(row) for row in answer.totals.to_pylist()],
-        "outputs": list(answer.outputs),
-        "unfinished": list(answer.unfinished),
-        "simulated": list(answer.simulated),
+        "outputs": list(answer.standing.outputs),
+        "unfinished": list(answer.standing.unfinished),
+        "simulated": list(answer.standing.simulated),
     }
     return (json.dumps(plain, indent=2, ensure_ascii=False) + "\n").encode()
 

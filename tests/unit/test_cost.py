@@ -169,15 +169,15 @@ def test_a_prefix_stands_for_all_outputs_below_it_each_once(tmp_path: Path) -> N
     one = tmp_path / "team" / "a" / "output"
     told = cost([str(tmp_path), str(one), f"{one}/"], ["output"])
     assert sorted(by(told, "images").values()) == [1, 2]
-    assert len(told.outputs) == 2
+    assert len(told.standing.outputs) == 2
 
 
 def test_an_unfinished_output_is_said_to_be_one_and_its_workers_cost_so_far(tmp_path: Path) -> None:
     small = run_small_job(tmp_path, [{"prompt": f"p{i}"} for i in range(8)], shards=[0])
     assert not small.store.exists(layout.WORKER_LEDGER)
     told = cost([small.store.url])
-    assert told.unfinished == (small.store.url,)
-    assert told.simulated == (small.store.url,)
+    assert told.standing.unfinished == (small.store.url,)
+    assert told.standing.simulated == (small.store.url,)
     assert total(told)["cost"] == as_decimal(small.bill().total_amount)
 
 

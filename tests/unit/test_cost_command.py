@@ -136,6 +136,9 @@ def test_a_job_at_work_is_marked(tmp_path: Path, capsys: pytest.CaptureFixture[s
     text = said(capsys, small.store.url)
     assert "unfinished 1 of 1 output: these are the costs so far" in text
     assert "SIMULATED  1 of 1 output: no model ran" in text
+    text = said(capsys, small.store.url, "--focus", str(tmp_path / "f.csv"))
+    assert "unfinished 1 of 1 output" in text
+    assert "SIMULATED  1 of 1 output" in text
 
 
 def test_more_rows_than_a_terminal_takes_are_counted(
