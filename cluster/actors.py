@@ -13,6 +13,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from cluster.backlog import backlog
+from cluster.budget import NOTHING, Budget, Caps, Spent, leave_s
 from cluster.checkpointer import Checkpointer
 from cluster.coordinator import (
     BeatReply,
@@ -48,16 +49,29 @@ can be done without, neither at the start nor at the end."""
 
 class CoordinatorActor:
     """See ``cluster.coordinator.Coordinator``; ``shards`` None means all of them. What the newest
-    checkpoint settles is not handed out, and what is sealed from now on goes into the next ones."""
+    checkpoint settles is not handed out, and what is sealed from now on goes into the next ones.
+    ``settled`` is what earlier runs cost."""
 
     def __init__(
-        self, config: Mapping[str, Any], *, total: int, shards: Sequence[int] | None, lease_s: float
+        self,
+        config: Mapping[str, Any],
+        *,
+        total: int,
+        shards: Sequence[int] | None,
+        lease_s: float,
+        settled: Spent = NOTHING,
     ) -> None:
         parsed = parse_config(config)
         store = Store.of(parsed, patience_s=_CHECKPOINT_PATIENCE_S)
         left = backlog(Settled.of(store), total=total, shards=shards)
+        caps = Caps.of(parsed.budget, parsed.pricing.currency or "")
         self._coordinator = Coordinator(
-            left.pending, total=left.total, sealed=left.sealed, counts=left.counts, lease_s=lease_s
+            left.pending,
+            total=left.total,
+            sealed=left.sealed,
+            counts=left.counts,
+            lease_s=lease_s,
+            budget=Budget(caps, settled, leave_s=leave_s(parsed)) if caps.any else None,
         )
         self._checkpointer = Checkpointer(store, every_s=parsed.cluster.checkpoint_s)
 
@@ -170,10 +184,16 @@ def price_here(config: RunConfig, book: PriceBook) -> Price:
     context = ray.get_runtime_context()
     machine = machine_of(config, context.get_node_labels(), os.environ)
     takes = Takes(
-        gpus=context.get_assigned_resources().get("GPU", 0.0),
+        gpus=gpus_here(),
         threads=int(os.environ.get("OMP_NUM_THREADS", "1")),
     )
     return price_on(book, machine, takes, at=datetime.now(UTC), output=config.output.path)
+
+
+def gpus_here() -> float:
+    """How many GPUs the worker of this process has, such as 0.5."""
+    found: float = ray.get_runtime_context().get_assigned_resources().get("GPU", 0.0)
+    return found
 
 
 class WorkerActor:
@@ -201,6 +221,7 @@ class WorkerActor:
             node=platform.node(),
             gpus=",".join(str(gpu) for gpu in ray.get_gpu_ids()),
             price=price_here(self._config, book),
+            gpu_share=min(1.0, gpus_here() or 1.0),
         )
         self._lifetime = begin_lifetime(self._identity)
         self._link: CoordinatorLink = RayLink(coordinator)

@@ -16,6 +16,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.actors import Hello, WorkerActor
+from cluster.budget import NOTHING, Spent
 from cluster.hiring import Placed
 from cluster.ray_session import Resources
 from conf.price_book import PriceBook
@@ -34,7 +35,8 @@ _CPU_WORKER = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
-    """What this run works on, and by which prices; ``shards`` None means all ``total`` of them."""
+    """What this run works on, and by which prices; ``shards`` None means all ``total`` of them.
+    ``settled``: what earlier runs cost."""
 
     run: int
     generation: int
@@ -42,6 +44,7 @@ class Assignment:
     total: int
     shards: tuple[int, ...] | None
     book: PriceBook
+    settled: Spent = NOTHING
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

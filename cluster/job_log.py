@@ -15,7 +15,7 @@ from cluster.store import Store
 from conf.errors import CommitConflict, ConfigError, CorruptOutput, OutputMissing, OutputTaken
 from conf.parser import parse_config
 from conf.price_book import PriceBook
-from conf.schema import PricingConfig, RunConfig
+from conf.schema import RunConfig
 from conf.secrets import without_secrets
 
 _SCHEMA = 1
@@ -51,8 +51,13 @@ def _plain(job: JobRecord) -> dict[str, Any]:
 
 
 def _without_credentials(config: RunConfig) -> RunConfig:
-    """Storage options may hold secrets: never written; a resumed job is given them anew."""
-    return replace(config, storage=replace(config.storage, options={}))
+    """Storage options and who is alerted may hold secrets: never written; a resumed job is given
+    them anew."""
+    return replace(
+        config,
+        storage=replace(config.storage, options={}),
+        budget=replace(config.budget, alert=None),
+    )
 
 
 def write_job(store: Store, job: JobRecord) -> None:
@@ -144,10 +149,11 @@ def open_run(
     generation: int,
     workers: int,
     version: str,
-    pricing: PricingConfig,
+    config: RunConfig,
     book: PriceBook,
 ) -> RunRecord:
-    """Record a driver's start, as the run that follows number ``after``, and its prices.
+    """Record a driver's start, as the run that follows number ``after``, its prices
+    and its budget.
 
     Raises:
         OutputTaken: another driver did so first.
@@ -158,8 +164,9 @@ def open_run(
         started_at=utc_now(),
         workers=workers,
         version=version,
-        pricing=pricing,
+        pricing=config.pricing,
         prices=book.digest,
+        budget=_without_credentials(config).budget,
         nonce=secrets.token_hex(8),
     )
     store.put_if_absent(layout.prices(book.digest), book.to_json())

@@ -78,11 +78,13 @@ class Attribution:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Payer:
-    """The worker whose time is charged."""
+    """The worker whose time is charged, and how much it has of which GPUs."""
 
     worker: str
     node: str
     price: Price
+    gpus: tuple[str, ...] = ()
+    share: float = 1.0
 
 
 def image_lines(

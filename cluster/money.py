@@ -144,6 +144,12 @@ def request_lines(stamp: Stamp) -> list[LedgerLine]:
     ]
 
 
+def cost_so_far(stamp: Stamp) -> int:
+    """What a worker's life and requests have cost, as far as they have a price."""
+    asked = sum(line.amount_nano or 0 for line in request_lines(stamp))
+    return (bill(stamp.price, stamp.lifetime_ns) or 0) + asked
+
+
 def storage_line(image_bytes: int, months: Decimal, last: Stamp) -> LedgerLine:
     """What it costs to keep the images for so many months, by the prices of the ``last`` worker;
     each month has 730 hours."""

@@ -18,7 +18,7 @@ from cluster.traffic import Requests
 from conf.errors import ConfigError, CorruptOutput
 from conf.parser import parse_group
 from conf.price_book import StoragePrice
-from conf.schema import PricingConfig
+from conf.schema import BudgetConfig, PricingConfig
 
 SCHEMA = 1
 _NEXT = "'imagemill verify OUTPUT' tells what else is damaged"
@@ -138,7 +138,8 @@ class Commit:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
     """One driver that worked on this job; numbered from 1. ``prices`` is the digest of the price
-    book that its workers were priced by, which ``pricing`` asked for."""
+    book that its workers were priced by, which ``pricing`` asked for.
+    ``budget`` is the job's from this run on."""
 
     run: int
     generation: int
@@ -147,6 +148,7 @@ class RunRecord:
     version: str
     pricing: PricingConfig
     prices: str
+    budget: BudgetConfig
     nonce: str
 
 
@@ -239,7 +241,8 @@ def run_from_json(data: bytes, key: str) -> RunRecord:
     plain = _checked(data, "RunRecord", key)
     with _fields_of("RunRecord", key):
         pricing = parse_group(PricingConfig, plain["pricing"], "pricing")
-        return RunRecord(**{**plain, "pricing": pricing})
+        budget = parse_group(BudgetConfig, plain["budget"], "budget")
+        return RunRecord(**{**plain, "pricing": pricing, "budget": budget})
 
 
 def retry_from_json(data: bytes, key: str) -> RetryRecord:

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from conf.errors import ConfigError
+from conf.price_book import nano
 from conf.schema import MISSING, RunConfig, type_name, unknown_key
 
 T = TypeVar("T")
@@ -64,6 +65,8 @@ def check_together(config: RunConfig) -> RunConfig:
             f"cluster.lease_s is {config.cluster.lease_s}; expected at least three times "
             f"cluster.heartbeat_s ({config.cluster.heartbeat_s})"
         )
+    if config.budget.max_cost is not None:
+        nano(config.budget.max_cost, "budget.max_cost")
     _check_crew(config)
     return config
 

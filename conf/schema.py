@@ -220,6 +220,33 @@ class PricingConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetConfig:
+    """What a job may cost, all of its runs together."""
+
+    max_cost: str | None = key(
+        "stop, resumable, before workers and requests cost more, in pricing.currency; null: no cap"
+    )
+    max_hours: float | None = key(
+        "stop, resumable, before the workers together lived for more hours; null: no cap", low=0
+    )
+    alert: str | None = key(
+        "URL to POST to, or command to run, at 50, 80 and 100 % of a cap; never written to the "
+        "output"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnergyConfig:
+    """What is known of power and carbon; null: not known, and null in the metadata."""
+
+    watts: float | None = key("power of one worker, where no GPU tells its energy", low=0)
+    grid_g_per_kwh: float | None = key("grams of CO2e of a kilowatt-hour here", low=0)
+    embodied_g_per_hour: float | None = key(
+        "grams of CO2e of making the hardware, for an hour of one worker", low=0
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunConfig:
     """Everything that one job was asked."""
 
@@ -232,6 +259,8 @@ class RunConfig:
     job: JobConfig
     storage: StorageConfig
     pricing: PricingConfig
+    budget: BudgetConfig
+    energy: EnergyConfig
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain nested values, as written to job.json."""
@@ -240,7 +269,8 @@ class RunConfig:
     def digest(self) -> str:
         """sha256 over everything that decides what the output is (not where or how fast)."""
         plain = self.to_mapping()
-        del plain["cluster"], plain["storage"], plain["pricing"], plain["output"]["path"]
+        del plain["cluster"], plain["storage"], plain["pricing"], plain["budget"]
+        del plain["energy"], plain["output"]["path"]
         for key_path in _HOW_FAST:
             group, _, leaf = key_path.partition(".")
             del plain[group][leaf]

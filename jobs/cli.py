@@ -169,7 +169,7 @@ def _on_output(
         "overrides",
         nargs="*",
         metavar="key=value",
-        help="cluster.*, storage.* and pricing.* keys only",
+        help="cluster.*, storage.*, pricing.* and budget.* keys only",
     )
     return one
 

@@ -12,6 +12,7 @@ from importlib.metadata import version as package_version
 
 from rich.console import Console
 
+from cluster.coordinator import Snapshot
 from cluster.crew import Assignment
 from cluster.job_log import (
     JobRecord,
@@ -39,12 +40,14 @@ from conf.errors import (
 from conf.price_book import PriceBook
 from conf.schema import RunConfig
 from conf.secrets import without_secrets
+from jobs.alerts import BudgetAlerts
 from jobs.control import SignalControl
 from jobs.figures import plural
 from jobs.finish import Finish, finish
 from jobs.measured import remember_rate
 from jobs.presence import Presence
 from jobs.progress import ProgressDisplay
+from jobs.spending import caps_of, settled
 
 log = logging.getLogger("imagemill")
 
@@ -120,7 +123,7 @@ def _run(
         generation=number,
         workers=size.workers,
         version=version(),
-        pricing=job.config.pricing,
+        config=job.config,
         book=book,
     )
     _announce(job, plan, min(size.workers, plan.shards))
@@ -131,11 +134,18 @@ def _run(
         total=plan.shards,
         shards=read_retry(store, number).shards if number else None,
         book=book,
+        settled=settled(job, store, plan),
     )
     supervisor = Supervisor(job.config, assignment, size)
-    with Presence(job.config, record) as presence, _display(job, plan, console) as display:
+    alerts = BudgetAlerts(job, caps_of(job), assignment.settled)
+    with Presence(job.config, record) as presence, _display(job, plan, console) as display, alerts:
         control.watch(presence.stop_reason)
-        end = _supervise(store, record, lambda: supervisor.run(control, display.show))
+
+        def show(snapshot: Snapshot) -> None:
+            display.show(snapshot)
+            alerts.see(snapshot)
+
+        end = _supervise(store, record, lambda: supervisor.run(control, show))
     control.summing_up()
     ended = finish(
         store,

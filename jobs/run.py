@@ -34,20 +34,21 @@ from cluster.totals import states
 from conf.errors import ConfigError, OutputTaken, StoreRefused, StoreUnavailable
 from conf.parser import check_together
 from conf.price_book import PriceBook, at_given_price, book_of
-from conf.schema import ClusterConfig, PricingConfig, RunConfig
+from conf.schema import BudgetConfig, ClusterConfig, PricingConfig, RunConfig
 from conf.secrets import refuse_secrets
 from jobs.company import refuse_company
 from jobs.configure import absolute, compose
 from jobs.execute import JobResult, execute, result_of, resumable, version
 from jobs.finish import Finish, finish, sweep
 from jobs.plan import check_inputs_unchanged, make_plan
+from jobs.spending import refuse_spent
 from jobs.unique_ids import check_unique_ids
 from operators.model_files import describe_model
 from operators.row_defaults import row_defaults
 
 log = logging.getLogger("imagemill")
-G = TypeVar("G", ClusterConfig, PricingConfig)
-CHANGEABLE = ("cluster.", "storage.", "pricing.")
+G = TypeVar("G", BudgetConfig, ClusterConfig, PricingConfig)
+CHANGEABLE = ("cluster.", "storage.", "pricing.", "budget.")
 """Keys that a resumed or retried job may be given anew: where it runs and what that costs, not what
 it makes."""
 
@@ -143,6 +144,7 @@ def resume(output: str, overrides: Sequence[str] = (), console: Console | None =
     _check_same_world(job, store)
     book = next_book(job, store, overrides)
     after = refuse_company(store)
+    refuse_spent(job, store, PlanReader(store))
     return execute(job, store, console or Console(stderr=True), book, after=after)
 
 
@@ -163,6 +165,7 @@ def retry(output: str, overrides: Sequence[str] = (), console: Console | None = 
     after = refuse_company(store)
     store = store.with_patience(job.config.storage.patience_s)
     plan = PlanReader(store)
+    refuse_spent(job, store, plan)
     shards = tuple(
         state.shard_id
         for state in states(store, plan, Settled.of(store).maybe_quarantined(range(plan.shards)))
@@ -197,8 +200,8 @@ def _looked_at(store: Store, job: JobRecord, plan: PlanReader, number: int) -> F
 
 
 def open_job(output: str, overrides: Sequence[str] = ()) -> tuple[JobRecord, Store]:
-    """The job at ``output``, wherever it lay before, with ``cluster.*``, ``storage.*`` and
-    ``pricing.*`` anew. What is not given of the latter is as the last run had it.
+    """The job at ``output``, wherever it lay before, with ``cluster.*``, ``storage.*``,
+    ``pricing.*`` and ``budget.*`` anew. What is not given of the last two is as in the last run.
 
     Raises:
         OutputMissing: no job lives there.
@@ -222,6 +225,7 @@ def open_job(output: str, overrides: Sequence[str] = ()) -> tuple[JobRecord, Sto
         pricing=_changed(
             last.pricing if last else job.config.pricing, "pricing", given.pricing, names
         ),
+        budget=_changed(last.budget if last else job.config.budget, "budget", given.budget, names),
         storage=replace(given.storage, patience_s=patience_s),
     )
     return replace(job, config=check_together(config)), store

@@ -25,7 +25,7 @@ from cluster.totals import Bill, Totals, close, fold
 from cluster.worker import Identity, Worker, WorkerOutcome
 from conf.parser import parse_config
 from conf.price_book import book_of
-from conf.schema import PricingConfig, RunConfig
+from conf.schema import RunConfig
 from jobs.plan import make_plan
 from operators.engines import load_engine
 
@@ -37,18 +37,6 @@ _SMALL = {
     "storage.patience_s": 0,
     "pricing.currency": "USD",
 }
-
-
-_PRICING = PricingConfig(
-    book="local",
-    currency="USD",
-    price_per_hour=None,
-    provider=None,
-    region=None,
-    instance_type=None,
-    purchase_option=None,
-    storage_months=0,
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,22 +110,17 @@ def begin_run(store: Store, *, generation: int = 0) -> RunRecord:
 
 def begin_run_after(store: Store, after: int, *, generation: int = 0) -> RunRecord:
     """The record of the run that follows number ``after``."""
-    pricing = find_job_pricing(store)
+    job = find_job(store)
+    config = job.config if job else small_config(Path("nowhere"))
     return open_run(
         store,
         after=after,
         generation=generation,
         workers=1,
         version="0.0.0",
-        pricing=pricing,
-        book=book_of(pricing),
+        config=config,
+        book=book_of(config.pricing),
     )
-
-
-def find_job_pricing(store: Store) -> PricingConfig:
-    """The prices that the job was asked for; the shipped ones where there is no job."""
-    job = find_job(store)
-    return job.config.pricing if job else _PRICING
 
 
 def price_here(config: RunConfig) -> Price:

@@ -253,7 +253,12 @@ def _mix(title: str, mix: Mix, totals: Totals) -> dict[str, Any]:
 def _shown(config: dict[str, Any]) -> dict[str, Any]:
     """The configuration without what may be a credential."""
     options = dict.fromkeys(config["storage"]["options"], "(not shown)")
-    return {**config, "storage": {**config["storage"], "options": options}}
+    alert = config["budget"]["alert"] and "(not shown)"
+    return {
+        **config,
+        "storage": {**config["storage"], "options": options},
+        "budget": {**config["budget"], "alert": alert},
+    }
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -103,8 +103,8 @@ def _check_requests(
             problems.append(
                 f"{stamp['worker']} made {stamp['requests'][name]} {name}; its lines say {asked}"
             )
-        amounts = {line["amount_nano"] for line in lines}
-        if prices is None and amounts - {None}:
+        amounts = [line["amount_nano"] for line in lines]
+        if prices is None and set(amounts) - {None}:
             problems.append(f"{stamp['worker']} is charged for {name} that have no price")
         if prices is not None and sum(amounts) != _rounded(Fraction(prices[name]) * asked / 1000):
             problems.append(f"{stamp['worker']} made {asked} {name}; its lines charge {amounts}")

@@ -33,7 +33,7 @@ from cluster.records import (
 from cluster.traffic import Requests
 from conf.errors import CorruptOutput
 from conf.price_book import StoragePrice
-from conf.schema import PricingConfig
+from conf.schema import BudgetConfig, PricingConfig
 
 texts = st.sampled_from(["", "w-1", "shards/00000001-000001.tar", 'Ünïcode \u2028 "quoted"'])
 counts = st.integers(0, 2**53)
@@ -133,6 +133,9 @@ runs = st.builds(
     version=texts,
     pricing=pricings,
     prices=texts,
+    budget=st.builds(
+        BudgetConfig, max_cost=maybe, max_hours=st.none() | st.floats(0, 9), alert=maybe
+    ),
     nonce=texts,
 )
 retries = st.builds(

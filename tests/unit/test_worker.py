@@ -368,6 +368,7 @@ def test_a_workers_life_begins_with_its_actor_and_is_one_object(
     stage = Stage(tmp_path)
     monkeypatch.setattr(actors.ray, "get_gpu_ids", list)
     monkeypatch.setattr(actors, "price_here", lambda config, book: PRICE)
+    monkeypatch.setattr(actors, "gpus_here", lambda: 0.0)
     actor = actors.WorkerActor(
         stage.small.config.to_mapping(),
         worker="w1",
@@ -393,6 +394,7 @@ def test_an_actor_whose_store_is_away_ends_in_words_and_may_be_replaced(
     stage = Stage(tmp_path)
     monkeypatch.setattr(actors.ray, "get_gpu_ids", list)
     monkeypatch.setattr(actors, "price_here", lambda config, book: PRICE)
+    monkeypatch.setattr(actors, "gpus_here", lambda: 0.0)
 
     def away(store: Store) -> None:
         raise StoreUnavailable("no answer")
