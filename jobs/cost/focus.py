@@ -84,16 +84,21 @@ def _charges(image: bool) -> str:
     tags = "coalesce(CAST(to_json(tags) AS VARCHAR), '{}')"
     days = f"epoch_us(period_start) // {DAY_US}"
     nano = "CAST(CAST(quantity AS DECIMAL(28, 9)) * CAST(1000000000 AS DECIMAL(10, 0)) AS HUGEINT)"
-    keys = f"{', '.join(_GROUP)}, {tags} AS tags, {days} AS day, corrects IS NOT NULL AS corrects"
-    if image:
-        keys += f", {', '.join(_OF_IMAGE)}"
-    sums = (
-        "sum(gpu_ns) AS gpu_ns, sum(amount_nano) FILTER (amount_nano IS NOT NULL) AS amount_nano, "
-        f"sum({nano}) AS quantity_nano, count(*) FILTER (kind = 'used') AS images, "
-        "count(*) AS lines"
+    keys = (
+        f"{', '.join(_GROUP)}, {tags} AS tags, {days} AS day, corrects IS NOT NULL AS corrects, "
+        "amount_nano IS NOT NULL AS priced"
     )
-    priced = "amount_nano IS NOT NULL AS priced"
-    return f"CREATE TEMP TABLE charges AS SELECT {keys}, {priced}, {sums} FROM lines GROUP BY ALL"
+    if image:
+        chosen = (
+            f"{keys}, {', '.join(_OF_IMAGE)}, gpu_ns, amount_nano, {nano} AS quantity_nano, "
+            "CAST(kind = 'used' AS BIGINT) AS images, 1 AS lines"
+        )
+        return f"CREATE TEMP TABLE charges AS SELECT {chosen} FROM lines"
+    sums = (
+        f"sum(gpu_ns) AS gpu_ns, sum(amount_nano) AS amount_nano, sum({nano}) AS quantity_nano, "
+        "count(*) FILTER (kind = 'used') AS images, count(*) AS lines"
+    )
+    return f"CREATE TEMP TABLE charges AS SELECT {keys}, {sums} FROM lines GROUP BY ALL"
 
 
 def _copy(db: duckdb.DuckDBPyConnection, path: Path, options: str, image: bool) -> None:
