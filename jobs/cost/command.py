@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import TypeVar
 
 from conf.errors import ConfigError
+from conf.schema import RunConfig
 from jobs.cost.ask import cost_of
 from jobs.cost.dimensions import DIMENSIONS, dimensions
 from jobs.cost.focus import DETAILS, export_focus, focus_lines
@@ -18,6 +21,8 @@ from jobs.cost.show import FORMATS, answer_lines, notes
 
 T = TypeVar("T")
 _STORAGE = "storage."
+_KEY = re.compile(rf"(?:{'|'.join(item.name for item in fields(RunConfig))})(?:\.\w+)*=")
+"""How a configuration key with its value begins."""
 _INCOMPLETE = 1
 """Exit status: written, but lines without a price are not in it."""
 
@@ -66,8 +71,14 @@ def answer(given: argparse.Namespace) -> int:
     Raises:
         ConfigError: words that do not go together, or a file that cannot be written.
     """
-    overrides = [word for word in given.outputs if word.startswith(_STORAGE) and "=" in word]
+    overrides = [word for word in given.outputs if _KEY.match(word)]
     named = [word for word in given.outputs if word not in overrides]
+    refused = next((word for word in overrides if not word.startswith(_STORAGE)), None)
+    if refused is not None:
+        raise ConfigError(
+            f"'{refused}' is not for imagemill cost, which reads what is on the ledger; expected "
+            f"outputs, and {_STORAGE}* keys to reach them"
+        )
     if not named:
         raise ConfigError("imagemill cost needs an OUTPUT: the output.path of a job, or a folder")
     if given.focus is not None:

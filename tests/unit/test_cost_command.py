@@ -128,6 +128,9 @@ def test_storage_keys_may_stand_among_the_outputs(
     assert "0.006 USD" in said(capsys, where, "storage.patience_s=1")
     text = said(capsys, "storage.patience_s=1", status=2)
     assert "imagemill cost needs an OUTPUT" in text
+    for word in ("pricing.book=mine", "pricing=mine", "cluster.workers=2"):
+        text = said(capsys, where, word, status=2)
+        assert f"'{word}' is not for imagemill cost, which reads what is on the ledger" in text
     assert "storage.region is for S3 alone" in said(capsys, where, "storage.region=eu", status=2)
 
 
