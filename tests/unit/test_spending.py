@@ -86,3 +86,12 @@ def test_a_run_that_its_budget_ended_says_what_is_left(tmp_path: Path) -> None:
     assert left.startswith("left       4 rows, about ")
     assert left.endswith(" USD at what a row has cost so far")
     assert lines[-1] == f"next       imagemill resume {small.store.url} budget.max_cost=…"
+
+
+def test_what_would_only_let_the_workers_leave_again_is_not_begun_with(tmp_path: Path) -> None:
+    changes = {"budget.max_cost": "100", "job.commit_seconds": 30, "cluster.heartbeat_s": 1}
+    small = half_done(tmp_path, **changes)
+    refuse_spent(small.job, small.store, small.plan)  # one worker would be kept 32 USD
+    many = replace(small.job.config, cluster=replace(small.job.config.cluster, workers=4))
+    with pytest.raises(BudgetSpent, match=r"128 USD are kept for workers to leave in order; noth"):
+        refuse_spent(replace(small.job, config=many), small.store, small.plan)
