@@ -3,7 +3,7 @@
 # make check  format, lint, types, import contracts
 # make chaos  cause every named fault on a real object store and a real cluster; minutes
 # make s3     an S3 server on this machine to try it on; Ctrl-C stops it
-# make bench  measure the engine against diffusers, side by side
+# make bench  measure ImageMill against diffusers and Ray Data, side by side; writes docs/performance.md
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -38,7 +38,7 @@ chaos: $(VENV)/.ready
 	$(BIN)/python -m tests.chaos $(FAULTS)
 
 bench: $(VENV)/.ready
-	$(BIN)/python -m benchmarks.engine_vs_diffusers
+	$(BIN)/python -m benchmarks $(BENCH)
 
 s3: $(VENV)/.ready
 	@$(BIN)/python -m tests.serve_s3 out/s3

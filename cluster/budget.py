@@ -81,12 +81,14 @@ class Caps:
         if self.nano is not None and spent.nano + reserved.nano >= self.nano:
             return (
                 f"budget.max_cost={_plain(self.nano)} {self.currency} is all but used: "
-                f"{_plain(spent.nano)} {self.currency} are spent"
+                f"{_plain(spent.nano)} {self.currency} are spent, {_plain(reserved.nano)} "
+                f"{self.currency} are kept for workers to leave in order"
             )
         if self.ns is not None and spent.ns + reserved.ns >= self.ns:
             return (
                 f"budget.max_hours={self.ns / _NS_PER_HOUR:g} is all but used: workers lived "
-                f"{spent.ns / _NS_PER_HOUR:.4g} hours"
+                f"{spent.ns / _NS_PER_HOUR:.4g} hours, {reserved.ns / _NS_PER_HOUR:.4g} are kept "
+                "for them to leave in order"
             )
         return ""
 
@@ -136,9 +138,9 @@ def leave_s(config: RunConfig) -> float:
     return 2 * config.cluster.heartbeat_s + config.job.commit_seconds
 
 
-def reserve_of(nano_per_hour: int | None, leave_s: float) -> Spent:
-    """What a worker at this price may still come to until it has left."""
-    leave_ns = int(leave_s * _NS)
+def reserve_of(nano_per_hour: int | None, leave_s: float, *, workers: int = 1) -> Spent:
+    """What workers at this price may still come to until they have left."""
+    leave_ns = int(leave_s * _NS) * workers
     return Spent(nano=_cost(nano_per_hour, leave_ns), ns=leave_ns)
 
 

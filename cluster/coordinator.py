@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from cluster.budget import NOTHING, Account, Budget, Spent
@@ -33,6 +33,7 @@ from cluster.leases import (
 from cluster.records import Ranges
 from cluster.sealed_shard import SealedShard
 from cluster.suspicion import Trial
+from operators.engine import EngineInfo
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +61,7 @@ class WorkerProgress:
     ``made`` counts the images that it finished in this life, whatever became of them, ``commits``
     the commits that landed, ``cost_nano`` what its life and its requests have cost, at
     ``nano_per_hour`` (None: it has no price). ``preempted``: it was told to go and is leaving.
+    ``engine``: what its engine is, once there is one.
     """
 
     phase: str
@@ -72,6 +74,7 @@ class WorkerProgress:
     preempted: bool = False
     cost_nano: int = 0
     nano_per_hour: int | None = None
+    engine: EngineInfo | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +91,9 @@ class BeatReply:
 class Snapshot:
     """The run at a glance. ``silent`` workers gave no sign of life for longer than a lease lasts;
     their shards are no longer their own. ``preempted`` ones were told to go. ``commits`` never goes
-    back. ``spent``: by all runs; ``over_budget``: why the run has to stop for it, or ""."""
+    back. ``engines``: the different engines that were at work; of each that which compiled longest.
+    ``spent``: by all runs; ``over_budget``: why the run has to stop for it, or "".
+    """
 
     shards: int
     sealed: int
@@ -105,6 +110,7 @@ class Snapshot:
     finished: bool
     spent: Spent = NOTHING
     over_budget: str = ""
+    engines: tuple[EngineInfo, ...] = ()
 
 
 class CoordinatorLink(Protocol):
@@ -155,6 +161,7 @@ class Coordinator:
         self._sealed_counts = counts
         self._past_commits = 0
         self._preempted: set[str] = set()
+        self._engines: dict[EngineInfo, EngineInfo] = {}
         self._draining = False
         self._budget = budget
         self._over_budget = ""
@@ -213,6 +220,8 @@ class Coordinator:
                 return BeatReply(revoked=(), drain=True)
             self._progress[worker] = progress
             self._account(worker, progress)
+            if progress.engine is not None:
+                self._note_engine(progress.engine)
             self._board.handle(Beat(worker=worker, now_s=self._clock()))
             self._route(self._board.handle(Clock(now_s=self._clock())))
             return BeatReply(
@@ -278,6 +287,7 @@ class Coordinator:
                 finished=self._board.finished,
                 spent=self._budget.spent(now_s) if self._budget else NOTHING,
                 over_budget=self._over_budget,
+                engines=tuple(self._engines.values()),
             )
 
     def _account(self, worker: str, progress: WorkerProgress) -> None:
@@ -298,6 +308,12 @@ class Coordinator:
         if self._over_budget:
             self._draining = True
             self._board.handle(Drain())
+
+    def _note_engine(self, engine: EngineInfo) -> None:
+        kind = replace(engine, compile_seconds=0.0)
+        slowest = self._engines.get(kind, kind)
+        if engine.compile_seconds >= slowest.compile_seconds:
+            self._engines[kind] = engine
 
     def _route(self, instructions: list[Instruction]) -> None:
         for instruction in instructions:

@@ -14,7 +14,7 @@ from cluster.records import Stamp
 from cluster.store import Store
 from cluster.worker_state import WorkerState
 from conf.errors import CoordinatorLost, Preempted, StoreFull, StoreRefused, StoreUnavailable
-from operators.engine import EngineStats
+from operators.engine import EngineInfo, EngineStats
 
 log = logging.getLogger("imagemill")
 _STAMP_EVERY_S = 10.0
@@ -28,6 +28,7 @@ class Pulse:
 
     Args:
         stats: the engine's totals now; None while there is no engine.
+        engine: what the engine is; None while there is none.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Pulse:
         worker: str,
         heartbeat_s: float,
         stats: Callable[[], EngineStats | None],
+        engine: Callable[[], EngineInfo | None],
     ) -> None:
         self._state = state
         self._lifetime = lifetime
@@ -49,6 +51,7 @@ class Pulse:
         self._worker = worker
         self._heartbeat_s = heartbeat_s
         self._stats = stats
+        self._engine = engine
         self._stopped = threading.Event()
         self._stamping = threading.Lock()
         self._closed = False
@@ -121,4 +124,5 @@ class Pulse:
             lifetime_ns=stamp.lifetime_ns,
             cost_nano=cost_so_far(stamp),
             nano_per_hour=stamp.price.nano_per_hour,
+            engine=self._engine(),
         )

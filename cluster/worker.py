@@ -128,6 +128,7 @@ class Worker:
             worker=identity.worker,
             heartbeat_s=config.cluster.heartbeat_s,
             stats=self._stats,
+            engine=self._info,
         )
 
     def run(self) -> WorkerOutcome:
@@ -172,6 +173,9 @@ class Worker:
 
     def _stats(self) -> EngineStats | None:
         return self._engine.stats if self._engine else None
+
+    def _info(self) -> EngineInfo | None:
+        return self._engine.info if self._engine else None
 
     def _load(self) -> Engine:
         self._state.phase = "loading"

@@ -5,7 +5,7 @@
     ImageMillError
     ├── ConfigError            fix the command or the configuration, run again; nothing was started
     │   ├── UnknownKey         a configuration key that does not exist; names the nearest ones
-    │   ├── ModelUnusable      the model folder is absent or incomplete
+    │   ├── ModelUnusable      the model is absent, incomplete or cannot be run
     │   ├── OutputTaken        the output path belongs to another job
     │   ├── OutputMissing      no job lives at this output path
     │   └── StoreRefused       the output cannot be written, or cannot promise put-if-absent
@@ -45,7 +45,7 @@ class UnknownKey(ConfigError):
 
 
 class ModelUnusable(ConfigError):
-    """The model folder is absent or incomplete."""
+    """The model is absent, incomplete or cannot be run."""
 
 
 class OutputTaken(ConfigError):

@@ -18,9 +18,13 @@ from typing import Any
 from conf.errors import UnknownKey
 
 _HOW_FAST = (
+    "engine.channels_last",
+    "engine.compile",
     "engine.max_batch",
+    "engine.offload",
     "engine.simulated_seconds",
     "engine.simulated_speed",
+    "engine.vae_slicing",
     "job.commit_images",
     "job.commit_seconds",
     "job.max_attempts",
@@ -101,7 +105,17 @@ class ModelConfig:
     """Which model makes the images, and its defaults."""
 
     name: str = key("name in reports and metadata")
-    path: str = key("diffusers folder; 'package:' marks a folder shipped with ImageMill")
+    path: str = key(
+        "diffusers folder, checkpoint file (.safetensors, .ckpt) or hub id owner/name; 'package:' "
+        "marks a folder shipped with ImageMill"
+    )
+    revision: str | None = key(
+        "branch, tag or commit of a hub id; null: main. The job keeps the commit it began with"
+    )
+    config: str | None = key(
+        "of a checkpoint file: diffusers folder or hub id (owner/name, owner/name@revision) of a "
+        "model of the same kind, whose configurations and tokenizers are read"
+    )
     width: int = key("the model's own width in pixels", low=8)
     height: int = key("the model's own height in pixels", low=8)
     steps: int = key("the model's own number of steps", low=1)
@@ -115,12 +129,37 @@ class EngineConfig:
     """How images are made."""
 
     name: str = key(
-        "stepwise: step-batched diffusion; simulated: no model, tiny drawn pictures",
-        choices=("stepwise", "simulated"),
+        "stepwise: step-batched diffusion; pipeline: any diffusers pipeline, called on equal rows; "
+        "auto: stepwise where the model allows it, else pipeline; simulated: no model, tiny drawn "
+        "pictures",
+        choices=("auto", "stepwise", "pipeline", "simulated"),
     )
-    precision: str = key("arithmetic of the denoiser", choices=("fp32", "bf16", "fp16"))
+    precision: str = key(
+        "arithmetic of the model; auto: bfloat16 on GPUs that have it, float16 on older ones, "
+        "float32 on CPUs",
+        choices=("auto", "float32", "bfloat16", "float16"),
+    )
+    compile: str = key(
+        "compile the denoiser; regional: its repeated blocks, quickly; full: all of it; auto: "
+        "where the job is long enough to earn it back",
+        choices=("auto", "off", "regional", "full"),
+    )
+    attention: str = key(
+        "attention backend of diffusers, as flash or sage, for models that take one; sdpa: torch's"
+    )
+    channels_last: bool = key("keep the convolutions' weights and images channels last")
+    vae_tiling: bool = key("decode large images in overlapping tiles; less memory, other pixels")
+    vae_slicing: bool = key("decode the images of a batch one by one; less memory")
+    offload: str = key(
+        "what waits in the machine's memory while the GPU does not need it; model: whole parts of "
+        "the pipeline; group: layers, fetched ahead; sequential: single layers, slowest",
+        choices=("off", "model", "sequential", "group"),
+    )
+    allow_tf32: bool = key("let GPUs multiply float32 matrices as TF32; faster, less exact")
     max_batch: int | None = key(
-        "rows of a batch; null: found by measuring the first steps of each image size", low=1
+        "rows of a batch; null: found by measuring the first steps of each image size (pipeline "
+        "engine: 8 on a CPU, 16 on a GPU)",
+        low=1,
     )
     max_pixels: int = key("largest width x height that a row may ask for", low=64)
     simulated_seconds: dict[int, float] = key(

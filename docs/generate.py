@@ -21,7 +21,7 @@ SAMPLERS_HEAD = """\
 The column `sampler` and the key `sampling.sampler` take one of {count} names. Each means a
 scheduler of diffusers with fixed options; all else (noise schedule, prediction type, timestep
 spacing, shift) is the model's own configuration. Rows with different samplers share every
-forward pass.
+forward pass. Besides these, `default` means the model's own scheduler, exactly as it was saved.
 This page is written by `python -m docs.generate`.
 
 | name | what it is | spacings | models | model calls of n steps |
@@ -36,7 +36,8 @@ SAMPLERS_NOTES = """
   the model is quarantined as `sampler_unfit`.
 - A model's option that is not linear (`clip_sample`, `clip_denoised`, `thresholding`,
   `variance_type=learned…`) forbids the sampler: `sampler_not_linear` names scheduler and option.
-  So does a table that differs from its scheduler in a replay.
+  So does a table that differs from its scheduler in a replay. `engine=pipeline` needs no table and
+  runs them; `engine=auto` takes it where the run's default sampler is one of these.
 - A step count or option that diffusers itself refuses is `sampler_failed`: it knows
   `euler_ancestral`, `pndm`, `dpm2`, `dpm2_ancestral` and the `edm_…` names for epsilon and
   v-prediction only.
@@ -70,9 +71,10 @@ def configuration() -> str:
         lines.append(f"| `{group}=` | {names} | `{chosen[group]}` |")
     lines += [
         "",
-        "`model=/path/to/folder` is short for `model=custom model.path=/path/to/folder`, or for",
-        "the choice that has the defaults of the folder's family ([models](models.md)). A choice",
-        "sets the keys of its group, which can be given one by one as well.",
+        "`model=/path/to/folder`, `model=/path/to/file.safetensors` and `model=owner/name` are",
+        "short for `model=custom model.path=…`, or for the choice that has the defaults of the",
+        "model's family ([models](models.md)). A choice sets the keys of its group, which can be",
+        "given one by one as well.",
     ]
     group = ""
     for info in known_keys():

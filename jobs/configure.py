@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -19,17 +19,18 @@ from omegaconf.errors import OmegaConfBaseException
 from conf.errors import ConfigError
 from conf.parser import parse_config
 from conf.schema import RunConfig, known_keys, unknown_key
-from operators.model_files import peek_pipeline_class
+from operators.model_source import is_checkpoint, peek_class
 
 GROUPS = ("model", "engine", "pricing")
 """``pricing=NAME`` is short for ``pricing.book=NAME``."""
 FAMILY_DEFAULTS = {
+    "StableDiffusionPipeline": "custom",
     "StableDiffusionXLPipeline": "sdxl",
     "StableDiffusion3Pipeline": "sd3",
     "FluxPipeline": "flux",
     "PixArtSigmaPipeline": "pixart",
 }
-"""Which choice of ``model`` has the defaults of a folder's pipeline class; else ``custom``."""
+"""Which choice of ``model`` has the defaults of a model's pipeline class; else ``other``."""
 _OPEN = ("job.tags.", "storage.options.")
 """Groups in which the user invents the keys."""
 
@@ -51,7 +52,7 @@ def compose(overrides: Sequence[str]) -> RunConfig:
 
 def compose_mapping(overrides: Sequence[str]) -> dict[str, Any]:
     """The composed configuration as plain values, not yet checked against the schema."""
-    prepared = [prepared for text in overrides for prepared in _prepare(text)]
+    prepared = [prepared for text in overrides for prepared in _prepare(text, overrides)]
     GlobalHydra.instance().clear()
     try:
         with initialize_config_module("conf", version_base=None):
@@ -69,11 +70,13 @@ def to_yaml(mapping: dict[str, Any]) -> str:
     return text
 
 
-def _prepare(text: str) -> list[str]:
+def _prepare(text: str, overrides: Sequence[str]) -> list[str]:
     """One override in Hydra's grammar, its key checked, its text value quoted."""
     name, equals, value = text.lstrip("+").partition("=")
     if not equals or not name:
         raise ConfigError(f"'{text}' is not an override; expected key=value, e.g. job.name=cats")
+    if name == "model" and value not in choices("model"):
+        return _prepare_model(value, dict(one.partition("=")[::2] for one in overrides))
     if name in GROUPS:
         return _prepare_group(name, value)
     if name.startswith(_OPEN):
@@ -92,15 +95,31 @@ def _prepare_group(group: str, value: str) -> list[str]:
     known = choices(group)
     if value in known:
         return [f"{group}={value}"]
-    if group == "model" and ("/" in value or Path(value).expanduser().is_dir()):
-        name = Path(value).name or "custom"
-        family = FAMILY_DEFAULTS.get(peek_pipeline_class(value) or "", "custom")
-        return [f"model={family}", f"model.path={_quoted(value)}", f"model.name={_quoted(name)}"]
-    hint = "; or give the folder of a diffusers model, model=/path/to/folder"
-    raise ConfigError(
-        f"{group}={value} does not exist; expected one of {', '.join(known)}"
-        + (hint if group == "model" else "")
-    )
+    raise ConfigError(f"{group}={value} does not exist; expected one of {', '.join(known)}")
+
+
+def _prepare_model(value: str, given: Mapping[str, str]) -> list[str]:
+    """A folder, a checkpoint or a hub id, with the defaults of its family where that is known."""
+    if not ("/" in value or is_checkpoint(value) or Path(value).expanduser().is_dir()):
+        raise ConfigError(
+            f"model={value} does not exist; expected one of {', '.join(choices('model'))}; or give "
+            "a diffusers folder, a checkpoint file or a hub id: model=/path/to/folder, "
+            "model=/path/to/file.safetensors, model=owner/name"
+        )
+    revision, config = (_asked(given, f"model.{key}") for key in ("revision", "config"))
+    found = peek_class(value, revision=revision, config=config)
+    family = FAMILY_DEFAULTS.get(found, "other") if found else "custom"
+    name = Path(value).stem if is_checkpoint(value) else Path(value).name
+    return [
+        f"model={family}",
+        f"model.path={_quoted(value)}",
+        f"model.name={_quoted(name or 'custom')}",
+    ]
+
+
+def _asked(given: Mapping[str, str], name: str) -> str | None:
+    value = given.get(name, "null")
+    return None if value == "null" else value.strip("'\"")
 
 
 def _quoted(value: str) -> str:

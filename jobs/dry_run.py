@@ -8,12 +8,14 @@ from cluster.input_files import InputFiles
 from cluster.store import Store
 from cluster.store_access import LOOK_S
 from conf.errors import ConfigError, StoreUnavailable
-from conf.schema import RunConfig
+from conf.schema import ModelConfig, RunConfig
+from jobs.compile_choice import JobSize, choose_compile
 from jobs.figures import duration, plural
+from jobs.maker import Maker, settle
 from jobs.measured import rate_key, simulated_seconds
 from jobs.plan import PlannedJob, make_plan
 from jobs.preview import Preview, make_preview
-from jobs.run import check_claimable, model_revision, prepare
+from jobs.run import check_claimable, prepare
 from jobs.unique_ids import check_unique_ids
 from operators.guidance import has_two_pass_guidance
 from operators.row_defaults import row_defaults
@@ -30,8 +32,8 @@ def dry_run_lines(overrides: Sequence[str]) -> list[str]:
     Raises:
         ConfigError, InputError: what is wrong with the configuration, the model or the input.
     """
-    config = prepare(overrides)
-    revision = model_revision(config)
+    maker = settle(prepare(overrides))
+    config = maker.config
     planned = make_plan(config, None)
     files = InputFiles.of(config, None)
     if config.input.unique_ids:
@@ -41,28 +43,37 @@ def dry_run_lines(overrides: Sequence[str]) -> list[str]:
         config.input.columns,
         row_defaults(config),
         files.open,
-        two_pass_guidance=has_two_pass_guidance(config.model.path),
+        two_pass_guidance=has_two_pass_guidance(config.model),
     )
     return [
-        *_plan_lines(config, planned, revision),
+        *_plan_lines(maker, planned),
         *_preview_lines(preview),
-        _time_line(config, revision, preview),
+        _time_line(config, maker.model_revision, preview),
+        *_compile_lines(maker.config, maker.model_revision, planned, preview),
         *_output_lines(config),
         "nothing was written",
     ]
 
 
-def _plan_lines(config: RunConfig, planned: PlannedJob, revision: str) -> list[str]:
+def _plan_lines(maker: Maker, planned: PlannedJob) -> list[str]:
+    config = maker.config
     simulated = " (SIMULATED: no model runs)" if config.engine.name == "simulated" else ""
     lines = [
         f"job       {config.job.name} -> {config.output.path}",
-        f"model     {config.model.name}, revision {revision}{simulated}",
+        f"model     {config.model.name}, revision {maker.model_revision}{simulated}",
+        *_origin_lines(config.model),
+        f"engine    {maker.engine_line}",
         f"input     {plural(planned.rows, 'row')} in {plural(len(planned.inputs), 'file')}, "
         f"{plural(planned.shard_count, 'shard')} of up to {plural(planned.shard_rows, 'row')}",
     ]
     lines += [f"left out  {problem}" for problem in planned.problems]
     told = {f"left out: {problem}" for problem in planned.problems}
     return lines + [f"warning   {text}" for text in planned.warnings if text not in told]
+
+
+def _origin_lines(model: ModelConfig) -> list[str]:
+    """Which commit of the hub a model is, so that it can be had again."""
+    return [f"commit    {model.revision} of {model.path}"] if model.revision else []
 
 
 def _output_lines(config: RunConfig) -> list[str]:
@@ -94,11 +105,24 @@ def _counts(counts: Mapping[int, int] | Mapping[str, int]) -> str:
     return ", ".join(f"{key} ({count:,})" for key, count in sorted(counts.items())) or "none"
 
 
+def _compile_lines(
+    config: RunConfig, revision: str, planned: PlannedJob, preview: Preview
+) -> list[str]:
+    """Whether the denoiser would be compiled, and what that costs and saves."""
+    if config.engine.name != "stepwise" or not preview.images:
+        return []
+    size = JobSize.of(preview, config, rows=planned.rows, workers=_crew(config))
+    return [f"compile   {choose_compile(config, revision, lambda: size).why}"]
+
+
+def _crew(config: RunConfig) -> int:
+    return config.cluster.workers or config.cluster.max_workers or config.cluster.min_workers
+
+
 def _time_line(config: RunConfig, revision: str, preview: Preview) -> str:
     if not preview.images:
         return "time      none: there is nothing to make, no row of the input can become an image"
-    crew = config.cluster.workers or config.cluster.max_workers or config.cluster.min_workers
-    asked = f"{plural(crew, 'worker')} asked for"
+    asked = f"{plural(_crew(config), 'worker')} asked for"
     seconds = preview.seconds(rate_key(config, revision), workers=1)
     if seconds is None and config.engine.name == "simulated":
         return (

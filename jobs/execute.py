@@ -7,13 +7,15 @@ import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version as package_version
 
 from rich.console import Console
 
+from cluster.backlog import backlog
 from cluster.coordinator import Snapshot
 from cluster.crew import Assignment
+from cluster.input_files import InputFiles
 from cluster.job_log import (
     JobRecord,
     generation,
@@ -25,6 +27,7 @@ from cluster.job_log import (
 from cluster.plan_file import PlanReader
 from cluster.ray_session import Resources, ray_session, resources
 from cluster.records import RunRecord
+from cluster.settled import Settled
 from cluster.store import Store
 from cluster.supervisor import RunEnd, Supervisor
 from conf.errors import (
@@ -41,15 +44,26 @@ from conf.price_book import PriceBook
 from conf.schema import RunConfig
 from conf.secrets import without_secrets
 from jobs.alerts import BudgetAlerts
+from jobs.compile_choice import (
+    CompileChoice,
+    JobSize,
+    choose_compile,
+    remember_compilation,
+)
 from jobs.control import SignalControl
+from jobs.engine_news import EngineNews
 from jobs.figures import plural
 from jobs.finish import Finish, finish
 from jobs.measured import remember_rate
 from jobs.presence import Presence
+from jobs.preview import make_preview
 from jobs.progress import ProgressDisplay
 from jobs.spending import caps_of, settled
+from operators.guidance import has_two_pass_guidance
+from operators.row_defaults import row_defaults
 
 log = logging.getLogger("imagemill")
+_SAMPLED_ROWS = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +131,8 @@ def _run(
     """Work on a claimed job and sum up."""
     plan = PlanReader(store)
     number = generation(store)
+    workers = min(size.workers, plan.shards)
+    config = _decided(job, store, plan, workers)
     record = open_run(
         store,
         after=after,
@@ -126,7 +142,7 @@ def _run(
         config=job.config,
         book=book,
     )
-    _announce(job, plan, min(size.workers, plan.shards))
+    _announce(job, plan, workers)
     assignment = Assignment(
         run=record.run,
         generation=number,
@@ -136,12 +152,14 @@ def _run(
         book=book,
         settled=settled(job, store, plan),
     )
-    supervisor = Supervisor(job.config, assignment, size)
+    supervisor = Supervisor(config, assignment, size)
+    news = EngineNews(config)
     alerts = BudgetAlerts(job, caps_of(job), assignment.settled)
     with Presence(job.config, record) as presence, _display(job, plan, console) as display, alerts:
         control.watch(presence.stop_reason)
 
         def show(snapshot: Snapshot) -> None:
+            news.show(snapshot)
             display.show(snapshot)
             alerts.see(snapshot)
 
@@ -157,10 +175,41 @@ def _run(
         ours=not run_opened(store, record.run + 1),
     )
     try:
-        remember_rate(store, job, plan)
+        ran = remember_compilation(config, job.model_revision, end.snapshot.engines)
+        remember_rate(store, replace(job, config=ran), plan)
     except ImageMillError as error:
         log.debug("the rate is not remembered: %s", error, extra={"event": "rate_unknown"})
     return result_of(job, ended)
+
+
+def _decided(job: JobRecord, store: Store, plan: PlanReader, workers: int) -> RunConfig:
+    """The configuration for the workers: ``engine.compile`` is decided by what is left to do."""
+    config = job.config
+    if config.engine.compile != "auto" or config.engine.name != "stepwise":
+        return config
+    try:
+        choice = choose_compile(
+            config, job.model_revision, lambda: _size_left(job, store, plan, workers)
+        )
+    except ImageMillError as error:
+        choice = CompileChoice(how="off", why=f"off: the job's size cannot be told: {error}")
+    log.info("compile: %s", choice.why, extra={"event": "compile_choice"})
+    return replace(config, engine=replace(config.engine, compile=choice.how))
+
+
+def _size_left(job: JobRecord, store: Store, plan: PlanReader, workers: int) -> JobSize:
+    """About what is left, from the first rows and the shards that no checkpoint settles."""
+    preview = make_preview(
+        plan.inputs(),
+        job.config.input.columns,
+        row_defaults(job.config),
+        InputFiles.of(job.config, store).open,
+        two_pass_guidance=has_two_pass_guidance(job.config.model),
+        most_rows=_SAMPLED_ROWS,
+    )
+    left = backlog(Settled.of(store), total=plan.shards, shards=None)
+    share = 1 - left.sealed / max(1, left.total)
+    return JobSize.of(preview, job.config, rows=round(plan.rows * share), workers=workers)
 
 
 @contextmanager

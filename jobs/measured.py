@@ -40,11 +40,22 @@ def rate_key(config: RunConfig, revision: str) -> rates.RateKey:
 
 def _engine_name(engine: EngineConfig) -> str:
     """A simulated engine is as fast as it was told to be, so its speed and table belong to it."""
-    name = f"{engine.name}-{engine.precision}"
+    name = f"{engine.name}-{precision_here(engine)}"
     if engine.name != "simulated":
-        return name
+        return name if engine.compile in {"auto", "off"} else f"{name}-{engine.compile}"
     table = json.dumps(sorted(engine.simulated_seconds.items())).encode()
     return f"{name}-x{engine.simulated_speed:g}-{hashlib.sha256(table).hexdigest()[:12]}"
+
+
+def precision_here(engine: EngineConfig) -> str:
+    """The precision that ``engine.precision`` means on this machine; on a GPU ``auto`` stays."""
+    asked_auto = engine.precision == "auto"
+    return "float32" if asked_auto and is_cpu(device_name()) else engine.precision
+
+
+def is_cpu(device: str) -> bool:
+    """Whether a ``device_name`` is that of a machine without a GPU."""
+    return device.startswith("cpu-")
 
 
 def device_name() -> str:
@@ -83,7 +94,7 @@ def remember_rate(store: Store, job: JobRecord, plan: PlanReader) -> None:
     """Remember the rate that the first commits of a local job show, for later estimates."""
     if job.config.cluster.address != "local":
         return
-    twice = has_two_pass_guidance(job.config.model.path)
+    twice = has_two_pass_guidance(job.config.model)
     pixel_steps = seconds = 0.0
     seen = 0
     for state in states(store, plan):

@@ -59,10 +59,13 @@ def make_preview(
     shard_rows: int = 4096,
     *,
     two_pass_guidance: bool = True,
+    most_rows: int | None = None,
 ) -> Preview:
     """Count what the planned files ask for; rejected and unreadable rows are counted, not raised.
 
-    ``two_pass_guidance`` is the model's.
+    Args:
+        two_pass_guidance: the model's.
+        most_rows: stop after about so many rows; None: count all.
 
     Raises:
         InputChanged, StoreUnavailable: a file cannot be read any more.
@@ -70,6 +73,8 @@ def make_preview(
     tally = _Tally(defaults, two_pass_guidance)
     for scanned in scan_input(inputs, KNOWN, columns, open_file, shard_rows):
         tally.add(scanned)
+        if most_rows is not None and tally.rows >= most_rows:
+            break
     return tally.result()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from operators.remembered import RememberedNumbers
-from operators.sampler_names import SPECS
+from operators.sampler_names import model_calls
 
 _FILE = "rates"
 
@@ -27,7 +27,7 @@ class RateKey:
 
 def weighted_steps(*, sampler: str, steps: int, passes: int) -> int:
     """Rows that one image puts into the denoiser: its calls, doubled by a guidance pass."""
-    return SPECS[sampler].model_calls(steps) * passes
+    return model_calls(sampler, steps) * passes
 
 
 def remember(key: RateKey, *, pixel_steps: float, seconds: float) -> None:

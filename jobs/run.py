@@ -40,10 +40,11 @@ from jobs.company import refuse_company
 from jobs.configure import absolute, compose
 from jobs.execute import JobResult, execute, result_of, resumable, version
 from jobs.finish import Finish, finish, sweep
+from jobs.maker import revision_now, settle
 from jobs.plan import check_inputs_unchanged, make_plan
 from jobs.spending import refuse_spent
 from jobs.unique_ids import check_unique_ids
-from operators.model_files import describe_model
+from operators.model_source import plain_source
 from operators.row_defaults import row_defaults
 
 log = logging.getLogger("imagemill")
@@ -74,7 +75,7 @@ def prepare(overrides: Sequence[str]) -> RunConfig:
         config,
         input=replace(config.input, path=absolute(config.input.path)),
         output=replace(config.output, path=output),
-        model=replace(config.model, path=absolute(config.model.path)),
+        model=replace(config.model, path=plain_source(config.model.path)),
         job=replace(config.job, name=name),
         pricing=replace(config.pricing, currency=book.currency),
     )
@@ -91,8 +92,8 @@ def run(overrides: Sequence[str], console: Console | None = None) -> JobResult:
         ConfigError, InputError: nothing was started.
         CoordinatorLost, NoWorkers: the run ended before the job did; it can be resumed.
     """
-    config = prepare(overrides)
-    revision = model_revision(config)
+    maker = settle(prepare(overrides))
+    config = maker.config
     with _nothing_started():
         store = Store.of(config, patience_s=LOOK_S)
         check_claimable(store, config)
@@ -102,11 +103,12 @@ def run(overrides: Sequence[str], console: Console | None = None) -> JobResult:
             check_unique_ids(config, planned.inputs, store)
     for warning in planned.warnings:
         log.warning("%s", warning, extra={"event": "plan_warning"})
+    log.info("engine %s", maker.engine_line, extra={"event": "engine_chosen"})
     job = JobRecord(
         config=config,
         digest=config.digest(),
         version=version(),
-        model_revision=revision,
+        model_revision=maker.model_revision,
         created_at=utc_now(),
     )
 
@@ -280,13 +282,6 @@ def next_book(job: JobRecord, store: Store, overrides: Sequence[str]) -> PriceBo
     return at_given_price(book_of_run(store, last), given)
 
 
-def model_revision(config: RunConfig) -> str:
-    """The model's revision; the model folder is checked on the way."""
-    if config.engine.name == "simulated":
-        return "simulated"
-    return describe_model(config.model.path).revision
-
-
 def check_claimable(store: Store, config: RunConfig) -> None:
     """Refuse an output that holds a job or anything else.
 
@@ -330,7 +325,7 @@ def _saying_where_to_look(given: RunConfig) -> Iterator[None]:
 
 def _check_same_world(job: JobRecord, store: Store) -> None:
     """The model and the input are what the job began with."""
-    found = model_revision(job.config)
+    found = revision_now(job.config)
     if found != job.model_revision:
         raise ConfigError(
             f"the model at {job.config.model.path} has revision {found}; this job began with "

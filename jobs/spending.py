@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 
 from cluster.budget import Caps, Spent, leave_s, reserve_of
-from cluster.job_log import JobRecord
+from cluster.job_log import JobRecord, last_run
 from cluster.plan_file import PlanReader
 from cluster.store import Store
 from cluster.totals import Totals, close, fold
@@ -28,7 +28,7 @@ def refuse_spent(job: JobRecord, store: Store, plan: PlanReader) -> None:
     """Before another run: is there anything left for it?
 
     Raises:
-        BudgetSpent: a cap is used, or what is left of it would not even let a worker leave.
+        BudgetSpent: a cap is used, or what is left of it would have the workers leave at once.
     """
     caps = caps_of(job)
     if not caps.any:
@@ -38,13 +38,20 @@ def refuse_spent(job: JobRecord, store: Store, plan: PlanReader) -> None:
     if not stamps:
         return
     last = max(stamps, key=lambda stamp: stamp.started_at)
-    why = caps.exceeded(_spent(totals), reserve_of(last.price.nano_per_hour, leave_s(job.config)))
+    reserved = reserve_of(last.price.nano_per_hour, leave_s(job.config), workers=_crew(job, store))
+    why = caps.exceeded(_spent(totals), reserved)
     if why:
         key = why.partition("=")[0]
         where = shlex.quote(without_secrets(job.config.output.path))
         raise BudgetSpent(
             f"{why}; nothing was started; go on with: imagemill resume {where} {key}=…"
         )
+
+
+def _crew(job: JobRecord, store: Store) -> int:
+    """How many workers the next run would have: as asked, or as many as the last one."""
+    last = last_run(store)
+    return job.config.cluster.workers or (last.workers if last else 1)
 
 
 def _spent(totals: Totals) -> Spent:

@@ -20,7 +20,11 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineInfo:
-    """What made the images. ``simulated`` engines must say so everywhere they are named."""
+    """What made the images. ``simulated`` engines must say so everywhere they are named.
+
+    ``precision`` and ``compile`` are what became of the keys of these names, ``compile_seconds``
+    what compiling took at loading.
+    """
 
     name: str
     model: str
@@ -29,6 +33,8 @@ class EngineInfo:
     precision: str
     max_batch: int
     simulated: bool
+    compile: str = "off"
+    compile_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

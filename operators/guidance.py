@@ -7,15 +7,17 @@ distilled from guided ones: they see every row once and are told its scale, or n
 
 from __future__ import annotations
 
-from operators.model_files import peek_pipeline_class
+from conf.schema import ModelConfig
+from operators.model_source import peek_class
 
 ONE_PASS_PIPELINES = frozenset({"FluxPipeline"})
 """The pipeline classes whose families have ``two_pass_guidance`` False."""
 
 
-def has_two_pass_guidance(model_path: str) -> bool:
-    """Whether guidance is a second pass with this model; a folder that is not here counts so."""
-    return peek_pipeline_class(model_path) not in ONE_PASS_PIPELINES
+def has_two_pass_guidance(model: ModelConfig) -> bool:
+    """Whether guidance is a second pass with this model; one that is not here counts so."""
+    found = peek_class(model.path, revision=model.revision, config=model.config)
+    return found not in ONE_PASS_PIPELINES
 
 
 def guidance_passes(guidance_scale: float, *, two_pass_guidance: bool) -> int:

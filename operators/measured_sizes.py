@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
 import torch
 
@@ -14,17 +15,25 @@ from operators.engine import EngineInfo
 from operators.remembered import RememberedNumbers
 
 _log = logging.getLogger("imagemill")
+_FILE = "batch_sizes"
 
 
-def measured_sizes(info: EngineInfo, device: Device) -> BatchSizes:
-    """Batch sizes by measuring, remembered for this model on this kind of device."""
-    remembered = RememberedNumbers("batch_sizes")
-    cores = "" if info.device != "cpu" else torch.get_num_threads()
-    key = (info.model_revision, info.device, cores, info.precision)
+def remembered_slots(info: EngineInfo, shape: Shape) -> int | None:
+    """What another run found for this model, device and shape, if any."""
+    found = RememberedNumbers(_FILE).get(*_key(info), *shape)
+    return None if found is None else max(1, int(found))
+
+
+def measured_sizes(info: EngineInfo, device: Device, *, fixed: Mapping[Shape, int]) -> BatchSizes:
+    """Batch sizes by measuring, remembered for this model on this kind of device.
+
+    The shapes of ``fixed`` have theirs already.
+    """
+    remembered = RememberedNumbers(_FILE)
+    key = _key(info)
 
     def first(shape: Shape) -> int | None:
-        found = remembered.get(*key, *shape)
-        return None if found is None else max(1, int(found))
+        return fixed.get(shape) or remembered_slots(info, shape)
 
     def keep(shape: Shape, slots: int) -> None:
         remembered.keep(slots, *key, *shape)
@@ -34,3 +43,8 @@ def measured_sizes(info: EngineInfo, device: Device) -> BatchSizes:
     return BatchSizes(
         most=info.max_batch, may_double=Headroom(device).may_double, first=first, found=keep
     )
+
+
+def _key(info: EngineInfo) -> tuple[object, ...]:
+    cores = "" if info.device != "cpu" else torch.get_num_threads()
+    return (info.model_revision, info.device, cores, info.precision)

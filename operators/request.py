@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from conf.errors import RowRejected
-from operators.sampler_names import SAMPLERS
+from operators.sampler_names import is_sampler
 from operators.samplers_left_out import unknown_sampler
 
 MAX_SEED = 2**63 - 1
@@ -175,7 +175,7 @@ def _sampler(row: Mapping[str, Any], default: str) -> str:
     value = row.get("sampler")
     if value is None:
         return default
-    if value not in SAMPLERS:
+    if not is_sampler(value):
         raise _reject("unknown_sampler", f"sampler is {value!r}; {unknown_sampler(value)}")
     return str(value)
 

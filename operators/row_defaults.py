@@ -5,7 +5,7 @@ from __future__ import annotations
 from conf.errors import ConfigError
 from conf.schema import RunConfig
 from operators.request import RowDefaults
-from operators.sampler_names import SAMPLERS
+from operators.sampler_names import is_sampler
 from operators.samplers_left_out import unknown_sampler
 
 
@@ -17,7 +17,7 @@ def row_defaults(config: RunConfig) -> RowDefaults:
     """
     sampling, model = config.sampling, config.model
     sampler = model.sampler if sampling.sampler is None else sampling.sampler
-    if sampler not in SAMPLERS:
+    if not is_sampler(sampler):
         raise ConfigError(f"sampling.sampler is '{sampler}'; {unknown_sampler(sampler)}")
     return RowDefaults(
         negative_prompt=sampling.negative_prompt,

@@ -15,5 +15,5 @@ def row_error(stage: str, error: Exception) -> RowRejected:
 
 
 def nan_image() -> RowRejected:
-    message = "the image holds values that are no numbers; lower guidance_scale or use fp32"
+    message = "the image holds values that are no numbers; lower guidance_scale or use float32"
     return RowRejected(stage="check", reason="nan_image", message=message)

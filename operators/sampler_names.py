@@ -236,6 +236,18 @@ SPECS: Mapping[str, SamplerSpec] = dict(
 )
 """All samplers by name."""
 SAMPLERS = tuple(SPECS)
+OWN_SAMPLER = "default"
+"""What a row asks for to get the model's own scheduler, exactly as the model was saved with it."""
+
+
+def model_calls(sampler: str, steps: int) -> int:
+    """Denoiser calls of one image; the model's own scheduler, unknown here, counts one a step."""
+    return steps if sampler == OWN_SAMPLER else SPECS[sampler].model_calls(steps)
+
+
+def is_sampler(value: object) -> bool:
+    """Whether a row may ask for this sampler."""
+    return value == OWN_SAMPLER or value in SAMPLERS
 
 
 def samplers_for(kind: ModelKind) -> tuple[str, ...]:

@@ -22,12 +22,12 @@ import numpy.typing as npt
 import torch
 
 from conf.errors import RowRejected
-from operators.sampler_names import SPECS
+from operators.nonlinear_options import nonlinear_option
 from operators.samplers import (
     config_digest,
     make_scheduler,
     misfit,
-    nonlinear_option,
+    scheduler_name,
     set_timesteps,
     step_arguments,
 )
@@ -91,7 +91,7 @@ class _Task:
 
     @property
     def named(self) -> str:
-        return f"sampler {self.sampler} ({SPECS[self.sampler].scheduler})"
+        return f"sampler {self.sampler} ({scheduler_name(self.scheduler_config, self.sampler)})"
 
     def scheduler(self) -> Any:
         """A fresh scheduler with its timesteps set."""

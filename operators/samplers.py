@@ -17,7 +17,7 @@ from typing import Any
 
 import diffusers
 
-from operators.sampler_names import SPECS, ModelKind
+from operators.sampler_names import OWN_SAMPLER, SPECS, ModelKind
 from operators.samplers_left_out import LEFT_OUT
 
 _UNLESS_ASKED: dict[str, Any] = {
@@ -25,8 +25,6 @@ _UNLESS_ASKED: dict[str, Any] = {
     "clip_sample": False,
     "clip_denoised": False,
 }
-_NONLINEAR = ("clip_sample", "clip_denoised", "thresholding", "dynamic_thresholding")
-
 
 _MADE_KEPT = 64
 _made: OrderedDict[tuple[str, str], Any] = OrderedDict()
@@ -57,7 +55,16 @@ def make_scheduler(scheduler_config: Mapping[str, Any], sampler: str) -> Any:
         return copy.deepcopy(_made[key])
 
 
+def scheduler_name(scheduler_config: Mapping[str, Any], sampler: str) -> str:
+    """The diffusers class that a sampler means for this model."""
+    own = sampler == OWN_SAMPLER
+    return str(scheduler_config.get("_class_name")) if own else SPECS[sampler].scheduler
+
+
 def _construct(scheduler_config: Mapping[str, Any], sampler: str) -> Any:
+    if sampler == OWN_SAMPLER:
+        own = getattr(diffusers, scheduler_name(scheduler_config, sampler))
+        return own.from_config(dict(scheduler_config))
     spec = SPECS[sampler]
     cls = getattr(diffusers, spec.scheduler)
     options = {**_asked_options(cls, scheduler_config), **spec.options}
@@ -103,6 +110,8 @@ def model_kind(scheduler_config: Mapping[str, Any]) -> ModelKind:
 
 def misfit(scheduler_config: Mapping[str, Any], sampler: str) -> str | None:
     """Why the sampler cannot follow this model, or None where it can."""
+    if sampler == OWN_SAMPLER:
+        return _why_no_table(scheduler_name(scheduler_config, sampler))
     spec, kind = SPECS[sampler], model_kind(scheduler_config)
     saved_with = scheduler_config.get("_class_name")
     if kind not in spec.models or (kind == "own" and saved_with != spec.scheduler):
@@ -121,21 +130,18 @@ def misfit(scheduler_config: Mapping[str, Any], sampler: str) -> str | None:
     return None
 
 
-def nonlinear_option(scheduler_config: Mapping[str, Any], sampler: str) -> str | None:
-    """The option of the model's configuration that forbids a table for this sampler, as k=v."""
-    cls = getattr(diffusers, SPECS[sampler].scheduler)
-    options = _asked_options(cls, scheduler_config)
-    for name in _NONLINEAR:
-        if options.get(name):
-            return f"{name}={options[name]}"
-    variance_type = str(options.get("variance_type", ""))
-    return f"variance_type={variance_type}" if "learned" in variance_type else None
-
-
 def step_arguments(scheduler: Any) -> dict[str, Any]:
     """Extra arguments of ``step`` as StableDiffusionPipeline passes them by default."""
     takes_eta = "eta" in inspect.signature(scheduler.step).parameters
     return {"eta": 0.0} if takes_eta else {}
+
+
+def _why_no_table(scheduler: str) -> str | None:
+    """Why a model's own scheduler is none of ours, or None where a table may be tried."""
+    if any(spec.scheduler == scheduler for spec in SPECS.values()):
+        return None
+    left_out = {one.scheduler: one.why for one in LEFT_OUT.values()}
+    return left_out.get(scheduler, "diffusers has no such scheduler")
 
 
 def _models(kinds: Sequence[ModelKind], scheduler: object) -> str:

@@ -102,16 +102,18 @@ def prepare_small_job(
     return SmallJob(store=store, config=config, plan=PlanReader(store), job=job, outcomes=())
 
 
-def begin_run(store: Store, *, generation: int = 0) -> RunRecord:
+def begin_run(store: Store, *, generation: int = 0, config: RunConfig | None = None) -> RunRecord:
     """The next run's record."""
     last = last_run(store)
-    return begin_run_after(store, last.run if last else 0, generation=generation)
+    return begin_run_after(store, last.run if last else 0, generation=generation, config=config)
 
 
-def begin_run_after(store: Store, after: int, *, generation: int = 0) -> RunRecord:
+def begin_run_after(
+    store: Store, after: int, *, generation: int = 0, config: RunConfig | None = None
+) -> RunRecord:
     """The record of the run that follows number ``after``."""
     job = find_job(store)
-    config = job.config if job else small_config(Path("nowhere"))
+    config = config or (job.config if job else small_config(Path("nowhere")))
     return open_run(
         store,
         after=after,

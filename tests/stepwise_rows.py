@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 
-from conf.schema import EngineConfig, ModelConfig
+from conf.schema import ModelConfig
 from operators.engine import EngineInfo
 from operators.engines import load_engine
 from operators.engines.stepwise import StepwiseEngine
 from operators.request import Request
 from operators.samplers import make_scheduler
+from tests.engine_config import engine_config
 from tests.pictured_samplers import SAMPLERS
 from tests.tiny_model import MAX_TOKENS, SIZE, build_tiny_stable_diffusion
 from tests.tiny_pixart import build_tiny_pixart
@@ -32,26 +33,23 @@ AS_WE_CALL_IT = {
 """Arguments of a pipeline where its family differs from the defaults."""
 
 
-def load(path, *, precision="fp32", max_batch=4):
-    return load_engine(
-        EngineConfig(
-            name="stepwise",
-            precision=precision,
-            max_batch=max_batch,
-            max_pixels=4_194_304,
-            simulated_seconds={},
-            simulated_speed=1.0,
-        ),
-        ModelConfig(
-            name="tiny",
-            path=str(path),
-            width=SIZE,
-            height=SIZE,
-            steps=5,
-            guidance_scale=4.0,
-            sampler="ddim",
-            needs_gpu=False,
-        ),
+def load(path, *, engine="stepwise", precision="float32", max_batch=4, **options):
+    config = engine_config(engine, precision=precision, max_batch=max_batch, **options)
+    return load_engine(config, load_model(path))
+
+
+def load_model(path):
+    return ModelConfig(
+        name="tiny",
+        path=str(path),
+        revision=None,
+        config=None,
+        width=SIZE,
+        height=SIZE,
+        steps=5,
+        guidance_scale=4.0,
+        sampler="ddim",
+        needs_gpu=False,
     )
 
 
@@ -66,7 +64,7 @@ def load_info():
         model="tiny",
         model_revision="0",
         device="cpu",
-        precision="fp32",
+        precision="float32",
         max_batch=4,
         simulated=False,
     )

@@ -44,7 +44,7 @@ def load(engine: EngineConfig, model: ModelConfig) -> SimulatedEngine:
         model=f"simulated:{model.name}",
         model_revision="simulated",
         device="simulated",
-        precision=engine.precision,
+        precision="float32" if engine.precision == "auto" else engine.precision,
         max_batch=engine.max_batch or _DEFAULT_MAX_BATCH,
         simulated=True,
     )
@@ -52,7 +52,7 @@ def load(engine: EngineConfig, model: ModelConfig) -> SimulatedEngine:
         info,
         engine.simulated_seconds,
         speed=engine.simulated_speed,
-        two_pass_guidance=has_two_pass_guidance(model.path),
+        two_pass_guidance=has_two_pass_guidance(model),
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 
@@ -16,6 +17,7 @@ from conf.errors import RowRejected
 from conf.schema import EngineConfig, ModelConfig
 from operators.batch_size import FIRST_SLOTS, BatchSizes
 from operators.batcher import Batcher, Shape
+from operators.compiled import batch_sizes, compile_family
 from operators.conditioning import Conditioner
 from operators.decode import decode_latents, finite
 from operators.device import Fetch, device_for
@@ -24,12 +26,18 @@ from operators.engine import EngineInfo, EngineStats, ImageFailure, ImageResult
 from operators.families import load_family
 from operators.families.family import Conditioning, Family, Text
 from operators.fill import FillCount
-from operators.measured_sizes import measured_sizes
-from operators.model_files import describe_model
+from operators.guidance import guidance_passes
+from operators.measured_sizes import measured_sizes, remembered_slots
+from operators.model_files import ModelFiles
+from operators.model_options import apply_options, pipeline_of
+from operators.model_source import find_model
+from operators.offload import loads_on, offload
+from operators.precision import dtype_of, name_of
 from operators.prediction import DenoisingWork, Predictor
 from operators.readback import Readback
 from operators.request import Request
 from operators.row_errors import nan_image, row_error
+from operators.safe_vae import guard_vae
 from operators.sampler_table import compile_sampler
 from operators.slots import Slots, start_row
 from operators.splitting import BatchCaps, run_split
@@ -38,31 +46,58 @@ Outcome = ImageResult | ImageFailure
 MOST_ON_GPU = 64
 MOST_ON_CPU = 32
 """Most rows of a batch whose size is found by measuring."""
+COMPILED_SLOTS = 8
+"""Rows of a compiled batch where none was ever measured."""
 _MOST_TEXTS = 16
 """Texts that are encoded at once."""
-_PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def load(engine: EngineConfig, model: ModelConfig) -> StepwiseEngine:
     """Load the model onto the GPU if there is one, else the CPU.
 
     Raises:
-        ModelUnusable: the folder is absent, incomplete or of an unsupported kind.
+        ModelUnusable: the model is absent, incomplete or of an unsupported kind.
+        ConfigError: an option of ``engine`` is not for this model or machine.
     """
-    files = describe_model(model.path)
+    files = find_model(model)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    family = load_family(files, dtype=_PRECISIONS[engine.precision], device=device)
+    dtype = dtype_of(engine.precision, device)
+    family = _load_family(files, engine, dtype=dtype, device=device)
     info = EngineInfo(
         name="stepwise",
         model=model.name,
         model_revision=files.revision,
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        precision=engine.precision,
+        precision=name_of(dtype),
+        compile="off",
+        compile_seconds=0.0,
         max_batch=engine.max_batch or (MOST_ON_GPU if device.type == "cuda" else MOST_ON_CPU),
         simulated=False,
     )
-    sizes = None if engine.max_batch else measured_sizes(info, device_for(device))
-    return StepwiseEngine(family, info, sizes=sizes)
+    usual = (model.height, model.width)
+    passes = guidance_passes(model.guidance_scale, two_pass_guidance=family.two_pass_guidance)
+    slots = engine.max_batch or remembered_slots(info, usual) or COMPILED_SLOTS
+    compilation = compile_family(
+        family,
+        # how long the job is only the driver knows, and it has decided before it hired us
+        "off" if engine.compile == "auto" else engine.compile,
+        sizes=batch_sizes(slots, passes=passes),
+        pixels=usual,
+    )
+    info = replace(info, compile=compilation.how, compile_seconds=compilation.seconds)
+    compiled = {} if compilation.how == "off" else {usual: slots}
+    sizes = None if engine.max_batch else measured_sizes(info, device_for(device), fixed=compiled)
+    return StepwiseEngine(compilation.family, info, sizes=sizes)
+
+
+def _load_family(
+    files: ModelFiles, engine: EngineConfig, *, dtype: torch.dtype, device: torch.device
+) -> Family:
+    """The model with the options of ``engine``, computing on ``device``."""
+    family = load_family(files, dtype=dtype, device=loads_on(engine.offload, device))
+    apply_options(pipeline_of(family), engine)
+    family = offload(family, engine.offload, device=device)
+    return guard_vae(family, pipeline_of(family).vae)
 
 
 class StepwiseEngine:

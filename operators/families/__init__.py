@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from conf.errors import ModelUnusable
+
 if TYPE_CHECKING:
     import torch
 
@@ -19,15 +21,32 @@ FAMILIES = {
     "PixArtSigmaPipeline": "operators.families.pixart_sigma",
 }
 """Which module runs each pipeline class of ``operators.model_files.COMPONENTS``."""
+REFUSED_UNET_OPTIONS = {
+    "StableDiffusionPipeline": ("time_cond_proj_dim", "class_embed_type", "addition_embed_type"),
+    "StableDiffusionXLPipeline": ("time_cond_proj_dim", "class_embed_type"),
+}
+"""Options that ask for inputs of the UNet which its family's adapter does not give."""
 
 
 def load_family(files: ModelFiles, *, dtype: torch.dtype, device: torch.device) -> Family:
     """Load a model with the adapter of its pipeline class; never from the network.
 
     Raises:
-        ModelUnusable: diffusers cannot load it, or it needs inputs that the adapter does not give.
+        ModelUnusable: diffusers cannot load it, or it needs inputs that the adapter does not give;
+            or there is no adapter.
     """
+    if files.pipeline_class not in FAMILIES:
+        raise no_adapter(files)
     # imported by name and late: a family that is not used costs nothing
     module = importlib.import_module(FAMILIES[files.pipeline_class])
     family: Family = module.load(files, dtype=dtype, device=device)
     return family
+
+
+def no_adapter(files: ModelFiles) -> ModelUnusable:
+    """The error for a model that the stepwise engine cannot run."""
+    return ModelUnusable(
+        f"the model in {files.path} is a {files.pipeline_class}; the stepwise engine has adapters "
+        f"for {', '.join(FAMILIES)}. Use engine=auto or engine=pipeline, or set model.path to one "
+        "of these"
+    )

@@ -108,7 +108,7 @@ class Flux:
 
 def load(files: ModelFiles, *, dtype: torch.dtype, device: torch.device) -> Flux:
     """See ``operators.families.load_family``."""
-    check_t5_tokenizer(files.path / "tokenizer_2")
+    check_t5_tokenizer(files.layout / "tokenizer_2")
     pipeline = load_pipeline(
         files,
         dtype=dtype,

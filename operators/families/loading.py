@@ -1,7 +1,8 @@
-"""Loading a diffusers pipeline from its folder: in silence, offline, and with words on failure."""
+"""Loading a diffusers pipeline from its files: in silence, offline, and with words on failure."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +13,7 @@ from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 from conf.errors import ModelUnusable
+from operators.families import REFUSED_UNET_OPTIONS
 from operators.model_files import ModelFiles
 
 
@@ -23,16 +25,16 @@ def load_pipeline(
     modules: Sequence[str],
     options: dict[str, Any],
 ) -> Any:
-    """The pipeline, its ``modules`` fixed for inference; ``options`` go to from_pretrained.
+    """The pipeline, its ``modules`` fixed for inference.
+
+    ``options`` go to from_pretrained, or to from_single_file for a checkpoint.
 
     Raises:
         ModelUnusable: diffusers cannot load it.
     """
     try:
-        with _silent_loading():
-            pipeline = getattr(diffusers, files.pipeline_class).from_pretrained(
-                files.path, local_files_only=True, dtype=dtype, **options
-            )
+        with silent_diffusers():
+            pipeline = _read(files, {"dtype": dtype, "local_files_only": True, **options})
         pipeline.to(device)
     except Exception as error:
         raise ModelUnusable(
@@ -44,18 +46,27 @@ def load_pipeline(
     return pipeline
 
 
-def refuse_unet_options(files: ModelFiles, unet: Any, refused: Sequence[str]) -> None:
+def _read(files: ModelFiles, options: dict[str, Any]) -> Any:
+    cls = getattr(diffusers, files.pipeline_class)
+    if files.config is None:
+        return cls.from_pretrained(files.path, **options)
+    if not hasattr(cls, "from_single_file"):
+        raise TypeError(f"a {files.pipeline_class} cannot be read from a single file")
+    return cls.from_single_file(str(files.path), config=str(files.config), **options)
+
+
+def refuse_unet_options(files: ModelFiles, unet: Any) -> None:
     """Refuse a UNet that needs inputs which its family's adapter does not give.
 
     Raises:
-        ModelUnusable: the UNet's configuration sets one of the ``refused`` options.
+        ModelUnusable: the UNet's configuration sets one of ``REFUSED_UNET_OPTIONS``.
     """
-    for option in refused:
+    for option in REFUSED_UNET_OPTIONS[files.pipeline_class]:
         if unet.config.get(option) is not None:
             raise ModelUnusable(
                 f"the UNet of {files.path} has {option}={unet.config[option]}, an input that the "
-                f"stepwise engine does not give to a {files.pipeline_class}. Set model.path to "
-                "another model"
+                f"stepwise engine does not give to a {files.pipeline_class}. Use engine=pipeline, "
+                "or set model.path to another model"
             )
 
 
@@ -75,17 +86,21 @@ def check_latent_channels(files: ModelFiles, denoiser: Any, vae: Any, *, packed:
 
 
 @contextmanager
-def _silent_loading() -> Iterator[None]:
-    """No progress bars, and no advice on components that are not even loaded."""
+def silent_diffusers() -> Iterator[None]:
+    """No progress bars, no advice on components that are not even loaded or on future versions."""
     libraries = (diffusers_logging, transformers_logging)
     shown = [library for library in libraries if library.is_progress_bar_enabled()]
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
+    verbosity = [library.get_verbosity() for library in libraries]
+    for library in libraries:
+        library.set_verbosity_error()
     for library in shown:
         library.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
-        transformers_logging.set_verbosity(verbosity)
+        for library, before in zip(libraries, verbosity, strict=True):
+            library.set_verbosity(before)
         for library in shown:
             library.enable_progress_bar()

@@ -87,7 +87,7 @@ class PixArtSigma:
 
 def load(files: ModelFiles, *, dtype: torch.dtype, device: torch.device) -> PixArtSigma:
     """See ``operators.families.load_family``."""
-    check_t5_tokenizer(files.path / "tokenizer")
+    check_t5_tokenizer(files.layout / "tokenizer")
     pipeline = load_pipeline(
         files,
         dtype=dtype,

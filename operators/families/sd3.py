@@ -117,7 +117,7 @@ class StableDiffusion3:
 def load(files: ModelFiles, *, dtype: torch.dtype, device: torch.device) -> StableDiffusion3:
     """See ``operators.families.load_family``."""
     if "text_encoder_3" in files.components:
-        check_t5_tokenizer(files.path / "tokenizer_3")
+        check_t5_tokenizer(files.layout / "tokenizer_3")
     left_out = [name for name in COMPONENTS[files.pipeline_class] if name not in files.components]
     pipeline = load_pipeline(
         files,

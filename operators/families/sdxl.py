@@ -28,7 +28,7 @@ class StableDiffusionXL:
     """See ``operators.families.family.Family``.
 
     A text is ``embeddings`` [tokens, width of both encoders] and ``pooled`` [projection]. The VAE
-    computes in fp32 where its configuration asks for it and the others are fp16.
+    computes in float32 where its configuration asks for it and the others are float16.
     """
 
     two_pass_guidance = True
@@ -117,7 +117,7 @@ def load(files: ModelFiles, *, dtype: torch.dtype, device: torch.device) -> Stab
         modules=("unet", "vae", "text_encoder", "text_encoder_2"),
         options={"feature_extractor": None, "image_encoder": None, "add_watermarker": False},
     )
-    refuse_unet_options(files, pipeline.unet, ("time_cond_proj_dim", "class_embed_type"))
+    refuse_unet_options(files, pipeline.unet)
     check_latent_channels(files, pipeline.unet, pipeline.vae)
     _check_added_inputs(files, pipeline)
     return StableDiffusionXL(pipeline, device=device)

@@ -69,7 +69,7 @@ class StableDiffusion:
         return output.float()  # type: ignore[no-any-return]
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        scaled = latents.to(self.dtype) / self.vae.config.scaling_factor
+        scaled = latents.to(self.vae.dtype) / self.vae.config.scaling_factor
         return self.vae.decode(scaled, return_dict=False)[0]  # type: ignore[no-any-return]
 
 
@@ -87,7 +87,6 @@ def load(files: ModelFiles, *, dtype: torch.dtype, device: torch.device) -> Stab
             "requires_safety_checker": False,
         },
     )
-    refused = ("time_cond_proj_dim", "class_embed_type", "addition_embed_type")
-    refuse_unet_options(files, pipeline.unet, refused)
+    refuse_unet_options(files, pipeline.unet)
     check_latent_channels(files, pipeline.unet, pipeline.vae)
     return StableDiffusion(pipeline, device=device)

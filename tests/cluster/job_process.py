@@ -92,9 +92,9 @@ def title(process: psutil.Process) -> str:
         return ""
 
 
-def imagemill(*arguments: str) -> tuple[int, str]:
-    """Run a command to its end."""
-    job = JobProcess(*arguments)
+def imagemill(*arguments: str, environment: Mapping[str, str] | None = None) -> tuple[int, str]:
+    """Run a command to its end; ``environment`` is added to ours."""
+    job = JobProcess(*arguments, environment=environment)
     return job.finish(), job.output
 
 

@@ -9,29 +9,29 @@ import sys
 import numpy as np
 import pytest
 import torch
+from diffusers import DDIMScheduler
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from conf.errors import ConfigError, ModelUnusable
-from conf.schema import EngineConfig, ModelConfig
+from conf.schema import ModelConfig
 from operators.engine import ImageFailure, ImageResult
 from operators.engines import load_engine
 from operators.request import Request
 from operators.sampler_names import samplers_for
+from tests.engine_config import engine_config
 from tests.tiny_model import SIZE, build_tiny_stable_diffusion
+from tests.tiny_others import build_tiny_latent_diffusion
 
-ENGINES = ("simulated", "stepwise")
-CONFIG = EngineConfig(
-    name="simulated",
-    precision="fp32",
-    max_batch=3,
-    max_pixels=4_194_304,
-    simulated_seconds={1: 1e-5, 4: 2e-5},
-    simulated_speed=1.0,
-)
+STEPPING = ("simulated", "stepwise")
+"""Engines whose tick is a step; a tick of the others is a whole image."""
+ENGINES = (*STEPPING, "pipeline", "pipeline:clipped")
+CONFIG = engine_config("simulated", max_batch=3, simulated_seconds={1: 1e-5, 4: 2e-5})
 MODEL = ModelConfig(
     name="tiny",
     path="nowhere",
+    revision=None,
+    config=None,
     width=SIZE,
     height=SIZE,
     steps=5,
@@ -50,19 +50,44 @@ def _one_thread():
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    path = build_tiny_stable_diffusion(tmp_path_factory.mktemp("tiny"))
-    return dataclasses.replace(MODEL, path=str(path))
+def models(tmp_path_factory):
+    """A model for each engine: with an adapter, without one, and with a scheduler that clips."""
+    folder = tmp_path_factory.mktemp("tiny")
+    with_adapter = build_tiny_stable_diffusion(folder / "sd")
+    clipped = build_tiny_stable_diffusion(folder / "clipped")
+    scheduler = DDIMScheduler.from_pretrained(clipped, subfolder="scheduler")
+    scheduler.register_to_config(thresholding=True)
+    scheduler.save_pretrained(clipped / "scheduler")
+    paths = {
+        "simulated": "nowhere",
+        "stepwise": with_adapter,
+        "pipeline": build_tiny_latent_diffusion(folder / "ldm"),
+        "pipeline:clipped": clipped,
+    }
+    return {name: dataclasses.replace(MODEL, path=str(path)) for name, path in paths.items()}
+
+
+@pytest.fixture(scope="module")
+def new_engine_of(models):
+    """Makes empty engines by name; each model is loaded once."""
+    loaded = {}
+
+    def new_engine(name):
+        config = dataclasses.replace(CONFIG, name=name.partition(":")[0])
+        if name == "simulated":
+            return load_engine(config, models[name])
+        if name not in loaded:
+            loaded[name] = load_engine(config, models[name])
+        first = loaded[name]
+        return type(first)(first._family if name == "stepwise" else first._model, first.info)
+
+    return new_engine
 
 
 @pytest.fixture(scope="module", params=ENGINES)
-def new_engine(request, model):
-    """Makes empty engines of one kind; the model is loaded once."""
-    config = dataclasses.replace(CONFIG, name=request.param)
-    first = load_engine(config, model)
-    if request.param == "simulated":
-        return lambda: load_engine(config, model)
-    return lambda: type(first)(first._family, first.info)
+def new_engine(request, new_engine_of):
+    """Makes empty engines of one kind."""
+    return lambda: new_engine_of(request.param)
 
 
 def ask(number, **options):
@@ -100,12 +125,20 @@ def test_room_shrinks_by_what_is_admitted_and_grows_by_what_returns(new_engine):
     assert engine.busy
     assert engine.room == 13
     assert engine.stats.active + engine.stats.waiting == 5
-    engine.tick()
-    assert (engine.stats.active, engine.stats.waiting) == (3, 2)
-    assert engine.room == 13
-    assert len(drain(engine)) == 5
+    returned = len(engine.tick())
+    assert engine.stats.active + engine.stats.waiting == 5 - returned
+    assert engine.room == 13 + returned
+    assert len(drain(engine)) == 5 - returned
     assert engine.room == 18
     assert not engine.busy
+
+
+@pytest.mark.parametrize("name", STEPPING)
+def test_rows_keep_their_slots_from_step_to_step(new_engine_of, name):
+    engine = new_engine_of(name)
+    engine.admit([ask(n) for n in range(5)])
+    assert engine.tick() == []
+    assert (engine.stats.active, engine.stats.waiting) == (3, 2)
 
 
 def test_admitting_more_than_there_is_room_for_loses_nothing(new_engine):
@@ -173,28 +206,42 @@ def test_pictures_depend_on_prompt_and_seed(new_engine):
 def test_discarded_requests_do_not_return(new_engine):
     engine = new_engine()
     engine.admit([ask(n) for n in range(6)])
-    engine.tick()
+    returned = {outcome.request.row_id for outcome in engine.tick()}
     engine.admit([ask(6), ask(7)])
-    assert engine.discard(lambda request: request.row_id in {0, 5, 7, 99}) == 3
-    assert engine.stats.active + engine.stats.waiting == 5
-    assert {outcome.request.row_id for outcome in drain(engine)} == {1, 2, 3, 4, 6}
+    inside = set(range(8)) - returned
+    unwanted = {0, 5, 7, 99}
+    assert engine.discard(lambda request: request.row_id in unwanted) == len(inside & unwanted)
+    assert engine.stats.active + engine.stats.waiting == len(inside - unwanted)
+    assert {outcome.request.row_id for outcome in drain(engine)} == inside - unwanted
     engine.admit([ask(8)])
     assert engine.discard(lambda request: True) == 1
     assert not engine.busy
 
 
-def test_engines_say_whether_they_simulate(model):
+def test_engines_say_whether_they_simulate(models):
     simulated = load_engine(CONFIG, MODEL).info
     assert (simulated.simulated, simulated.name) == (True, "simulated")
     assert (simulated.model, simulated.model_revision) == ("simulated:tiny", "simulated")
-    real = load_engine(dataclasses.replace(CONFIG, name="stepwise"), model).info
-    assert (real.simulated, real.name, real.model) == (False, "stepwise", "tiny")
-    assert real.max_batch == simulated.max_batch == 3
+    for name in ("stepwise", "pipeline"):
+        real = load_engine(dataclasses.replace(CONFIG, name=name), models[name]).info
+        assert (real.simulated, real.name, real.model) == (False, name, "tiny")
+        assert real.max_batch == simulated.max_batch == 3
 
 
-def test_the_stepwise_engine_needs_a_model():
+@pytest.mark.parametrize("name", ["stepwise", "pipeline"])
+def test_real_engines_need_a_model(name):
     with pytest.raises(ModelUnusable, match="nowhere"):
-        load_engine(dataclasses.replace(CONFIG, name="stepwise"), MODEL)
+        load_engine(dataclasses.replace(CONFIG, name=name), MODEL)
+
+
+def test_the_stepwise_engine_refuses_a_model_without_adapter(models):
+    with pytest.raises(ModelUnusable, match=r"is a LDMTextToImagePipeline.*Use engine=auto or"):
+        load_engine(dataclasses.replace(CONFIG, name="stepwise"), models["pipeline"])
+
+
+def test_an_engine_must_be_chosen_before_it_is_loaded(models):
+    with pytest.raises(ConfigError, match=r"engine\.name is auto; expected the name of an engine"):
+        load_engine(dataclasses.replace(CONFIG, name="auto"), models["stepwise"])
 
 
 def test_the_simulated_engine_needs_times_unless_it_does_not_wait():
@@ -224,14 +271,16 @@ def test_failures_are_not_results(new_engine):
 def test_choosing_and_simulating_needs_no_torch():
     script = (
         "import sys; from operators.engines import load_engine; "
-        "import operators.engines.simulated, operators.model_files, operators.request; "
+        "import operators.engines.simulated, operators.model_source, operators.request; "
+        "import operators.engine_choice; "
         "sys.exit('torch' in sys.modules or 'diffusers' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 
-def test_empty_slots_have_a_reason(new_engine):
-    engine = new_engine()
+@pytest.mark.parametrize("name", STEPPING)
+def test_empty_slots_have_a_reason(new_engine_of, name):
+    engine = new_engine_of(name)
     engine.admit([ask(0, steps=2), ask(1, steps=2, width=2 * SIZE)])
     engine.tick(more_to_come=True)
     engine.tick(more_to_come=True)

@@ -103,7 +103,10 @@ def test_what_is_in_flight_counts_with_the_time_that_leaving_takes() -> None:
     assert budget.spent(0) == Spent(nano=65 * SECOND, ns=15 * SECOND)
     assert budget.stop(0) == ""
     assert budget.stop(7.4) == ""  # 65 + 2 x 7.4 spent, 2 x 10 reserved
-    assert budget.stop(7.5) == ("budget.max_cost=100 USD is all but used: 80 USD are spent")
+    assert budget.stop(7.5) == (
+        "budget.max_cost=100 USD is all but used: 80 USD are spent, 20 USD are kept for "
+        "workers to leave in order"
+    )
     budget.gone("a", 7.5)
     assert budget.stop(7.5) == ""
     assert budget.spent(8.5) == Spent(nano=81 * SECOND, ns=31 * SECOND)
@@ -113,7 +116,10 @@ def test_hours_are_those_of_all_workers_together() -> None:
     budget = Budget(caps(ns=HOUR), Spent(ns=HOUR // 2), leave_s=0)
     budget.report("a", account(0, HOUR // 4, price=None))
     assert budget.stop(899) == ""
-    assert budget.stop(900) == "budget.max_hours=1 is all but used: workers lived 1 hours"
+    assert budget.stop(900) == (
+        "budget.max_hours=1 is all but used: workers lived 1 hours, 0 are kept for them to leave "
+        "in order"
+    )
 
 
 def test_a_worker_without_a_price_cannot_be_kept_within_a_cost() -> None:
@@ -125,6 +131,7 @@ def test_a_worker_without_a_price_cannot_be_kept_within_a_cost() -> None:
 def test_rounding_never_lets_a_cap_be_passed() -> None:
     assert reserve_of(1, 1.0) == Spent(nano=1, ns=SECOND)
     assert reserve_of(None, 1.0) == Spent(nano=0, ns=SECOND)
+    assert reserve_of(HOUR, 1.5, workers=4) == Spent(nano=6 * SECOND, ns=6 * SECOND)
 
 
 def test_the_share_that_is_used_is_of_the_tighter_cap() -> None:
@@ -170,7 +177,7 @@ def test_a_coordinator_grants_nothing_more_once_the_budget_is_used() -> None:
     assert isinstance(coordinator.acquire("b"), Grant)
     now[0] = 10.0  # nobody says a word, and a is paid for
     found = coordinator.snapshot()
-    assert found.over_budget == "budget.max_cost=100 USD is all but used: 90 USD are spent"
+    assert found.over_budget.startswith("budget.max_cost=100 USD is all but used: 90 USD are")
     assert found.spent.nano == 90 * SECOND
     assert isinstance(coordinator.acquire("b"), Dismiss)
     assert coordinator.beat("b", progress(0)).drain

@@ -76,14 +76,14 @@ def test_a_model_folder_brings_the_defaults_of_its_family(
 
 
 def test_every_family_with_defaults_is_supported_and_a_choice() -> None:
-    assert set(FAMILY_DEFAULTS) < set(COMPONENTS)
+    assert set(FAMILY_DEFAULTS) <= set(COMPONENTS)
     assert set(FAMILY_DEFAULTS.values()) < set(choices("model"))
 
 
 def test_the_models_are_listed_with_what_is_missing_and_how_to_use_ones_own() -> None:
     lines = model_lines()
     (sdxl,) = [line for line in lines if line.startswith("sdxl ")]
-    assert "give model.path=/path/to/a/diffusers/folder" in sdxl
+    assert "give model.path=…, a folder, file or hub id" in sdxl
     assert "defaults 1024x1024, 30 steps of euler, guidance 5" in sdxl
     (shapes,) = [line for line in lines if line.startswith("shapes ")]
     assert "StableDiffusionPipeline, revision " in shapes
@@ -93,11 +93,14 @@ def test_the_models_are_listed_with_what_is_missing_and_how_to_use_ones_own() ->
 def test_the_digest_tells_what_is_made_not_where_or_how_fast() -> None:
     base = compose(["input.path=x", "output.path=y"]).digest()
     same = ["output.path=z", "cluster.workers=7", "engine.max_batch=3", "job.commit_images=9"]
-    same += ["model.needs_gpu=true"]
+    same += ["model.needs_gpu=true", "engine.compile=full", "engine.channels_last=true"]
+    same += ["engine.vae_slicing=true", "engine.offload=model"]
     assert {compose(["input.path=x", "output.path=y", key]).digest() for key in same} == {base}
     other = ["job.seed=1", "output.image=webp", "sampling.steps=9", "model.guidance_scale=3"]
+    other += ["engine.precision=float16", "engine.vae_tiling=true", "engine.allow_tf32=true"]
+    other += ["engine.attention=flash"]
     assert (
-        len({compose(["input.path=x", "output.path=y", k]).digest() for k in other} | {base}) == 5
+        len({compose(["input.path=x", "output.path=y", k]).digest() for k in other} | {base}) == 9
     )
 
 

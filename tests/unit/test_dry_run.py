@@ -111,7 +111,7 @@ def test_a_measured_rate_goes_before_the_table(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"simulated_speed": 2.0}, {"simulated_seconds": {1: 0.5}}, {"precision": "fp16"}]
+    "change", [{"simulated_speed": 2.0}, {"simulated_seconds": {1: 0.5}}, {"precision": "float16"}]
 )
 def test_simulated_engines_of_other_speeds_share_no_rate(
     tmp_path: Path, change: dict[str, Any]

@@ -12,6 +12,7 @@ from diffusers import DiffusionPipeline
 
 from conf.errors import ModelUnusable
 from operators.engine import ImageFailure, ImageResult
+from operators.precision import name_of
 from tests.pictured_samplers import (
     FLOW_SAMPLERS,
     NOISY_FLOW_SAMPLERS,
@@ -138,8 +139,7 @@ def test_out_of_memory_loses_nothing(family, monkeypatch, stage):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_latents_are_decoded_as_the_pipeline_decodes_them(path, dtype):
     pipeline = DiffusionPipeline.from_pretrained(path, dtype=dtype)
-    precision = {torch.float32: "fp32", torch.bfloat16: "bf16"}[dtype]
-    family = load(path, precision=precision)._family
+    family = load(path, precision=name_of(dtype))._family
     latents = torch.randn(2, 4, SIZE // 2, SIZE, generator=torch.Generator().manual_seed(0))
     given = latents.to(dtype)
     if hasattr(pipeline, "_pack_latents"):
@@ -169,7 +169,7 @@ def test_a_sampler_of_noise_models_and_an_odd_size_cost_their_rows_only(family):
     assert f"{SIZE + 2}x{SIZE}; this model makes multiples of 4 pixels" in made[2].message
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_lower_precisions_stay_near(path, family, precision):
     rows = [ask(0, steps=3, sampler=FLOW), ask(1, steps=4, sampler=FLOW, width=2 * SIZE)]
     made = run(load(path, precision=precision), rows)

@@ -7,11 +7,13 @@ import json
 
 import pytest
 
-from conf.schema import EngineConfig, ModelConfig
+from conf.schema import ModelConfig
 from operators.engines import load_engine
 from operators.families import FAMILIES
 from operators.guidance import guidance_passes, has_two_pass_guidance
 from operators.request import Request
+from tests.engine_config import engine_config
+from tests.stepwise_rows import load_model
 
 
 def write_index(folder, pipeline_class):
@@ -28,12 +30,12 @@ def test_what_is_told_without_loading_a_model_is_what_its_family_does(
         for found in vars(importlib.import_module(module)).values()
         if hasattr(found, "two_pass_guidance")
     }
-    assert has_two_pass_guidance(write_index(tmp_path, pipeline_class)) is said
+    assert has_two_pass_guidance(load_model(write_index(tmp_path, pipeline_class))) is said
 
 
 def test_a_folder_that_is_not_here_counts_as_guided_twice(tmp_path):
-    assert has_two_pass_guidance(str(tmp_path / "nowhere"))
-    assert has_two_pass_guidance("???")
+    assert has_two_pass_guidance(load_model(tmp_path / "nowhere"))
+    assert has_two_pass_guidance(load_model("???"))
 
 
 def test_only_guidance_above_one_is_a_pass():
@@ -47,17 +49,12 @@ def test_only_guidance_above_one_is_a_pass():
 )
 def test_a_simulated_row_weighs_what_the_models_would(tmp_path, pipeline_class, times):
     engine = load_engine(
-        EngineConfig(
-            name="simulated",
-            precision="fp32",
-            max_batch=2,
-            max_pixels=64 * 64,
-            simulated_seconds={1: 0.01},
-            simulated_speed=1.0,
-        ),
+        engine_config("simulated", max_batch=2, simulated_seconds={1: 0.01}),
         ModelConfig(
             name="tiny",
             path=write_index(tmp_path, pipeline_class),
+            revision=None,
+            config=None,
             width=8,
             height=8,
             steps=3,

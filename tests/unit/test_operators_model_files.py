@@ -114,12 +114,31 @@ def test_a_broken_index_is_refused(folder, content):
     assert "Download the model again" in refusal(folder)
 
 
-@pytest.mark.parametrize("name", ["PixArtAlphaPipeline", None])
-def test_other_pipelines_are_refused_with_the_supported_ones(folder, name):
-    (folder / "model_index.json").write_text(json.dumps({**INDEX, "_class_name": name}))
-    message = refusal(folder)
-    assert str(name) in message
-    assert f"supports {', '.join(COMPONENTS)}. Set model.path" in message
+def test_a_pipeline_without_adapter_is_described_by_what_its_index_names(folder):
+    index = {**INDEX, "_class_name": "KolorsPipeline", "movq": ["diffusers", "VQModel"]}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    assert "no files in 'movq'" in refusal(folder)
+    (folder / "movq").mkdir()
+    (folder / "movq" / "config.json").write_text("{}")
+    assert f"{folder / 'movq'} has no weights" in refusal(folder)
+    (folder / "movq" / "model.safetensors").write_bytes(b"movq")
+    found = describe_model(str(folder))
+    assert found.pipeline_class == "KolorsPipeline"
+    assert found.components == ("movq", *sorted(COMPONENTS["StableDiffusionPipeline"]))
+
+
+def test_an_index_that_names_no_class_is_refused(folder):
+    (folder / "model_index.json").write_text(json.dumps({**INDEX, "_class_name": None}))
+    assert "names no pipeline class: found _class_name=None" in refusal(folder)
+
+
+def test_the_settings_of_a_part_are_read_from_its_folder(folder):
+    (folder / "scheduler" / "scheduler_config.json").write_text('{"clip_sample": true}')
+    (folder / "unet" / "config.json").write_text('{"in_channels": 4}')
+    found = describe_model(str(folder))
+    assert found.settings("scheduler") == {"clip_sample": True}
+    assert found.settings("unet") == {"in_channels": 4}
+    assert found.settings("transformer") == {}
 
 
 def test_a_refiner_is_refused_as_one_that_needs_an_image(folder):

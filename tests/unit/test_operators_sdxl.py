@@ -110,13 +110,15 @@ def test_latents_with_a_mean_and_a_spread_are_those_of_diffusers(tmp_path):
 @pytest.mark.parametrize(
     ("precision", "upcast", "expected"),
     [
-        ("fp16", True, torch.float32),
-        ("fp16", False, torch.float16),
-        ("bf16", True, torch.bfloat16),
-        ("fp32", True, torch.float32),
+        ("float16", True, torch.float32),
+        ("float16", False, torch.float16),
+        ("bfloat16", True, torch.bfloat16),
+        ("float32", True, torch.float32),
     ],
 )
-def test_the_decoder_is_fp32_where_the_pipeline_makes_it_so(tmp_path, precision, upcast, expected):
+def test_the_decoder_is_float32_where_the_pipeline_makes_it_so(
+    tmp_path, precision, upcast, expected
+):
     path = build_tiny_sdxl(tmp_path, vae_options={"force_upcast": upcast})
     engine = load(path, precision=precision)
     assert engine._family.vae.dtype == expected

@@ -290,7 +290,7 @@ def test_discarded_rows_free_their_slots_and_never_come_back(engine):
     assert difference(made[9].pixels, alone[9].pixels) <= 1
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_lower_precisions_stay_near(model_path, family, precision):
     engine = load(model_path, precision=precision)
     assert engine.info.precision == precision
@@ -306,7 +306,7 @@ def test_the_engine_says_what_it_is(model_path):
     assert (info.name, info.model, info.precision, info.simulated) == (
         "stepwise",
         "tiny",
-        "fp32",
+        "float32",
         False,
     )
     assert info.max_batch == (64 if torch.cuda.is_available() else 32)

@@ -45,6 +45,7 @@ def new_pulse(store: Store, link: Link, state: WorkerState) -> Pulse:
         worker="w1",
         heartbeat_s=0.01,
         stats=lambda: None,
+        engine=lambda: None,
     )
 
 

@@ -1,0 +1,1 @@
+"""What ImageMill is measured by. Not part of the package: run from the source folder."""

@@ -1,0 +1,1 @@
+"""The ways to make the same pictures, each a program of its own that is started for one run."""

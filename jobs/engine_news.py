@@ -1,0 +1,51 @@
+"""What the workers' engines turned out to be, said once each: device, precision, batch, code."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+from cluster.coordinator import Snapshot
+from conf.schema import RunConfig
+from jobs.figures import duration
+from operators.engine import EngineInfo
+
+log = logging.getLogger("imagemill")
+
+
+class EngineNews:
+    """Watches the snapshots of a run; ``config`` is what its workers were told."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self._asked = config.engine.compile
+        self._said: set[EngineInfo] = set()
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Say what is new."""
+        for engine in snapshot.engines:
+            plain = replace(engine, compile_seconds=0.0)
+            if plain not in self._said:
+                self._said.add(plain)
+                self._say(engine)
+
+    def _say(self, engine: EngineInfo) -> None:
+        code = "not compiled"
+        if engine.compile != "off":
+            code = f"compiled ({engine.compile}) in {duration(engine.compile_seconds)}"
+        log.info(
+            "engine: %s on %s, %s, batches of up to %d, %s",
+            engine.name,
+            engine.device,
+            engine.precision,
+            engine.max_batch,
+            code,
+            extra={"event": "engine_ready"},
+        )
+        if engine.compile == "off" and self._asked != "off" and not engine.simulated:
+            log.warning(
+                "engine.compile=%s: the denoiser cannot be compiled on %s and runs uncompiled; the "
+                "worker's log says why (a C++ compiler is needed)",
+                self._asked,
+                engine.device,
+                extra={"event": "compile_failed"},
+            )

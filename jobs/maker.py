@@ -1,0 +1,70 @@
+"""What makes a job's images: the very model, and the engine that suits it. Settled once a job."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from conf.errors import ConfigError
+from conf.schema import RunConfig
+from operators.engine_choice import choose_engine
+from operators.model_source import find_model, pin_model
+from operators.row_defaults import row_defaults
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Maker:
+    """``config`` names an engine, never ``auto``, and the hub's models by commit."""
+
+    config: RunConfig
+    model_revision: str
+    why: str
+
+    @property
+    def engine_line(self) -> str:
+        """Which engine, and why."""
+        return f"{self.config.engine.name}: {self.why}"
+
+
+def settle(config: RunConfig) -> Maker:
+    """Find the model, checking its files, and choose the engine.
+
+    Raises:
+        ModelUnusable: the model cannot be had or run.
+        ConfigError: the engine cannot do what the configuration asks of every row.
+    """
+    if config.engine.name == "simulated":
+        return Maker(config=config, model_revision="simulated", why="SIMULATED, no model runs")
+    model = pin_model(config.model)
+    files = find_model(model)
+    defaults = row_defaults(config)
+    choice = choose_engine(config.engine.name, files, defaults.sampler)
+    if choice.name == "pipeline":
+        _refuse_compile(config, choice.why)
+        # late: the signature of a pipeline is diffusers', which takes seconds to import
+        from operators.pipeline_call import check_defaults
+
+        check_defaults(files, defaults)
+    return Maker(
+        config=replace(config, model=model, engine=replace(config.engine, name=choice.name)),
+        model_revision=files.revision,
+        why=choice.why,
+    )
+
+
+def _refuse_compile(config: RunConfig, why: str) -> None:
+    if config.engine.compile in ("regional", "full"):
+        raise ConfigError(
+            f"engine.compile={config.engine.compile} is for the stepwise engine, but the pipeline "
+            f"engine runs ({why}); it compiles nothing. Give engine.compile=off"
+        )
+
+
+def revision_now(config: RunConfig) -> str:
+    """The revision of a job's model as it lies there now.
+
+    Raises:
+        ModelUnusable: it cannot be had.
+    """
+    if config.engine.name == "simulated":
+        return "simulated"
+    return find_model(config.model).revision
