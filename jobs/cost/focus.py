@@ -105,6 +105,9 @@ def _copy(db: duckdb.DuckDBPyConnection, path: Path, options: str, image: bool) 
     chosen = ", ".join(
         f"{sql} AS {name}" for name, sql in columns(image=image, text_times=path.suffix == ".csv")
     )
+    order = ", ".join(
+        ("day", "output", "line_id") if image else ("day", "tags", "corrects", *_GROUP)
+    )
     same = " AND ".join(f"c.{name} IS NOT DISTINCT FROM o.{name}" for name in _ORIGIN)
     query = f"""
         WITH origins AS (
@@ -112,7 +115,7 @@ def _copy(db: duckdb.DuckDBPyConnection, path: Path, options: str, image: bool) 
         ), joined AS (
             SELECT c.*, o.origin_ns FROM charges c JOIN origins o ON {same} WHERE {_CHARGED}
         ), measured AS (SELECT *, {derived()} FROM joined)
-        SELECT {chosen} FROM measured ORDER BY day, x_Output, x_Kind, tags"""
+        SELECT {chosen} FROM measured ORDER BY {order}"""
     handle, name = tempfile.mkstemp(dir=path.absolute().parent, suffix=path.suffix)
     os.close(handle)
     try:
