@@ -30,6 +30,7 @@ from jobs.figures import (
     named_once,
     plural,
     size,
+    unpriced,
 )
 from jobs.report.survey import survey
 
@@ -113,8 +114,8 @@ def status(store: Store, *, watch_s: float = WATCH_S) -> Status:
         shards=totals.shards,
         sealed=totals.sealed,
         attempts=totals.attempts,
-        bill=close(totals),
-        currency=job.config.pricing.currency,
+        bill=close(totals, job.config.pricing.storage_months),
+        currency=job.currency,
         last_run=run,
         end_reason=ended,
         driver=driver,
@@ -171,6 +172,7 @@ def _progress(found: Status) -> list[str]:
         f"images     {found.images:,} ({size(found.image_bytes)})",
         f"shards     {found.sealed:,} of {found.shards:,} sealed{tries}",
         f"cost       {format_money(found.bill.total_amount, found.currency)} so far ({kinds})",
+        *([f"unpriced   {unpriced(found.bill)}"] if unpriced(found.bill) else []),
     ]
 
 

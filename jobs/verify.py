@@ -27,7 +27,7 @@ from cluster.tables import read_parquet
 from cluster.totals import Bill, Totals, add_stamps, close
 from conf.errors import StoreRefused
 from jobs.checkpoint_check import CheckpointCheck
-from jobs.figures import plural
+from jobs.figures import plural, unpriced
 from jobs.shard_check import Findings, ShardCheck
 
 Progress = Callable[[int, int], None]
@@ -79,7 +79,7 @@ def verify(store: Store, *, threads: int = 8, on_progress: Progress | None = Non
     findings = Findings()
     totals = _check_shards(store, plan, findings, threads, on_progress)
     _check_plan(plan, findings)
-    bill = close(totals)
+    bill = close(totals, job.config.pricing.storage_months)
     _check_bill(bill, findings)
     finished, cost = _check_manifest(store, totals, bill, findings)
     return Verification(
@@ -94,7 +94,7 @@ def verify(store: Store, *, threads: int = 8, on_progress: Progress | None = Non
         images=totals.images,
         objects=findings.objects,
         bill=bill,
-        currency=job.config.pricing.currency,
+        currency=job.currency,
         outlived=_outlived(store, cost, bill),
         problems=tuple(findings.sentences),
         problem_count=findings.count,
@@ -112,6 +112,7 @@ def report_lines(verification: Verification) -> list[str]:
         f"images     {v.images:,}; {v.objects:,} objects read and compared",
         f"cost       {as_decimal(v.bill.total_amount):f} {v.currency} billed, "
         f"{as_decimal(sum(v.bill.amount.values())):f} on the lines",
+        *([f"unpriced   {unpriced(v.bill)}"] if unpriced(v.bill) else []),
         *([f"outlived   {v.outlived}"] if v.outlived else []),
         *(f"problem    {sentence}" for sentence in v.problems),
     ]
@@ -229,7 +230,7 @@ def _ledger_amount(store: Store) -> int | None:
     """The sum of the workers' ledger, in 1e-9 currency units; None where it cannot be read."""
     try:
         lines = read_parquet(store.get(layout.WORKER_LEDGER) or b"", ["amount_nano"])
-        return int(sum(lines["amount_nano"].to_pylist()))
+        return int(sum(amount or 0 for amount in lines["amount_nano"].to_pylist()))
     except (pa.ArrowException, OSError, KeyError, StoreRefused):
         return None
 

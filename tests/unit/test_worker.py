@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from shard_records import commit_of, opened, try_open
+from shard_records import PRICE, commit_of, opened, try_open
 
 from cluster import actors, feeder
 from cluster.coordinator import BeatReply, Counts, WorkerProgress
@@ -22,6 +22,7 @@ from cluster.tables import read_parquet
 from cluster.totals import sealed_shard
 from cluster.worker import WorkerOutcome
 from conf.errors import CoordinatorLost, StoreFull, StoreUnavailable
+from conf.price_book import book_of
 from jobs.verify import verify
 from operators.engine import ImageFailure, ImageResult
 from tests.one_worker import ROWS, TINY, Hooked, Stage, quarantine
@@ -387,12 +388,15 @@ def test_a_workers_life_begins_with_its_actor_and_is_one_object(
 ) -> None:
     stage = Stage(tmp_path)
     monkeypatch.setattr(actors.ray, "get_gpu_ids", list)
+    monkeypatch.setattr(actors, "price_here", lambda config, book: PRICE)
+    monkeypatch.setattr(actors, "gpus_here", lambda: 0.0)
     actor = actors.WorkerActor(
         stage.small.config.to_mapping(),
         worker="w1",
         run=1,
         generation=0,
         model_revision="simulated",
+        book=book_of(stage.small.config.pricing),
         coordinator=None,
     )
     actor._link = stage.link
@@ -410,6 +414,8 @@ def test_an_actor_whose_store_is_away_ends_in_words_and_may_be_replaced(
 ) -> None:
     stage = Stage(tmp_path)
     monkeypatch.setattr(actors.ray, "get_gpu_ids", list)
+    monkeypatch.setattr(actors, "price_here", lambda config, book: PRICE)
+    monkeypatch.setattr(actors, "gpus_here", lambda: 0.0)
 
     def away(store: Store) -> None:
         raise StoreUnavailable("no answer")
@@ -421,6 +427,7 @@ def test_an_actor_whose_store_is_away_ends_in_words_and_may_be_replaced(
         run=1,
         generation=0,
         model_revision="simulated",
+        book=book_of(stage.small.config.pricing),
         coordinator=None,
     )
     assert actor.run() == WorkerOutcome(
