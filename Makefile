@@ -26,7 +26,7 @@ run: $(VENV)/.ready
 	@echo "open $(OUT)/report.html in a browser, or check it all: $(BIN)/imagemill verify $(OUT)"
 
 test: $(VENV)/.ready
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest -n 3 --dist loadfile
 
 check: $(VENV)/.ready
 	$(BIN)/ruff format --check .

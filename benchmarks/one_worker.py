@@ -17,6 +17,7 @@ from cluster.worker import Identity, Worker
 from conf.price_book import book_of
 from conf.schema import RunConfig
 from jobs.execute import version
+from jobs.maker import settle
 from jobs.plan import make_plan
 from jobs.run import prepare
 from operators.engine import Engine
@@ -31,16 +32,17 @@ class PlannedJob:
     plan: PlanReader
 
 
-def plan_job(settings: Sequence[str], revision: str) -> PlannedJob:
+def plan_job(settings: Sequence[str]) -> PlannedJob:
     """Claim and plan a job as ``imagemill run`` does; ``settings`` are ``key=value``."""
-    config = prepare(settings)
+    maker = settle(prepare(settings))
+    config = maker.config
     store = Store.of(config)
     planned = make_plan(config, store)
     job = JobRecord(
         config=config,
         digest=config.digest(),
         version=version(),
-        model_revision=revision,
+        model_revision=maker.model_revision,
         created_at=utc_now(),
     )
     write_job(store, job)

@@ -23,6 +23,7 @@ from benchmarks.ways.imagemill import settings
 from benchmarks.ways.task import Task
 from benchmarks.workloads import Row, passes, read_rows, requests_of
 from cluster.store import Store
+from jobs.maker import settle
 from jobs.run import prepare
 from operators.engine import EngineStats, ImageResult
 from operators.engines import load_engine
@@ -124,7 +125,7 @@ class DenoiserClock:
 @cache
 def _engine(task: Task) -> Any:
     """The stepwise engine of this process, with a clock in its denoiser."""
-    config = prepare(settings(task))
+    config = settle(prepare(settings(task))).config
     engine: Any = load_engine(config.engine, config.model)
     DenoiserClock(engine._family)
     return engine
@@ -132,7 +133,7 @@ def _engine(task: Task) -> Any:
 
 def _worker(first: Task, task: Task, slow: bool) -> Figures:
     engine = _engine(first)
-    job = plan_job(settings(task), engine.info.model_revision)
+    job = plan_job(settings(task))
     store = (SlowStore if slow else Store).of(job.config)
     meter = _Meter(engine)
     began_s = time.time()

@@ -65,7 +65,7 @@ def work(engine: str, rows: int) -> Peak:
         prompts = pa.array((f"a red circle {number}" for number in range(rows)), pa.string())
         pq.write_table(pa.table({"prompt": prompts}), Path(folder) / "rows.parquet")
         places = [f"input.path={folder}/rows.parquet", f"output.path={folder}/output"]
-        job = plan_job([*SETTINGS[engine], *places], "benchmark")
+        job = plan_job([*SETTINGS[engine], *places])
         loaded = load_engine(job.config.engine, job.config.model)
         work_on(job, lambda: loaded, job.store)
     return Peak(engine=engine, rows=rows, peak_mib=_peak_mib())

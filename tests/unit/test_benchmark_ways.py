@@ -72,7 +72,7 @@ def test_a_worker_of_imagemill_makes_the_loops_pictures_through_a_slow_store_too
     task: Task, looped: Path, tmp_path: Path
 ) -> None:
     task = replace(task, output=tmp_path / "out")
-    job = plan_job(imagemill.settings(task), "revision")
+    job = plan_job(imagemill.settings(task))
     engine = load_engine(job.config.engine, job.config.model)
     work_on(job, lambda: engine, SlowStore.of(job.config))
     pq.write_table(pq.read_table(task.output / "metadata"), task.output / "metadata.parquet")

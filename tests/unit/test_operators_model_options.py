@@ -8,7 +8,7 @@ import torch
 from conf.errors import ConfigError
 from operators.families import load_family
 from operators.model_files import describe_model
-from operators.model_options import apply_options, denoiser_of
+from operators.model_options import apply_options, denoiser_of, pipeline_of
 from operators.offload import loads_on, offload
 from tests.engine_config import engine_config
 from tests.stepwise_rows import ask, difference, load, new_engine, run
@@ -127,7 +127,7 @@ def test_a_vae_that_cannot_be_tiled_or_sliced_is_refused_in_words(model_path, ke
     family = family_of(model_path)
     family._pipeline.vae = torch.nn.Identity()
     with pytest.raises(ConfigError, match=f"engine.{key}=true: the Identity of this model has no"):
-        apply_options(family, engine_config("stepwise", **{key: True}))
+        apply_options(pipeline_of(family), engine_config("stepwise", **{key: True}))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the refusal of machines without a GPU")
