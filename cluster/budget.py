@@ -76,6 +76,16 @@ class Caps:
             (used / cap if cap else 1.0 for used, cap in parts if cap is not None), default=0
         )
 
+    def used(self, spent: Spent) -> str:
+        """How much of each cap is used, for people."""
+        parts = []
+        if self.nano is not None:
+            parts.append(f"{_plain(spent.nano)} of {_plain(self.nano)} {self.currency} used")
+        if self.ns is not None:
+            hours, cap = spent.ns / _NS_PER_HOUR, self.ns / _NS_PER_HOUR
+            parts.append(f"{hours:.4g} of {cap:g} hours used")
+        return ", ".join(parts)
+
     def exceeded(self, spent: Spent, reserved: Spent) -> str:
         """Why nothing more may be begun; "" while there is room."""
         if self.nano is not None and spent.nano + reserved.nano >= self.nano:

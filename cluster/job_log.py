@@ -181,6 +181,14 @@ def open_run(
     return record
 
 
+def as_last_run(store: Store, job: JobRecord) -> JobRecord:
+    """The job with the prices and the budget of its last run, if there was one."""
+    last = last_run(store)
+    if last is None:
+        return job
+    return replace(job, config=replace(job.config, pricing=last.pricing, budget=last.budget))
+
+
 def book_of_run(store: Store, run: RunRecord) -> PriceBook:
     """The price book of a run.
 

@@ -15,6 +15,7 @@ from cluster import layout
 from cluster.input_files import InputFiles
 from cluster.job_log import (
     JobRecord,
+    as_last_run,
     book_of_run,
     find_job,
     generation,
@@ -210,8 +211,7 @@ def open_job(output: str, overrides: Sequence[str] = ()) -> tuple[JobRecord, Sto
         ConfigError: a key that a job which has begun cannot change.
     """
     with looking_at(output, overrides) as (given, store):
-        job = read_job(store)
-        last = last_run(store)
+        job = as_last_run(store, read_job(store))
     names = {text.partition("=")[0] for text in overrides}
     if "pricing" in names:  # short for its book
         names.add("pricing.book")
@@ -224,10 +224,8 @@ def open_job(output: str, overrides: Sequence[str] = ()) -> tuple[JobRecord, Sto
         job.config,
         output=replace(job.config.output, path=given.output.path),
         cluster=_changed(job.config.cluster, "cluster", given.cluster, names),
-        pricing=_changed(
-            last.pricing if last else job.config.pricing, "pricing", given.pricing, names
-        ),
-        budget=_changed(last.budget if last else job.config.budget, "budget", given.budget, names),
+        pricing=_changed(job.config.pricing, "pricing", given.pricing, names),
+        budget=_changed(job.config.budget, "budget", given.budget, names),
         storage=replace(given.storage, patience_s=patience_s),
     )
     return replace(job, config=check_together(config)), store

@@ -8,7 +8,7 @@ from cluster.budget import Caps, Spent, leave_s, reserve_of
 from cluster.job_log import JobRecord, last_run
 from cluster.plan_file import PlanReader
 from cluster.store import Store
-from cluster.totals import Totals, close, fold
+from cluster.totals import Bill, Totals, close, fold
 from conf.errors import BudgetSpent
 from conf.secrets import without_secrets
 
@@ -55,5 +55,9 @@ def _crew(job: JobRecord, store: Store) -> int:
 
 
 def _spent(totals: Totals) -> Spent:
-    closing = close(totals, 0)
-    return Spent(nano=closing.total_amount, ns=closing.total_ns)
+    return spent_by(close(totals, 0))
+
+
+def spent_by(bill: Bill) -> Spent:
+    """What of a bill counts against the caps: all but keeping the images."""
+    return Spent(nano=bill.total_amount - bill.amount.get("storage", 0), ns=bill.total_ns)

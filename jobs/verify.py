@@ -17,7 +17,7 @@ from decimal import Decimal, InvalidOperation
 import pyarrow as pa
 
 from cluster import layout
-from cluster.job_log import generation, read_job
+from cluster.job_log import as_last_run, generation, read_job
 from cluster.money import as_decimal
 from cluster.plan_file import PlanReader
 from cluster.records import Shard
@@ -74,7 +74,7 @@ def verify(store: Store, *, threads: int = 8, on_progress: Progress | None = Non
         OutputMissing: no job or no plan lives there.
         StoreUnavailable: the store did not answer; nothing can be said.
     """
-    job = read_job(store)
+    job = as_last_run(store, read_job(store))
     plan = PlanReader(store)
     findings = Findings()
     totals = _check_shards(store, plan, findings, threads, on_progress)

@@ -139,7 +139,7 @@ def work_on(
 ) -> SmallJob:
     """One run with one worker over ``shards`` (default: all)."""
     config, store = small.config, small.store
-    record = begin_run(store, generation=generation)
+    record = begin_run(store, generation=generation, config=config)
     ids = list(range(small.plan.shards) if shards is None else shards)
     coordinator = Coordinator(iter(ids), total=len(ids), lease_s=config.cluster.lease_s)
     worker = Worker(

@@ -93,4 +93,4 @@ def _unknown(name: str) -> ConfigError:
     if name.startswith("tag"):
         near = [f"{TAG}NAME, for example {TAG}customer"]
     hint = f"did you mean {' or '.join(near)}? " if near else ""
-    return ConfigError(f"--by '{name}' is no dimension: {hint}Known are {', '.join(known)}")
+    return ConfigError(f"--by '{name}' is no dimension: {hint}known are {', '.join(known)}")

@@ -227,7 +227,7 @@ def test_a_path_with_nothing_and_a_path_without_a_job_are_told_apart(tmp_path: P
         ("tags", "did you mean tag:NAME, for example tag:customer"),
         ("tag:", "did you mean tag:NAME"),
         ("model,model", "names 'model' twice"),
-        ("zzz", "'zzz' is no dimension: Known are job, project, model"),
+        ("zzz", "'zzz' is no dimension: known are job, project, model"),
     ],
 )
 def test_an_unknown_dimension_names_the_near_ones(tmp_path: Path, asked: str, said: str) -> None:

@@ -14,6 +14,7 @@ import yaml
 
 from cluster import layout
 from cluster.job_log import book_of_run, last_run
+from cluster.supervisor import RunEnd
 from cluster.tables import read_parquet
 from conf.errors import ConfigError, CorruptOutput
 from conf.price_book import book_of
@@ -178,3 +179,27 @@ def test_requests_without_a_price_are_told(tmp_path: Path) -> None:
         "unpriced   2 lines of storage and requests: the price book has no storage price for this"
     )
     assert f"{says} output" in status_lines(status(small.store))
+
+
+def test_what_the_last_run_was_told_of_storage_holds_for_whoever_looks_at_the_job(
+    tmp_path: Path,
+) -> None:
+    changes = {"output.path": f"memory://{tmp_path.name}-{uuid4().hex}"}
+    small = run_small_job(tmp_path, ROWS, shards=[0], **TINY, **changes)
+    book = tmp_path / "prices.yaml"
+    kept = {"url": "memory:", "per_gb_month": 10, "per_1000_writes": 4, "per_1000_reads": "0.5"}
+    entry = {"price_per_hour": "2"}
+    plain = {"version": "m", "currency": "USD", "instances": [entry], "storage": [kept]}
+    book.write_text(yaml.safe_dump(plain))
+    pricing = replace(small.config.pricing, book=str(book), storage_months=3)
+    config = replace(small.config, pricing=pricing)
+    small = work_on(replace(small, config=config), shards=[1])
+    job, store = open_job(small.store.url)
+    assert job.config.pricing == pricing
+    end = RunEnd(finished=True, reason="", snapshot=None, restarts=0)  # type: ignore[arg-type]
+    ended = finish(store, job, small.plan, generation=0, end=end, wall_s=0)
+    assert ended.finished
+    assert ended.bill.amount["storage"] == ended.totals.image_bytes * 30
+    found = verify(store)
+    assert (found.problems, found.outlived, found.bill) == ((), "", ended.bill)
+    assert status(store).bill == ended.bill

@@ -93,5 +93,5 @@ def test_what_has_no_price_has_no_amount(tmp_path: Path) -> None:
 def test_words_that_repeat_are_stored_once() -> None:
     words = {name for name in LEDGER.names if pa.types.is_dictionary(LEDGER.field(name).type)}
     texts = {name for name in LEDGER.names if LEDGER.field(name).type == pa.string()}
-    assert texts == {"line_id", "image_id"}
+    assert texts == {"line_id", "corrects", "image_id"}
     assert {"kind", "job", "project", "model", "instance_type", "price_version"} <= words

@@ -71,6 +71,8 @@ class Worker:
     made: dict[int, int] = field(default_factory=dict)
 
     def stamp(self) -> Stamp:
+        """The evidence now; no two are of the same moment."""
+        self.lifetime += 1
         return replace(
             STAMP,
             worker=self.name,

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from cluster.budget import Spent
+from cluster.money import as_decimal
 from cluster.supervisor import RunEnd
 from conf.errors import BudgetSpent, ConfigError
 from jobs.finish import finish
 from jobs.run import open_job
 from jobs.spending import refuse_spent, settled
+from jobs.status import status, status_lines
 from jobs.summary import summary_lines
 from tests.small_jobs import SmallJob, begin_run, run_small_job
 
@@ -95,3 +97,12 @@ def test_what_would_only_let_the_workers_leave_again_is_not_begun_with(tmp_path:
     many = replace(small.job.config, cluster=replace(small.job.config.cluster, workers=4))
     with pytest.raises(BudgetSpent, match=r"128 USD are kept for workers to leave in order; noth"):
         refuse_spent(replace(small.job, config=many), small.store, small.plan)
+
+
+def test_the_status_says_how_much_of_the_budget_is_used(tmp_path: Path) -> None:
+    small = half_done(tmp_path, **{"budget.max_cost": "100", "budget.max_hours": 2})
+    (line,) = [line for line in status_lines(status(small.store)) if line.startswith("budget")]
+    bill = small.bill()
+    spent = f"{as_decimal(bill.total_amount).normalize():f}"
+    hours = f"{bill.total_ns / 3.6e12:.4g}"
+    assert line == f"budget     {spent} of 100 USD used, {hours} of 2 hours used"
