@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from cluster.coordinator import Coordinator
 from cluster.job_log import JobRecord, open_run, write_job
 from cluster.lifetime import utc_now
-from cluster.money import price_of
 from cluster.plan_file import PlanReader, write_plan
+from cluster.price import Price
+from cluster.pricing import Takes, machine_of, price_on
 from cluster.store import Store
 from cluster.worker import Identity, Worker
+from conf.price_book import book_of
 from conf.schema import RunConfig
 from jobs.execute import version
 from jobs.maker import settle
@@ -44,8 +47,22 @@ def plan_job(settings: Sequence[str]) -> PlannedJob:
     )
     write_job(store, job)
     write_plan(store, planned.inputs, planned.shards)
-    open_run(store, after=0, generation=0, workers=1, version=version())
+    open_run(
+        store,
+        after=0,
+        generation=0,
+        workers=1,
+        version=version(),
+        config=config,
+        book=book_of(config.pricing),
+    )
     return PlannedJob(config=config, store=store, plan=PlanReader(store))
+
+
+def _price(config: RunConfig) -> Price:
+    """What a worker on this machine costs."""
+    machine, takes = machine_of(config, {}, {}), Takes(gpus=0, threads=1)
+    return price_on(book_of(config.pricing), machine, takes, at=datetime.now(UTC))
 
 
 def work_on(job: PlannedJob, make_engine: Callable[[], Engine], store: Store) -> None:
@@ -63,7 +80,7 @@ def work_on(job: PlannedJob, make_engine: Callable[[], Engine], store: Store) ->
             generation=0,
             node="here",
             gpus="",
-            price=price_of(job.config.pricing),
+            price=_price(job.config),
         ),
         store=store,
         shards=job.plan,

@@ -36,6 +36,7 @@ from cluster.sealed_shard import SealedShard, WorkerShare
 from cluster.shard_log import ShardLog, ShardState
 from cluster.store import Store
 from cluster.totals import sealed_shard
+from cluster.traffic import Requests
 from jobs.configure import compose
 from jobs.execute import version
 from jobs.status import status
@@ -225,6 +226,7 @@ def stamp(worker: str, seq: int) -> Stamp:
         lifetime_ns=3 * 10**12 * (seq + 1),
         busy_ns=2 * 10**12 * (seq + 1),
         overhead_ns=10**11,
+        requests=Requests(),
         ticks=seq,
         occupied=8 * seq,
         offered=8 * seq,

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from cluster.backlog import backlog
+from cluster.budget import NOTHING, Budget, Caps, Spent, leave_s
 from cluster.checkpointer import Checkpointer
 from cluster.coordinator import (
     BeatReply,
@@ -19,9 +23,10 @@ from cluster.coordinator import (
     WorkerProgress,
 )
 from cluster.leases import Dismiss, Grant, Wait
-from cluster.money import price_of
 from cluster.nodes import Node, nodes_now
 from cluster.plan_file import PlanReader
+from cluster.price import Price
+from cluster.pricing import Takes, machine_of, price_on
 from cluster.records import Ranges
 from cluster.sealed_shard import SealedShard
 from cluster.settled import Settled
@@ -31,6 +36,8 @@ from cluster.term_signal import TermSignal
 from cluster.worker import Identity, Worker, WorkerOutcome, begin_lifetime, outcome_of
 from conf.errors import CoordinatorLost, ImageMillError, ModelUnusable
 from conf.parser import parse_config
+from conf.price_book import PriceBook
+from conf.schema import RunConfig
 from operators.engine import Engine
 from operators.engines import load_engine
 
@@ -42,16 +49,29 @@ can be done without, neither at the start nor at the end."""
 
 class CoordinatorActor:
     """See ``cluster.coordinator.Coordinator``; ``shards`` None means all of them. What the newest
-    checkpoint settles is not handed out, and what is sealed from now on goes into the next ones."""
+    checkpoint settles is not handed out, and what is sealed from now on goes into the next ones.
+    ``settled`` is what earlier runs cost."""
 
     def __init__(
-        self, config: Mapping[str, Any], *, total: int, shards: Sequence[int] | None, lease_s: float
+        self,
+        config: Mapping[str, Any],
+        *,
+        total: int,
+        shards: Sequence[int] | None,
+        lease_s: float,
+        settled: Spent = NOTHING,
     ) -> None:
         parsed = parse_config(config)
         store = Store.of(parsed, patience_s=_CHECKPOINT_PATIENCE_S)
         left = backlog(Settled.of(store), total=total, shards=shards)
+        caps = Caps.of(parsed.budget, parsed.pricing.currency or "")
         self._coordinator = Coordinator(
-            left.pending, total=left.total, sealed=left.sealed, counts=left.counts, lease_s=lease_s
+            left.pending,
+            total=left.total,
+            sealed=left.sealed,
+            counts=left.counts,
+            lease_s=lease_s,
+            budget=Budget(caps, settled, leave_s=leave_s(parsed)) if caps.any else None,
         )
         self._checkpointer = Checkpointer(store, every_s=parsed.cluster.checkpoint_s)
 
@@ -150,6 +170,32 @@ class RayLink:
         return reply
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hello:
+    """A worker's first word. ``unpriced``: why its time has no price; "" where it has one."""
+
+    node_id: str
+    node: str
+    unpriced: str
+
+
+def price_here(config: RunConfig, book: PriceBook) -> Price:
+    """What the worker of this process costs."""
+    context = ray.get_runtime_context()
+    machine = machine_of(config, context.get_node_labels(), os.environ)
+    takes = Takes(
+        gpus=gpus_here(),
+        threads=int(os.environ.get("OMP_NUM_THREADS", "1")),
+    )
+    return price_on(book, machine, takes, at=datetime.now(UTC), output=config.output.path)
+
+
+def gpus_here() -> float:
+    """How many GPUs the worker of this process has, such as 0.5."""
+    found: float = ray.get_runtime_context().get_assigned_resources().get("GPU", 0.0)
+    return found
+
+
 class WorkerActor:
     """See ``cluster.worker.Worker``. ``hello`` answers once the process is up; the worker's life,
     for which somebody pays, begins before that, with the actor."""
@@ -162,6 +208,7 @@ class WorkerActor:
         run: int,
         generation: int,
         model_revision: str,
+        book: PriceBook,
         coordinator: Any,
     ) -> None:
         self._term = TermSignal()
@@ -173,15 +220,19 @@ class WorkerActor:
             generation=generation,
             node=platform.node(),
             gpus=",".join(str(gpu) for gpu in ray.get_gpu_ids()),
-            price=price_of(self._config.pricing),
+            price=price_here(self._config, book),
+            gpu_share=min(1.0, gpus_here() or 1.0),
         )
         self._lifetime = begin_lifetime(self._identity)
         self._link: CoordinatorLink = RayLink(coordinator)
 
-    def hello(self) -> str:
-        """The id of the node that this worker is on."""
-        node_id: str = ray.get_runtime_context().get_node_id()
-        return node_id
+    def hello(self) -> Hello:
+        """Where this worker is, and whether its time has a price."""
+        return Hello(
+            node_id=ray.get_runtime_context().get_node_id(),
+            node=self._identity.node,
+            unpriced=self._identity.price.unpriced,
+        )
 
     def run(self) -> WorkerOutcome:
         """Work until nothing is left."""

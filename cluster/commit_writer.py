@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from cluster import layout
 from cluster.carried_values import json_rows, without_maps
+from cluster.energy import PowerMeter
 from cluster.ledger import Attribution, Payer, image_lines, ledger_table
 from cluster.lifetime import utc_now
 from cluster.money import LedgerLine
@@ -32,7 +33,7 @@ from cluster.tables import (
     to_parquet,
     with_images,
 )
-from conf.schema import OutputConfig
+from conf.schema import EnergyConfig, OutputConfig
 from operators.engine import EngineInfo
 
 
@@ -47,12 +48,15 @@ class CommitWriter:
         engine: EngineInfo,
         payer: Payer,
         attribution: Attribution,
+        energy: EnergyConfig,
     ) -> None:
         self._store = store
         self._output = output
         self._engine = engine
         self._payer = payer
         self._attribution = attribution
+        self._energy = energy
+        self._meter = PowerMeter(energy, payer.gpus, payer.share)
 
     def write(
         self, log: ShardLog, work: ShardWork, rows: ShardRows | None, batch: Batch, stamp: Stamp
@@ -69,6 +73,8 @@ class CommitWriter:
             worker=self._payer.worker,
             attempt=log.attempt,
             image_format=self._output.image,
+            power=self._meter.read(),
+            energy=self._energy,
         )
         objects, metadata = self._put_images(log, work, rows, batch, made)
         lines = self._lines(work, rows, batch)
@@ -81,7 +87,7 @@ class CommitWriter:
             quarantined=ranges_of(row.offset for row in batch.rejected),
             images=len(batch.images),
             image_bytes=sum(image.bytes for image in batch.images),
-            device_ns=sum(line.device_ns for line in lines),
+            device_ns=sum(image.device_ns for image in batch.images),
             amount_nano=sum(line.amount_nano or 0 for line in lines),
             metadata=metadata,
             quarantine=self._put_quarantine(log, work, batch),

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from cluster.budget import NOTHING, Account, Budget, Spent
 from cluster.leases import (
     Asked,
     Beat,
@@ -58,8 +59,9 @@ class WorkerProgress:
     """A worker's report: what its unsealed shards hold, and its engine's running totals.
 
     ``made`` counts the images that it finished in this life, whatever became of them, ``commits``
-    the commits that landed. ``preempted``: it was told to go and is leaving. ``engine``: what its
-    engine is, once there is one.
+    the commits that landed, ``cost_nano`` what its life and its requests have cost, at
+    ``nano_per_hour`` (None: it has no price). ``preempted``: it was told to go and is leaving.
+    ``engine``: what its engine is, once there is one.
     """
 
     phase: str
@@ -70,6 +72,8 @@ class WorkerProgress:
     lifetime_ns: int
     commits: int = 0
     preempted: bool = False
+    cost_nano: int = 0
+    nano_per_hour: int | None = None
     engine: EngineInfo | None = None
 
 
@@ -88,6 +92,7 @@ class Snapshot:
     """The run at a glance. ``silent`` workers gave no sign of life for longer than a lease lasts;
     their shards are no longer their own. ``preempted`` ones were told to go. ``commits`` never goes
     back. ``engines``: the different engines that were at work; of each that which compiled longest.
+    ``spent``: by all runs; ``over_budget``: why the run has to stop for it, or "".
     """
 
     shards: int
@@ -103,6 +108,8 @@ class Snapshot:
     preempted: tuple[str, ...]
     commits: int
     finished: bool
+    spent: Spent = NOTHING
+    over_budget: str = ""
     engines: tuple[EngineInfo, ...] = ()
 
 
@@ -130,6 +137,7 @@ class Coordinator:
     Args:
         shards, total, sealed: see ``LeaseBoard``.
         counts: what the shards hold that are sealed from the start.
+        budget: what may be spent; None: anything.
     """
 
     def __init__(
@@ -140,6 +148,7 @@ class Coordinator:
         lease_s: float,
         sealed: int = 0,
         counts: Counts = Counts(),
+        budget: Budget | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._board = LeaseBoard(shards, total=total, lease_s=lease_s, sealed=sealed)
@@ -154,6 +163,8 @@ class Coordinator:
         self._preempted: set[str] = set()
         self._engines: dict[EngineInfo, EngineInfo] = {}
         self._draining = False
+        self._budget = budget
+        self._over_budget = ""
 
     def acquire(self, worker: str) -> Grant | Wait | Dismiss:
         """Ask for one more shard. A worker that lost shards must hear of it in a beat first, or it
@@ -208,6 +219,7 @@ class Coordinator:
             if worker in self._gone:
                 return BeatReply(revoked=(), drain=True)
             self._progress[worker] = progress
+            self._account(worker, progress)
             if progress.engine is not None:
                 self._note_engine(progress.engine)
             self._board.handle(Beat(worker=worker, now_s=self._clock()))
@@ -223,6 +235,8 @@ class Coordinator:
         is not heard any more."""
         with self._lock:
             self._gone.add(worker)
+            if self._budget is not None:
+                self._budget.gone(worker, self._clock())
             self._board.handle(Gone(worker=worker, crashed=crashed))
             self._revoked.pop(worker, None)
             self._preempted.discard(worker)
@@ -254,6 +268,7 @@ class Coordinator:
         with self._lock:
             now_s = self._clock()
             self._route(self._board.handle(Clock(now_s=now_s)))
+            self._watch_budget(now_s)
             alive = list(self._progress.values())
             made, occupied, offered, lifetime_ns = self._past
             return Snapshot(
@@ -270,8 +285,29 @@ class Coordinator:
                 preempted=tuple(name for name, p in self._progress.items() if p.preempted),
                 commits=self._past_commits + sum(p.commits for p in alive),
                 finished=self._board.finished,
+                spent=self._budget.spent(now_s) if self._budget else NOTHING,
+                over_budget=self._over_budget,
                 engines=tuple(self._engines.values()),
             )
+
+    def _account(self, worker: str, progress: WorkerProgress) -> None:
+        if self._budget is None:
+            return
+        now_s = self._clock()
+        spent = Spent(nano=progress.cost_nano, ns=progress.lifetime_ns)
+        self._budget.report(
+            worker, Account(spent=spent, nano_per_hour=progress.nano_per_hour, seen_at_s=now_s)
+        )
+        self._watch_budget(now_s)
+
+    def _watch_budget(self, now_s: float) -> None:
+        """Grant nothing any more once a cap could be passed by those who are at work."""
+        if self._budget is None or self._over_budget:
+            return
+        self._over_budget = self._budget.stop(now_s)
+        if self._over_budget:
+            self._draining = True
+            self._board.handle(Drain())
 
     def _note_engine(self, engine: EngineInfo) -> None:
         kind = replace(engine, compile_seconds=0.0)

@@ -5,6 +5,7 @@ A thin shell on Ray. Who is hired where and when is the supervisor's to say.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,22 +15,29 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cluster.actors import WorkerActor
+from cluster.actors import Hello, WorkerActor
+from cluster.budget import NOTHING, Spent
 from cluster.hiring import Placed
 from cluster.ray_session import Resources
 from cluster.worker_environment import worker_environment
+from conf.price_book import PriceBook
 from conf.schema import RunConfig
+
+log = logging.getLogger("imagemill")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
-    """What this run works on; ``shards`` None means all ``total`` of them."""
+    """What this run works on, and by which prices; ``shards`` None means all ``total`` of them.
+    ``settled``: what earlier runs cost."""
 
     run: int
     generation: int
     model_revision: str
     total: int
     shards: tuple[int, ...] | None
+    book: PriceBook
+    settled: Spent = NOTHING
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -65,6 +73,8 @@ class Crew:
         self._assignment = assignment
         self._size = size
         self._coordinator = coordinator
+        self._book = ray.put(assignment.book)
+        self._unpriced: set[str] = set()
         self._members: dict[Any, Member] = {}
         self._hired = 0
 
@@ -110,6 +120,7 @@ class Crew:
                 run=self._assignment.run,
                 generation=self._assignment.generation,
                 model_revision=self._assignment.model_revision,
+                book=self._book,
                 coordinator=self._coordinator,
             )
         )
@@ -131,9 +142,19 @@ class Crew:
     def _begun(self, member: Member) -> None:
         member.started = True
         try:
-            member.node_id = ray.get(member.hello)
+            hello: Hello = ray.get(member.hello)
         except RayError:
             return  # its end tells more
+        member.node_id = hello.node_id
+        if hello.unpriced and hello.unpriced not in self._unpriced:
+            self._unpriced.add(hello.unpriced)
+            log.warning(
+                "the time of worker %s on %s has no price: %s; its costs are marked unpriced",
+                member.name,
+                hello.node,
+                hello.unpriced,
+                extra={"event": "unpriced"},
+            )
 
     def await_end(self, timeout_s: float) -> list[Member]:
         """Those whose end came within the time, at most one unless several came before; each is a

@@ -64,6 +64,7 @@ class Feeder:
         while self._state.await_room():
             words = self._state.words
             answer = self._link.acquire(self._worker)
+            self._state.answered(nothing_free=isinstance(answer, Wait))
             match answer:
                 case Dismiss():
                     self._state.dismiss()

@@ -14,6 +14,7 @@ from cluster.records import RetryRecord, RunRecord, retry_from_json, run_from_js
 from cluster.store import Store
 from conf.errors import CommitConflict, ConfigError, CorruptOutput, OutputMissing, OutputTaken
 from conf.parser import parse_config
+from conf.price_book import PriceBook
 from conf.schema import RunConfig
 from conf.secrets import without_secrets
 
@@ -30,6 +31,12 @@ class JobRecord:
     model_revision: str
     created_at: str
 
+    @property
+    def currency(self) -> str:
+        """Of all amounts of this job."""
+        assert self.config.pricing.currency is not None, "a job is claimed with its currency"
+        return self.config.pricing.currency
+
 
 def _plain(job: JobRecord) -> dict[str, Any]:
     return {
@@ -44,8 +51,13 @@ def _plain(job: JobRecord) -> dict[str, Any]:
 
 
 def _without_credentials(config: RunConfig) -> RunConfig:
-    """Storage options may hold secrets: never written; a resumed job is given them anew."""
-    return replace(config, storage=replace(config.storage, options={}))
+    """Storage options and who is alerted may hold secrets: never written; a resumed job is given
+    them anew."""
+    return replace(
+        config,
+        storage=replace(config.storage, options={}),
+        budget=replace(config.budget, alert=None),
+    )
 
 
 def write_job(store: Store, job: JobRecord) -> None:
@@ -130,8 +142,18 @@ def last_run(store: Store) -> RunRecord | None:
     return run_from_json(store.get(key) or b"", key)
 
 
-def open_run(store: Store, *, after: int, generation: int, workers: int, version: str) -> RunRecord:
-    """Record a driver's start, as the run that follows number ``after``.
+def open_run(
+    store: Store,
+    *,
+    after: int,
+    generation: int,
+    workers: int,
+    version: str,
+    config: RunConfig,
+    book: PriceBook,
+) -> RunRecord:
+    """Record a driver's start, as the run that follows number ``after``, its prices
+    and its budget.
 
     Raises:
         OutputTaken: another driver did so first.
@@ -142,8 +164,12 @@ def open_run(store: Store, *, after: int, generation: int, workers: int, version
         started_at=utc_now(),
         workers=workers,
         version=version,
+        pricing=config.pricing,
+        prices=book.digest,
+        budget=_without_credentials(config).budget,
         nonce=secrets.token_hex(8),
     )
+    store.put_if_absent(layout.prices(book.digest), book.to_json())
     try:
         store.put_if_absent(layout.run(record.run), to_json(record))
     except CommitConflict as error:
@@ -153,6 +179,27 @@ def open_run(store: Store, *, after: int, generation: int, workers: int, version
             f"at it with: imagemill status {where}"
         ) from error
     return record
+
+
+def as_last_run(store: Store, job: JobRecord) -> JobRecord:
+    """The job with the prices and the budget of its last run, if there was one."""
+    last = last_run(store)
+    if last is None:
+        return job
+    return replace(job, config=replace(job.config, pricing=last.pricing, budget=last.budget))
+
+
+def book_of_run(store: Store, run: RunRecord) -> PriceBook:
+    """The price book of a run.
+
+    Raises:
+        CorruptOutput: it is missing or damaged.
+    """
+    key = layout.prices(run.prices)
+    try:
+        return PriceBook.from_json(store.get(key) or b"")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CorruptOutput(f"{key} is no price book: {error}") from error
 
 
 def run_opened(store: Store, run: int) -> bool:

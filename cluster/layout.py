@@ -104,6 +104,11 @@ def run(number: int) -> str:
     return f"runs/{number:06d}.json"
 
 
+def prices(digest: str) -> str:
+    """Key of a price book that a run was priced by."""
+    return f"prices/{digest}.json"
+
+
 def run_end(number: int) -> str:
     """Key of the record that run ``number`` ended."""
     return f"ends/{number:06d}.json"

@@ -23,6 +23,7 @@ _TIME = pa.timestamp("us", tz="UTC")
 LEDGER = pa.schema(
     [
         ("line_id", pa.string()),
+        ("corrects", pa.string()),
         ("kind", _WORD),
         ("job", _WORD),
         ("project", _WORD),
@@ -54,10 +55,11 @@ LEDGER = pa.schema(
     ],
     metadata={b"imagemill_schema": b"2"},
 )
-"""``line_id`` is unique in an output. ``kind`` is used, wasted, overhead or idle for a worker's
-time (``gpu_ns``, at ``price_nano_per_hour``), and storage, requests or egress for the rest
-(``quantity`` of ``unit``, at ``price_nano_per_unit``). ``image_id`` to ``steps`` are null where a
-line is no image's, ``amount_nano`` where no price is known."""
+"""``line_id`` is unique in an output; ``corrects`` is that of the line which a line changes.
+``kind`` is used, wasted, overhead or idle for a worker's time (``gpu_ns``, at
+``price_nano_per_hour``), and storage, requests or egress for the rest (``quantity`` of ``unit``, at
+``price_nano_per_unit``). ``image_id`` to ``steps`` are null where a line is no image's,
+``amount_nano`` where no price is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,11 +78,13 @@ class Attribution:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Payer:
-    """The worker whose time is charged."""
+    """The worker whose time is charged, and how much it has of which GPUs."""
 
     worker: str
     node: str
     price: Price
+    gpus: tuple[str, ...] = ()
+    share: float = 1.0
 
 
 def image_lines(
@@ -117,6 +121,7 @@ def ledger_table(lines: Sequence[LedgerLine], attribution: Attribution) -> pa.Ta
 
 def _row(line: LedgerLine, attribution: Attribution) -> dict[str, Any]:
     price, image = line.price, line.image
+    timed = line.quantity is None
     return {
         "line_id": line.line_id,
         "kind": line.kind,
@@ -135,13 +140,16 @@ def _row(line: LedgerLine, attribution: Attribution) -> dict[str, Any]:
         "period_start": line.period_start,
         "period_end": line.period_end,
         "gpu_ns": line.device_ns,
+        "quantity": line.quantity,
+        "unit": line.unit,
         "amount_nano": line.amount_nano,
         "currency": price.currency,
         "provider": price.provider,
         "region": price.region,
-        "instance_type": price.instance_type,
-        "purchase_option": price.purchase_option,
-        "price_nano_per_hour": price.nano_per_hour,
+        "instance_type": price.instance_type if timed else None,
+        "purchase_option": price.purchase_option if timed else None,
+        "price_nano_per_hour": price.nano_per_hour if timed else None,
+        "price_nano_per_unit": line.unit_nano,
         "price_version": price.version,
         "price_digest": price.digest,
     }

@@ -12,6 +12,7 @@ from cluster import layout
 from cluster.price import Price
 from cluster.records import Stamp, to_json
 from cluster.store import Store
+from cluster.traffic import Requests
 from operators.engine import EngineStats
 
 
@@ -50,7 +51,9 @@ class Lifetime:
             with self._lock:
                 self._overhead_ns += time.monotonic_ns() - start
 
-    def stamp(self, stats: EngineStats | None, *, closed: bool = False) -> Stamp:
+    def stamp(
+        self, stats: EngineStats | None, requests: Requests, *, closed: bool = False
+    ) -> Stamp:
         """The evidence now. ``stats`` must be read before, so that busy time is inside it."""
         with self._lock:
             seq = self._seq
@@ -66,6 +69,7 @@ class Lifetime:
                 lifetime_ns=self.elapsed_ns,
                 busy_ns=stats.busy_ns if stats else 0,
                 overhead_ns=self._overhead_ns,
+                requests=requests,
                 ticks=stats.ticks if stats else 0,
                 occupied=stats.occupied if stats else 0,
                 offered=stats.offered if stats else 0,

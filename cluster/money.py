@@ -7,22 +7,17 @@ exactly to its bill.
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal, InvalidOperation
+from decimal import ROUND_HALF_UP, Decimal
 
 from cluster.price import Price
 from cluster.records import Stamp
-from conf.errors import ConfigError
-from conf.schema import PricingConfig
 from operators.request import Request
 
-NANO = 1_000_000_000
-_NS_PER_HOUR = 3600 * NANO
+_NS_PER_HOUR = 3600 * 10**9
+_FINEST = Decimal("1e-9")
 _EPOCH = datetime.fromtimestamp(0, UTC)
 
 
@@ -31,50 +26,26 @@ class LedgerLine:
     """One cost. ``kind`` is used, wasted, overhead or idle; every billed nanosecond of a worker is
     on exactly one line. ``amount_nano`` is None where the worker's price is not known.
 
-    ``period_start`` and ``period_end`` are microseconds since the epoch. ``image``, ``model`` and
-    ``tags`` (those of its row) are set on used lines.
+    ``quantity`` of ``unit`` at ``unit_nano`` each is what is not paid by time; its kinds are
+    storage, requests and egress. ``period_start`` and ``period_end`` are microseconds since the
+    epoch. ``image``, ``model`` and ``tags`` (those of its row) are set on used lines.
     """
 
     line_id: str
     kind: str
-    worker: str
-    node: str
+    worker: str | None
+    node: str | None
     price: Price
     period_start: int
     period_end: int
-    device_ns: int
+    device_ns: int | None
     amount_nano: int | None
+    quantity: Decimal | None = None
+    unit: str | None = None
+    unit_nano: int | None = None
     image: Request | None = None
     model: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
-
-
-def price_of(pricing: PricingConfig) -> Price:
-    """Check and convert a configured price.
-
-    Raises:
-        ConfigError: the price is not a number >= 0, or finer than 1e-9.
-    """
-    try:
-        nano = Decimal(pricing.price_per_hour) * NANO
-    except InvalidOperation:
-        nano = Decimal(-1)
-    if not nano.is_finite() or nano < 0 or nano != nano.to_integral_value():
-        raise ConfigError(
-            f"pricing.price_per_hour is '{pricing.price_per_hour}'; expected a decimal number >= 0 "
-            "with at most 9 digits after the point"
-        )
-    text = json.dumps(dataclasses.asdict(pricing), sort_keys=True)
-    return Price(
-        nano_per_hour=int(nano),
-        currency=pricing.currency,
-        version=pricing.version,
-        digest=hashlib.sha256(text.encode()).hexdigest()[:16],
-        provider=pricing.provider,
-        region=None,
-        instance_type=pricing.instance_type,
-        purchase_option=pricing.purchase_option,
-    )
 
 
 def charge(price: Price, device_ns: int) -> int | None:
@@ -138,6 +109,72 @@ def close_worker(stamp: Stamp, *, used_ns: int, used_amount: int) -> list[Ledger
             ("wasted", "overhead", "idle"), times, amounts, strict=True
         )
     ]
+
+
+def request_lines(stamp: Stamp) -> list[LedgerLine]:
+    """What a worker asked of the output's store; none of a local folder, which charges nothing."""
+    asked, price = stamp.requests, stamp.price.storage
+    writes, reads, egress = (
+        (price.nano_per_1000_writes, price.nano_per_1000_reads, price.nano_per_gb_egress)
+        if price
+        else (None, None, None)
+    )
+    born = microseconds(stamp.started_at)
+    return [
+        LedgerLine(
+            line_id=f"{stamp.worker}:{name}",
+            kind=kind,
+            worker=stamp.worker,
+            node=stamp.node,
+            price=stamp.price,
+            period_start=born,
+            period_end=born + stamp.lifetime_ns // 1000,
+            device_ns=None,
+            amount_nano=None if unit_nano is None else _nearest(count * unit_nano, per),
+            quantity=Decimal(count) / per,
+            unit=unit,
+            unit_nano=unit_nano,
+        )
+        for name, kind, unit, count, per, unit_nano in (
+            ("writes", "requests", "1000 writes", asked.writes, 1000, writes),
+            ("reads", "requests", "1000 reads", asked.reads, 1000, reads),
+            ("egress", "egress", "GB", asked.read_bytes if egress else 0, 10**9, egress),
+        )
+        if count
+    ]
+
+
+def cost_so_far(stamp: Stamp) -> int:
+    """What a worker's life and requests have cost, as far as they have a price."""
+    asked = sum(line.amount_nano or 0 for line in request_lines(stamp))
+    return (bill(stamp.price, stamp.lifetime_ns) or 0) + asked
+
+
+def storage_line(image_bytes: int, months: Decimal, last: Stamp) -> LedgerLine:
+    """What it costs to keep the images for so many months, by the prices of the ``last`` worker;
+    each month has 730 hours."""
+    price = last.price.storage
+    unit_nano = price.nano_per_gb_month if price else None
+    end = microseconds(last.started_at) + last.lifetime_ns // 1000
+    amount = None if unit_nano is None else image_bytes * unit_nano * months / 10**9
+    return LedgerLine(
+        line_id="storage",
+        kind="storage",
+        worker=None,
+        node=None,
+        price=last.price,
+        period_start=end,
+        period_end=end + int(months * 730 * 3600 * 10**6),
+        device_ns=None,
+        amount_nano=None if amount is None else int(amount.to_integral_value(ROUND_HALF_UP)),
+        quantity=(image_bytes * months / 10**9).quantize(_FINEST, ROUND_HALF_UP),
+        unit="GB-month",
+        unit_nano=unit_nano,
+    )
+
+
+def _nearest(amount: int, per: int) -> int:
+    return (amount + per // 2) // per
 
 
 def microseconds(when: str) -> int:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from conf.price_book import StoragePrice
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Price:
     """The price of one worker: ``nano_per_hour`` is in 1e-9 currency units an hour, None where no
     price is known; ``unpriced`` says why then, and is "" otherwise.
 
+    ``storage``: what its requests to the output's store cost; None where no price is known.
     ``digest`` tells two price lists of one version apart. What is not known of the machine is None.
     """
 
@@ -21,4 +24,5 @@ class Price:
     region: str | None
     instance_type: str | None
     purchase_option: str | None
+    storage: StoragePrice | None = None
     unpriced: str = ""

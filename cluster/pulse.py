@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from cluster.coordinator import CoordinatorLink, WorkerProgress
 from cluster.lifetime import Lifetime, persist
+from cluster.money import cost_so_far
 from cluster.records import Stamp
 from cluster.store import Store
 from cluster.worker_state import WorkerState
@@ -98,7 +99,7 @@ class Pulse:
     def stamp(self, *, closed: bool = False) -> Stamp:
         """The evidence of the worker's lifetime now."""
         stats = self._stats()
-        return self._lifetime.stamp(stats, closed=closed)
+        return self._lifetime.stamp(stats, self._store.traffic.now, closed=closed)
 
     def persist(self) -> None:
         """Write a stamp where the ledger finds it."""
@@ -111,15 +112,17 @@ class Pulse:
             persist(self._store, self.stamp(closed=True))
 
     def _progress(self) -> WorkerProgress:
-        stats = self._stats()
+        stamp = self.stamp()
         return WorkerProgress(
             phase=self._state.phase,
             holding=self._state.holding(),
             made=self._state.made,
             commits=self._state.commits,
             preempted=isinstance(self._state.failure, Preempted),
-            occupied=stats.occupied if stats else 0,
-            offered=stats.offered if stats else 0,
-            lifetime_ns=self._lifetime.elapsed_ns,
+            occupied=stamp.occupied,
+            offered=stamp.offered,
+            lifetime_ns=stamp.lifetime_ns,
+            cost_nano=cost_so_far(stamp),
+            nano_per_hour=stamp.price.nano_per_hour,
             engine=self._engine(),
         )

@@ -14,7 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster.price import Price
-from conf.errors import CorruptOutput
+from cluster.traffic import Requests
+from conf.errors import ConfigError, CorruptOutput
+from conf.parser import parse_group
+from conf.price_book import StoragePrice
+from conf.schema import BudgetConfig, PricingConfig
 
 SCHEMA = 1
 _NEXT = "'imagemill verify OUTPUT' tells what else is damaged"
@@ -80,7 +84,8 @@ class Stamp:
     """Evidence of a worker's lifetime up to ``seq``: cumulative nanoseconds since its start.
 
     ``lifetime_ns`` is what is billed, ``busy_ns`` of it was spent on images (whatever became of
-    them), ``overhead_ns`` on loading, compiling and warming up, all at ``price``. Ticks and slots
+    them), ``overhead_ns`` on loading, compiling and warming up, all at ``price``. ``requests``
+    are those to the output's store. Ticks and slots
     are those of ``operators.engine.EngineStats``.
     """
 
@@ -94,6 +99,7 @@ class Stamp:
     lifetime_ns: int
     busy_ns: int
     overhead_ns: int
+    requests: Requests
     ticks: int
     occupied: int
     offered: int
@@ -131,13 +137,18 @@ class Commit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
-    """One driver that worked on this job; numbered from 1."""
+    """One driver that worked on this job; numbered from 1. ``prices`` is the digest of the price
+    book that its workers were priced by, which ``pricing`` asked for.
+    ``budget`` is the job's from this run on."""
 
     run: int
     generation: int
     started_at: str
     workers: int
     version: str
+    pricing: PricingConfig
+    prices: str
+    budget: BudgetConfig
     nonce: str
 
 
@@ -175,7 +186,11 @@ def _ref(plain: Mapping[str, Any] | None) -> ObjectRef | None:
 
 
 def _stamp(plain: Mapping[str, Any]) -> Stamp:
-    return Stamp(**{**plain, "price": Price(**plain["price"])})
+    price = dict(plain["price"])
+    price["storage"] = None if price["storage"] is None else StoragePrice(**price["storage"])
+    return Stamp(
+        **{**plain, "price": Price(**price), "requests": Requests(**plain["requests"])},
+    )
 
 
 def _ranges(plain: Iterable[Iterable[int]]) -> Ranges:
@@ -187,7 +202,7 @@ def _fields_of(kind: str, key: str) -> Iterator[None]:
     """A field that is absent, unknown or of another shape makes the record corrupt."""
     try:
         yield
-    except (TypeError, KeyError, ValueError, AttributeError) as error:
+    except (TypeError, KeyError, ValueError, AttributeError, ConfigError) as error:
         raise CorruptOutput(
             f"{key} is damaged: a record of kind {kind} with wrong fields ({error}); {_NEXT}"
         ) from error
@@ -225,7 +240,9 @@ def run_from_json(data: bytes, key: str) -> RunRecord:
     """Read a run record; ``key`` names it in errors."""
     plain = _checked(data, "RunRecord", key)
     with _fields_of("RunRecord", key):
-        return RunRecord(**plain)
+        pricing = parse_group(PricingConfig, plain["pricing"], "pricing")
+        budget = parse_group(BudgetConfig, plain["budget"], "budget")
+        return RunRecord(**{**plain, "pricing": pricing, "budget": budget})
 
 
 def retry_from_json(data: bytes, key: str) -> RetryRecord:

@@ -12,6 +12,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import EllipsisType
 from typing import BinaryIO, Self, TypeVar
 
 import fsspec
@@ -26,6 +27,7 @@ from cluster.s3_client import s3_client
 from cluster.s3_objects import S3Objects
 from cluster.store_access import S3_PROTOCOLS, Access
 from cluster.store_errors import FAILURES, Action, store_failure
+from cluster.traffic import Traffic
 from conf.errors import (
     CommitConflict,
     CommitUnknown,
@@ -55,13 +57,15 @@ class Store:
     """Objects below one URL. Safe to use from several threads.
 
     Invariant: ``put_if_absent`` never changes an existing object; readers never see part of one,
-    and see at once what others wrote.
+    and see at once what others wrote. ``traffic`` counts the requests to a store that is no local
+    folder, those of copies with another patience too.
     """
 
     def __init__(self, url: str, access: Access = _DEFAULT) -> None:
         self.url = url
         self._access = access
         self._objects, self._root = open_objects(url, access)
+        self.traffic = Traffic()
 
     @classmethod
     def of(cls, config: RunConfig, *, patience_s: float | None = None) -> Self:
@@ -80,6 +84,13 @@ class Store:
         other = copy.copy(self)
         other._access = replace(self._access, patience_s=patience_s)
         other._objects, other._root = open_objects(self.url, other._access)
+        return other
+
+    def below(self, folder: str) -> Self:
+        """The same store, reached in the same way, with its root at one of its folders."""
+        other = copy.copy(self)
+        other.url = f"{self.url.rstrip('/')}/{folder}"
+        other._root = self._at(folder)
         return other
 
     def path(self, key: str) -> str:
@@ -115,7 +126,9 @@ class Store:
 
     def get(self, key: str) -> bytes | None:
         """The object's bytes, or None when there is no such key."""
-        return self._retrying("read", key, lambda: self._objects.read(self._at(key)))
+        data = self._retrying("read", key, lambda: self._objects.read(self._at(key)))
+        self._received(data)
+        return data
 
     def exists(self, key: str) -> bool:
         """Whether the key exists."""
@@ -129,7 +142,9 @@ class Store:
         """
 
         def again(read: Callable[[], bytes]) -> bytes:
-            return self._retrying("read", key, read)
+            data = self._retrying("read", key, read)
+            self._received(data)
+            return data
 
         def open_it() -> BinaryIO:
             try:
@@ -156,7 +171,7 @@ class Store:
         """
         folder = self._at(prefix).rstrip("/")
         found, folders = self._retrying(
-            "read", prefix, lambda: self._objects.listing(folder, names)
+            "read", prefix, lambda: self._objects.listing(folder, names), charged="write"
         )
         below = f"{prefix.strip('/')}/".lstrip("/")
         entries = [Entry(key=f"{below}{name}", bytes=size) for name, size in found]
@@ -164,7 +179,7 @@ class Store:
 
     def delete(self, key: str) -> None:
         """Remove an object; a missing one is no error."""
-        self._retrying("write", key, lambda: self._objects.delete(self._at(key)))
+        self._retrying("write", key, lambda: self._objects.delete(self._at(key)), charged=None)
 
     def probe(self) -> None:
         """Prove, before anything starts, that the store can be written and can put-if-absent, large
@@ -241,9 +256,29 @@ class Store:
         if found != data:
             raise CommitConflict(f"{path} exists with other content") from error
 
-    def _retrying(self, action: Action, key: str, operation: Callable[[], T]) -> T:
+    def _received(self, data: bytes | None) -> None:
+        if data is not None and self.local_root is None:
+            self.traffic.add(read_bytes=len(data))
+
+    def _retrying(
+        self,
+        action: Action,
+        key: str,
+        operation: Callable[[], T],
+        *,
+        charged: Action | EllipsisType | None = ...,
+    ) -> T:
+        """Try again and again; each try is ``charged`` as the action, as another, or not at all."""
+        kind = action if isinstance(charged, EllipsisType) else charged
+        remote = self.local_root is None
+
+        def counted() -> T:
+            if remote and kind is not None:
+                self.traffic.add(writes=kind == "write", reads=kind == "read")
+            return operation()
+
         return patiently(
-            operation,
+            counted,
             patience_s=self.patience_s,
             failure_of=lambda error: store_failure(error, action, self.path(key)),
         )

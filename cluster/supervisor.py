@@ -83,6 +83,7 @@ class Supervisor:
                 total=assignment.total,
                 shards=assignment.shards,
                 lease_s=config.cluster.lease_s,
+                settled=assignment.settled,
             )
         )
         self._crew = Crew(config, assignment, size, self._coordinator)
@@ -130,6 +131,8 @@ class Supervisor:
             self._await_ends()
             self._crew.note_started()
             snapshot = self._staff.snapshot()
+            if snapshot.over_budget:
+                self._staff.drain(snapshot.over_budget)
             self._staff.setbacks.progress(snapshot.commits)
             self._departures.take_leave(snapshot)
             self._departures.replace_silent(snapshot)

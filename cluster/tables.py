@@ -5,16 +5,18 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cluster.energy import Power, footprint
 from cluster.money import as_decimal, charge
 from cluster.price import Price
 from cluster.shard_work import FinishedImage, RejectedRow
+from conf.schema import EnergyConfig
 from operators.engine import EngineInfo
 
 MONEY = pa.decimal128(38, 9)
@@ -48,6 +50,11 @@ METADATA = pa.schema(
         ("gpu_seconds", pa.float64()),
         ("cost", MONEY),
         ("currency", pa.string()),
+        ("energy_wh", pa.float64()),
+        ("energy_method", pa.string()),
+        ("gco2e", pa.float64()),
+        ("grid_g_per_kwh", pa.float64()),
+        ("carbon_method", pa.string()),
         ("truncated_tokens", pa.int32()),
         ("worker", pa.string()),
         ("attempt", pa.int32()),
@@ -76,13 +83,15 @@ QUARANTINE = pa.schema(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Made:
-    """What all images of a commit have in common."""
+    """What all images of a commit have in common. ``power`` is their worker's, None: not known."""
 
     engine: EngineInfo
     price: Price
     worker: str
     attempt: int
     image_format: str
+    power: Power | None
+    energy: EnergyConfig
 
 
 def metadata_table(
@@ -121,6 +130,7 @@ def metadata_table(
             "gpu_seconds": image.device_ns / 1e9,
             "cost": _decimal(charge(made.price, image.device_ns)),
             "currency": made.price.currency,
+            **asdict(footprint(image.device_ns, made.power, made.energy)),
             "truncated_tokens": image.truncated_tokens,
             "worker": made.worker,
             "attempt": made.attempt,

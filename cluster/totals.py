@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from decimal import Decimal
 from itertools import groupby, islice
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster import layout
-from cluster.money import LedgerLine, bill, close_worker
+from cluster.money import LedgerLine, bill, close_worker, request_lines, storage_line
 from cluster.plan_file import PlanReader
 from cluster.records import Commit, Stamp, count_of, stamp_from_json
 from cluster.sealed_shard import SealedShard, WorkerShare
@@ -112,7 +113,9 @@ def sealed_shard(state: ShardState) -> SealedShard:
 class Bill:
     """The closed ledger: nanoseconds and amounts by kind, which add up to the bill.
 
-    Of the ``workers``, those in ``unpriced`` (why each has no price) are in no amount.
+    Of the ``workers``, those in ``unpriced`` (why each has no price) are in no amount. Storage,
+    requests and egress are kinds where there are such lines; ``unpriced_lines`` of them have no
+    amount either.
     """
 
     ns: dict[str, int]
@@ -121,6 +124,7 @@ class Bill:
     total_amount: int
     workers: int
     unpriced: tuple[str, ...]
+    unpriced_lines: int
 
 
 def states(
@@ -191,6 +195,21 @@ def add_stamps(store: Store, totals: Totals) -> None:
                 totals.workers.setdefault(stamp.worker, WorkerUse()).see(stamp)
 
 
+def all_lines(totals: Totals, storage_months: float) -> list[LedgerLine]:
+    """Every line but those of images."""
+    return [*worker_lines(totals), *store_lines(totals, storage_months)]
+
+
+def store_lines(totals: Totals, storage_months: float) -> list[LedgerLine]:
+    """What the workers asked of the store, and what it costs to keep the images for so long."""
+    stamps = [use.stamp for _, use in sorted(totals.workers.items()) if use.stamp is not None]
+    lines = [line for stamp in stamps for line in request_lines(stamp)]
+    if storage_months and stamps:
+        last = max(stamps, key=lambda stamp: (stamp.started_at, stamp.worker))
+        lines.append(storage_line(totals.image_bytes, Decimal(str(storage_months)), last))
+    return lines
+
+
 def worker_lines(totals: Totals) -> list[LedgerLine]:
     """The wasted, overhead and idle lines of every worker."""
     return [
@@ -201,7 +220,7 @@ def worker_lines(totals: Totals) -> list[LedgerLine]:
     ]
 
 
-def close(totals: Totals) -> Bill:
+def close(totals: Totals, storage_months: float) -> Bill:
     """The bill, by kind. Each worker's lines sum to its lifetime's price by construction."""
     ns = {"used": 0, "wasted": 0, "overhead": 0, "idle": 0}
     amount = dict(ns)
@@ -209,14 +228,19 @@ def close(totals: Totals) -> Bill:
         ns["used"] += use.used_ns
         amount["used"] += use.used_amount
     for line in worker_lines(totals):
-        ns[line.kind] += line.device_ns
+        ns[line.kind] += line.device_ns or 0
         amount[line.kind] += line.amount_nano or 0
     stamps = [use.stamp for use in totals.workers.values() if use.stamp]
+    others = store_lines(totals, storage_months)
+    for line in others:
+        amount[line.kind] = amount.get(line.kind, 0) + (line.amount_nano or 0)
     return Bill(
         ns=ns,
         amount=amount,
         total_ns=sum(stamp.lifetime_ns for stamp in stamps),
-        total_amount=sum(bill(stamp.price, stamp.lifetime_ns) or 0 for stamp in stamps),
+        total_amount=sum(bill(stamp.price, stamp.lifetime_ns) or 0 for stamp in stamps)
+        + sum(line.amount_nano or 0 for line in others),
         workers=len(stamps),
         unpriced=tuple(s.price.unpriced for s in stamps if s.price.nano_per_hour is None),
+        unpriced_lines=sum(line.amount_nano is None for line in others),
     )

@@ -45,7 +45,7 @@ _LOOK_S = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """Who a worker is, in records, and what it costs."""
+    """Who a worker is, in records, what it costs, and how much of its GPUs is its own."""
 
     worker: str
     run: int
@@ -53,6 +53,7 @@ class Identity:
     node: str
     gpus: str
     price: Price
+    gpu_share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,8 +217,9 @@ class Worker:
             self._store,
             self._config.output,
             engine=engine,
-            payer=Payer(worker=self._me.worker, node=self._me.node, price=self._me.price),
+            payer=self._payer(),
             attribution=Attribution.of(self._config.job),
+            energy=self._config.energy,
         )
         return Committer(
             self._config.job,
@@ -227,6 +229,11 @@ class Worker:
             worker=self._me.worker,
             stamp=self._pulse.stamp,
         )
+
+    def _payer(self) -> Payer:
+        me = self._me
+        gpus = tuple(filter(None, me.gpus.split(",")))
+        return Payer(worker=me.worker, node=me.node, price=me.price, gpus=gpus, share=me.gpu_share)
 
     def _leave(self, feeder: threading.Thread | None, committer: threading.Thread | None) -> None:
         """Stop admitting, commit what is finished, give the leases back."""

@@ -64,6 +64,7 @@ class WorkerState:
         self._most_waiting = 1
         self._words = 0
         self._dismissed = False
+        self._nothing_free = False
         self._draining = False
         self._leaving = False
         self._tick_began_s: float | None = None
@@ -102,8 +103,15 @@ class WorkerState:
 
     @property
     def more_to_come(self) -> bool:
-        """Whether requests may come that are not queued yet."""
-        return not (self._draining or self._dismissed)
+        """Whether requests are likely to come that are not in the engine yet: some are queued, or
+        the last answer to our asking was a shard."""
+        if self._draining or self._dismissed:
+            return False
+        return bool(self._queue) or not self._nothing_free
+
+    def answered(self, *, nothing_free: bool) -> None:
+        """What the coordinator said when it was asked for a shard, all held ones being read."""
+        self._nothing_free = nothing_free
 
     @property
     def store_lost(self) -> bool:

@@ -18,6 +18,7 @@
     ├── Retryable              give the work back and retry
     │   ├── StoreUnavailable   the store did not answer
     │   ├── StoreDenied        the store refuses what had begun; mend the rights, then go on
+    │   ├── BudgetSpent        a cap of budget.* is used; raise it, resume the job
     │   ├── NoWorkers          no worker could start; free resources, resume the job
     │   ├── Preempted          the worker's machine is being taken away; another goes on
     │   ├── EngineHung         the engine did not come back; another worker takes over
@@ -114,6 +115,10 @@ class StoreUnavailable(Retryable):
 
 class StoreDenied(Retryable):
     """The store refused in the middle of the work."""
+
+
+class BudgetSpent(Retryable):
+    """The job has cost what it may cost."""
 
 
 class NoWorkers(Retryable):

@@ -11,10 +11,13 @@ import math
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from conf.errors import ConfigError
+from conf.price_book import nano
 from conf.schema import MISSING, RunConfig, type_name, unknown_key
+
+T = TypeVar("T")
 
 
 def parse_config(mapping: Mapping[str, Any]) -> RunConfig:
@@ -27,6 +30,17 @@ def parse_config(mapping: Mapping[str, Any]) -> RunConfig:
     config = _parse_dataclass(RunConfig, mapping, "")
     assert isinstance(config, RunConfig)
     return check_together(config)
+
+
+def parse_group(cls: type[T], mapping: Mapping[str, Any], name: str) -> T:
+    """Check one group of the configuration alone.
+
+    Raises:
+        ConfigError: as ``parse_config``.
+    """
+    parsed = _parse_dataclass(cls, mapping, name)
+    assert isinstance(parsed, cls)
+    return parsed
 
 
 def check_together(config: RunConfig) -> RunConfig:
@@ -51,6 +65,8 @@ def check_together(config: RunConfig) -> RunConfig:
             f"cluster.lease_s is {config.cluster.lease_s}; expected at least three times "
             f"cluster.heartbeat_s ({config.cluster.heartbeat_s})"
         )
+    if config.budget.max_cost is not None:
+        nano(config.budget.max_cost, "budget.max_cost")
     _check_crew(config)
     return config
 

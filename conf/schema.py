@@ -240,14 +240,49 @@ class StorageConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PricingConfig:
-    """What a worker costs."""
+    """What a worker costs. The keys from ``provider`` on go before what the node's labels say."""
 
-    version: str = key("version of these prices; written on every ledger line")
-    currency: str = key("ISO 4217 code")
-    provider: str = key("who bills")
-    instance_type: str = key("what is billed")
-    purchase_option: str = key("how it was bought")
-    price_per_hour: str = key("price of one worker for an hour, a decimal number")
+    book: str = key("price book: a name in conf/pricing, or the path of your own YAML file")
+    currency: str | None = key("ISO 4217 code of all amounts; null: the price book's")
+    price_per_hour: str | None = key(
+        "price of one worker for an hour, a decimal number; null: by the price book and the node"
+    )
+    provider: str | None = key("who bills the nodes; null: what the nodes' environment says")
+    region: str | None = key("where the nodes are; null: what their labels say")
+    instance_type: str | None = key("what the nodes are; null: what their labels say")
+    purchase_option: str | None = key(
+        "how the nodes are paid: on-demand, spot, reserved or owned; null: what their labels say"
+    )
+    storage_months: float = key(
+        "months for which keeping the images is charged to the job, by the price book", low=0
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetConfig:
+    """What a job may cost, all of its runs together."""
+
+    max_cost: str | None = key(
+        "stop, resumable, before workers and requests cost more, in pricing.currency; null: no cap"
+    )
+    max_hours: float | None = key(
+        "stop, resumable, before the workers together lived for more hours; null: no cap", low=0
+    )
+    alert: str | None = key(
+        "URL to POST to, or command to run, at 50, 80 and 100 % of a cap; never written to the "
+        "output"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnergyConfig:
+    """What is known of power and carbon; null: not known, and null in the metadata."""
+
+    watts: float | None = key("power of one worker, where no GPU tells its energy", low=0)
+    grid_g_per_kwh: float | None = key("grams of CO2e of a kilowatt-hour here", low=0)
+    embodied_g_per_hour: float | None = key(
+        "grams of CO2e of making the hardware, for an hour of one worker", low=0
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,6 +298,8 @@ class RunConfig:
     job: JobConfig
     storage: StorageConfig
     pricing: PricingConfig
+    budget: BudgetConfig
+    energy: EnergyConfig
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain nested values, as written to job.json."""
@@ -271,7 +308,8 @@ class RunConfig:
     def digest(self) -> str:
         """sha256 over everything that decides what the output is (not where or how fast)."""
         plain = self.to_mapping()
-        del plain["cluster"], plain["storage"], plain["output"]["path"]
+        del plain["cluster"], plain["storage"], plain["pricing"], plain["budget"]
+        del plain["energy"], plain["output"]["path"]
         for key_path in _HOW_FAST:
             group, _, leaf = key_path.partition(".")
             del plain[group][leaf]

@@ -7,6 +7,7 @@ import logging
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from rich.console import Console
 
@@ -23,10 +24,12 @@ from conf.errors import (
 from conf.schema import known_keys
 from jobs import run as verbs
 from jobs.configure import GROUPS, choices, compose_mapping, to_yaml
+from jobs.cost.command import add_words, answer
 from jobs.dry_run import REFUSED, dry_run_lines
 from jobs.execute import JobResult, version
 from jobs.gc import collect, collected_lines
 from jobs.models import model_lines
+from jobs.prices import Import, book_lines, import_catalogue
 from jobs.status import status, status_lines
 from jobs.summary import summary_lines
 from jobs.verify import report_lines, verify
@@ -100,10 +103,27 @@ def build_parser() -> argparse.ArgumentParser:
     _on_output(commands, "cancel", "ask a running job to commit what is done and stop", _cancel)
     _on_output(commands, "verify", "account for every row and re-read every sha256", _verify)
     _on_output(commands, "report", "write report, contact sheet and README anew", _report)
+    add_words(_command(commands, "cost", "tell what outputs cost, by whatever you ask", answer))
     gc = _on_output(commands, "gc", "show, or with --delete remove, what no commit counts", _gc)
     gc.add_argument("--delete", action="store_true", help="remove it; without this only say what")
     _command(commands, "models", "list the models that model=NAME may name", _models)
+    prices = _command(commands, "prices", "show a price book, or import one", _prices)
+    prices.add_argument("--book", default="local", help="a name in conf/pricing or a YAML file")
+    _prices_import(prices.add_subparsers(metavar="import"))
     return parser
+
+
+def _prices_import(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+) -> None:
+    one = _command(commands, "import", "make a price book of a SkyPilot catalogue", _import)
+    one.add_argument("catalogue", metavar="CATALOGUE.csv", type=Path)
+    one.add_argument("book", metavar="BOOK.yaml", type=Path, help="the file to write")
+    one.add_argument("--provider", required=True, help="who bills, such as aws")
+    one.add_argument("--version", required=True, help="name of this state of the prices")
+    one.add_argument("--currency", default="USD", help="ISO 4217 code; default USD")
+    one.add_argument("--region", action="append", default=[], help="only this one; may repeat")
+    one.add_argument("--accelerator", action="append", default=[], help="only this one; may repeat")
 
 
 def keys_help() -> str:
@@ -146,7 +166,10 @@ def _on_output(
     one = _command(commands, name, help_text, command)
     one.add_argument("output", metavar="OUTPUT", help="the output.path of a job: a folder or URL")
     one.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="cluster.* and storage.* keys only"
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="cluster.*, storage.*, pricing.* and budget.* keys only",
     )
     return one
 
@@ -243,6 +266,27 @@ def _gc(given: argparse.Namespace) -> int:
 
 def _models(given: argparse.Namespace) -> int:
     _print(model_lines())
+    return 0
+
+
+def _prices(given: argparse.Namespace) -> int:
+    _print(book_lines(given.book))
+    return 0
+
+
+def _import(given: argparse.Namespace) -> int:
+    asked = Import(
+        provider=given.provider,
+        version=given.version,
+        currency=given.currency,
+        regions=given.region,
+        accelerators=given.accelerator,
+    )
+    book = import_catalogue(given.catalogue, given.book, asked)
+    print(
+        f"wrote {given.book}: {len(book.instances):,} prices; use them with pricing={given.book}, "
+        f"look at them with: imagemill prices --book {shlex.quote(str(given.book))}"
+    )
     return 0
 
 

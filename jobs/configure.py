@@ -22,6 +22,7 @@ from conf.schema import RunConfig, known_keys, unknown_key
 from operators.model_source import is_checkpoint, peek_class
 
 GROUPS = ("model", "engine", "pricing")
+"""``pricing=NAME`` is short for ``pricing.book=NAME``."""
 FAMILY_DEFAULTS = {
     "StableDiffusionPipeline": "custom",
     "StableDiffusionXLPipeline": "sdxl",
@@ -89,6 +90,8 @@ def _prepare(text: str, overrides: Sequence[str]) -> list[str]:
 
 
 def _prepare_group(group: str, value: str) -> list[str]:
+    if group == "pricing":
+        return [f"pricing.book={_quoted(value)}"]
     known = choices(group)
     if value in known:
         return [f"{group}={value}"]

@@ -40,8 +40,10 @@ from conf.errors import (
     StoreRefused,
     StoreUnavailable,
 )
+from conf.price_book import PriceBook
 from conf.schema import RunConfig
 from conf.secrets import without_secrets
+from jobs.alerts import BudgetAlerts
 from jobs.compile_choice import (
     CompileChoice,
     JobSize,
@@ -56,6 +58,7 @@ from jobs.measured import remember_rate
 from jobs.presence import Presence
 from jobs.preview import make_preview
 from jobs.progress import ProgressDisplay
+from jobs.spending import caps_of, settled
 from operators.guidance import has_two_pass_guidance
 from operators.row_defaults import row_defaults
 
@@ -85,6 +88,7 @@ def execute(
     job: JobRecord,
     store: Store,
     console: Console,
+    book: PriceBook,
     *,
     after: int = 0,
     claim: Callable[[], None] = nothing_to_claim,
@@ -92,6 +96,7 @@ def execute(
     """Work on a job until it ends or is stopped, then sum up.
 
     Args:
+        book: what its workers cost.
         after: the last run so far; another driver that begins the next one first wins.
         claim: writes a new job and its plan, once the cluster is known to fit.
 
@@ -110,12 +115,13 @@ def execute(
             raise KeyboardInterrupt("nothing was started")
         claim()
         with resumable(job.config):
-            return _run(job, store, size, control, console, after, started_s)
+            return _run(job, store, book, size, control, console, after, started_s)
 
 
 def _run(
     job: JobRecord,
     store: Store,
+    book: PriceBook,
     size: Resources,
     control: SignalControl,
     console: Console,
@@ -128,7 +134,13 @@ def _run(
     workers = min(size.workers, plan.shards)
     config = _decided(job, store, plan, workers)
     record = open_run(
-        store, after=after, generation=number, workers=size.workers, version=version()
+        store,
+        after=after,
+        generation=number,
+        workers=size.workers,
+        version=version(),
+        config=job.config,
+        book=book,
     )
     _announce(job, plan, workers)
     assignment = Assignment(
@@ -137,15 +149,19 @@ def _run(
         model_revision=job.model_revision,
         total=plan.shards,
         shards=read_retry(store, number).shards if number else None,
+        book=book,
+        settled=settled(job, store, plan),
     )
     supervisor = Supervisor(config, assignment, size)
     news = EngineNews(config)
-    with Presence(job.config, record) as presence, _display(job, plan, console) as display:
+    alerts = BudgetAlerts(job, caps_of(job), assignment.settled)
+    with Presence(job.config, record) as presence, _display(job, plan, console) as display, alerts:
         control.watch(presence.stop_reason)
 
         def show(snapshot: Snapshot) -> None:
             news.show(snapshot)
             display.show(snapshot)
+            alerts.see(snapshot)
 
         end = _supervise(store, record, lambda: supervisor.run(control, show))
     control.summing_up()
@@ -257,7 +273,7 @@ def _display(job: JobRecord, plan: PlanReader, console: Console) -> ProgressDisp
     return ProgressDisplay(
         console,
         rows=plan.rows,
-        currency=job.config.pricing.currency,
+        currency=job.currency,
         simulated=job.config.engine.name == "simulated",
     )
 

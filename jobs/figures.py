@@ -134,6 +134,20 @@ def format_money(amount_nano: int, currency: str) -> str:
     return money(as_decimal(amount_nano), currency)
 
 
+def unpriced(closing: Bill) -> str:
+    """Which workers' time is in no amount, and why; "" where all is priced."""
+    storage = f"{plural(closing.unpriced_lines, 'line')} of storage and requests"
+    if not closing.unpriced:
+        why = f"{storage}: the price book has no storage price for this output"
+        return why if closing.unpriced_lines else ""
+    reasons = sorted(set(closing.unpriced))
+    more = f" (and {plural(len(reasons) - 1, 'other reason')})" if len(reasons) > 1 else ""
+    return (
+        f"{len(closing.unpriced):,} of {plural(closing.workers, 'worker')}: {reasons[0]}{more}; "
+        "their time is in no amount" + (f", nor are {storage}" if closing.unpriced_lines else "")
+    )
+
+
 def exact_money(amount_nano: int) -> str:
     """An amount of 1e-9 units with all of its digits, so that a column of them adds up."""
     return f"{as_decimal(amount_nano):,.9f}"

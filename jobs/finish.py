@@ -16,8 +16,7 @@ from cluster.plan_file import InputFile, PlanReader
 from cluster.settled import Settled
 from cluster.store import Store
 from cluster.supervisor import RunEnd
-from cluster.tables import to_parquet
-from cluster.totals import Bill, Totals, add_stamps, close, fold, worker_lines
+from cluster.totals import Bill, Totals, add_stamps, all_lines, close, fold
 from conf.errors import (
     CommitConflict,
     CorruptOutput,
@@ -28,6 +27,7 @@ from conf.errors import (
 from jobs.figures import plural
 from jobs.gc import collect
 from jobs.report import ReportFacts, write_report
+from jobs.worker_ledger import add_lines
 
 log = logging.getLogger("imagemill")
 _RENEWALS = 5
@@ -66,7 +66,7 @@ def finish(
             finished, whoever leaves last renews ledger and reports: its workers lived until now.
     """
     totals = fold(store, plan)
-    closing = close(totals)
+    closing = close(totals, job.config.pricing.storage_months)
     whole = totals.sealed == totals.shards and not totals.pending
     done = is_finished(store, generation) or (end is not None and end.finished and whole)
     if done and end is not None and ours:
@@ -123,20 +123,21 @@ def _write_derived(
         if needed:
             raise
         log.warning("no report was written: %s", error, extra={"event": "no_report"})
-        return close(totals), ()
+        return close(totals, job.config.pricing.storage_months), ()
 
 
 def _close_ledger(store: Store, job: JobRecord, totals: Totals) -> Bill:
     """Write the workers' lines, and again when a worker of another run stamped meanwhile: two
     drivers that end at once must not replace the fuller ledger by the older one."""
+    months = job.config.pricing.storage_months
     for _ in range(_RENEWALS):
-        closing = close(totals)
-        lines = to_parquet(ledger_table(worker_lines(totals), Attribution.of(job.config.job)))
-        store.put(layout.WORKER_LEDGER, lines)
+        closing = close(totals, months)
+        lines = all_lines(totals, months)
+        add_lines(store, ledger_table(lines, Attribution.of(job.config.job)))
         add_stamps(store, totals)
-        if close(totals) == closing:
+        if close(totals, months) == closing:
             break
-    return close(totals)
+    return close(totals, months)
 
 
 def sweep(store: Store, plan: PlanReader) -> None:
@@ -179,7 +180,9 @@ def _write_manifest(
         "image_bytes": totals.image_bytes,
         "shards": totals.shards,
         "cost": str(as_decimal(closing.total_amount)),
-        "currency": job.config.pricing.currency,
+        "currency": job.currency,
+        "workers": closing.workers,
+        "workers_unpriced": len(closing.unpriced),
     }
     data = (json.dumps(manifest, indent=2) + "\n").encode()
     try:

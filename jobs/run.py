@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
+from typing import TypeVar
 
 from rich.console import Console
 
@@ -14,16 +15,18 @@ from cluster import layout
 from cluster.input_files import InputFiles
 from cluster.job_log import (
     JobRecord,
+    as_last_run,
+    book_of_run,
     find_job,
     generation,
     is_finished,
+    last_run,
     open_retry,
     output_taken,
     read_job,
     write_job,
 )
 from cluster.lifetime import utc_now
-from cluster.money import price_of
 from cluster.plan_file import PlanReader, write_plan
 from cluster.settled import Settled
 from cluster.store import Store
@@ -31,7 +34,8 @@ from cluster.store_access import LOOK_S
 from cluster.totals import states
 from conf.errors import ConfigError, OutputTaken, StoreRefused, StoreUnavailable
 from conf.parser import check_together
-from conf.schema import RunConfig
+from conf.price_book import PriceBook, at_given_price, book_of
+from conf.schema import BudgetConfig, ClusterConfig, PricingConfig, RunConfig
 from conf.secrets import refuse_secrets
 from jobs.company import refuse_company
 from jobs.configure import absolute, compose
@@ -39,13 +43,16 @@ from jobs.execute import JobResult, execute, result_of, resumable, version
 from jobs.finish import Finish, finish, sweep
 from jobs.maker import revision_now, settle
 from jobs.plan import check_inputs_unchanged, make_plan
+from jobs.spending import refuse_spent
 from jobs.unique_ids import check_unique_ids
 from operators.model_source import plain_source
 from operators.row_defaults import row_defaults
 
 log = logging.getLogger("imagemill")
-CHANGEABLE = ("cluster.", "storage.")
-"""Keys that a resumed or retried job may be given anew: where it runs, not what it makes."""
+G = TypeVar("G", BudgetConfig, ClusterConfig, PricingConfig)
+CHANGEABLE = ("cluster.", "storage.", "pricing.", "budget.")
+"""Keys that a resumed or retried job may be given anew: where it runs and what that costs, not what
+it makes."""
 
 CREW = {"cluster.workers", "cluster.min_workers", "cluster.max_workers"}
 
@@ -61,7 +68,7 @@ def prepare(overrides: Sequence[str]) -> RunConfig:
         if not path.strip():
             raise ConfigError(f"{name} is empty; expected a path or URL (an unset variable?)")
         refuse_secrets(name, path)
-    price_of(config.pricing)
+    book = book_of(config.pricing)
     row_defaults(config)
     output = absolute(config.output.path)
     name = config.job.name or output.rstrip("/").rsplit("/", 1)[-1] or "job"
@@ -71,6 +78,7 @@ def prepare(overrides: Sequence[str]) -> RunConfig:
         output=replace(config.output, path=output),
         model=replace(config.model, path=plain_source(config.model.path)),
         job=replace(config.job, name=name),
+        pricing=replace(config.pricing, currency=book.currency),
     )
 
 
@@ -112,7 +120,8 @@ def run(overrides: Sequence[str], console: Console | None = None) -> JobResult:
         with resumable(config):
             write_plan(patient, planned.inputs, planned.shards)
 
-    return execute(job, patient, console or Console(stderr=True), claim=claim)
+    book = book_of(config.pricing)
+    return execute(job, patient, console or Console(stderr=True), book, claim=claim)
 
 
 def resume(output: str, overrides: Sequence[str] = (), console: Console | None = None) -> JobResult:
@@ -136,8 +145,10 @@ def resume(output: str, overrides: Sequence[str] = (), console: Console | None =
         sweep(store, plan)
         return result_of(job, _looked_at(store, job, plan, number))
     _check_same_world(job, store)
+    book = next_book(job, store, overrides)
     after = refuse_company(store)
-    return execute(job, store, console or Console(stderr=True), after=after)
+    refuse_spent(job, store, PlanReader(store))
+    return execute(job, store, console or Console(stderr=True), book, after=after)
 
 
 def retry(output: str, overrides: Sequence[str] = (), console: Console | None = None) -> JobResult:
@@ -153,9 +164,11 @@ def retry(output: str, overrides: Sequence[str] = (), console: Console | None = 
             f"{output} is not finished; first 'imagemill resume {shlex.quote(output)}', then retry"
         )
     _check_same_world(job, store)
+    book = next_book(job, store, overrides)
     after = refuse_company(store)
     store = store.with_patience(job.config.storage.patience_s)
     plan = PlanReader(store)
+    refuse_spent(job, store, plan)
     shards = tuple(
         state.shard_id
         for state in states(store, plan, Settled.of(store).maybe_quarantined(range(plan.shards)))
@@ -168,7 +181,7 @@ def retry(output: str, overrides: Sequence[str] = (), console: Console | None = 
     def claim() -> None:
         open_retry(store, shards, after=number)
 
-    return execute(job, store, console or Console(stderr=True), after=after, claim=claim)
+    return execute(job, store, console or Console(stderr=True), book, after=after, claim=claim)
 
 
 def report(output: str, overrides: Sequence[str] = ()) -> list[str]:
@@ -190,41 +203,81 @@ def _looked_at(store: Store, job: JobRecord, plan: PlanReader, number: int) -> F
 
 
 def open_job(output: str, overrides: Sequence[str] = ()) -> tuple[JobRecord, Store]:
-    """The job at ``output``, wherever it lay before, with ``cluster.*`` and ``storage.*`` anew.
+    """The job at ``output``, wherever it lay before, with ``cluster.*``, ``storage.*``,
+    ``pricing.*`` and ``budget.*`` anew. What is not given of the last two is as in the last run.
 
     Raises:
         OutputMissing: no job lives there.
         ConfigError: a key that a job which has begun cannot change.
     """
-    for text in overrides:
-        if not text.startswith(CHANGEABLE):
-            raise ConfigError(
-                f"'{text}' cannot be changed for a job that has begun; expected keys of "
-                f"{' or '.join(CHANGEABLE)}"
-            )
-    refuse_secrets("OUTPUT", output)
-    given = compose(["input.path=given", f"output.path={absolute(output)}", *overrides])
-    with _saying_where_to_look(given), _nothing_started():
-        store = Store.of(given, patience_s=LOOK_S)
-        job = read_job(store)
+    with looking_at(output, overrides) as (given, store):
+        job = as_last_run(store, read_job(store))
     names = {text.partition("=")[0] for text in overrides}
+    if "pricing" in names:  # short for its book
+        names.add("pricing.book")
     if names & CREW:  # an exact number replaces a range, and the other way round
         names |= CREW
-    changed = {
-        item.name: getattr(given.cluster, item.name)
-        for item in fields(given.cluster)
-        if f"cluster.{item.name}" in names
-    }
     patience_s = (
         given.storage.patience_s if "storage.patience_s" in names else job.config.storage.patience_s
     )
     config = replace(
         job.config,
         output=replace(job.config.output, path=given.output.path),
-        cluster=replace(job.config.cluster, **changed),
+        cluster=_changed(job.config.cluster, "cluster", given.cluster, names),
+        pricing=_changed(job.config.pricing, "pricing", given.pricing, names),
+        budget=_changed(job.config.budget, "budget", given.budget, names),
         storage=replace(given.storage, patience_s=patience_s),
     )
     return replace(job, config=check_together(config)), store
+
+
+@contextmanager
+def looking_at(output: str, overrides: Sequence[str] = ()) -> Iterator[tuple[RunConfig, Store]]:
+    """What was given and the store at ``output``, whatever lies there; where the store does not
+    answer inside, the error says how to reach it.
+
+    Raises:
+        ConfigError: a key that a job which has begun cannot change.
+        StoreRefused: the store does not answer, or not to these credentials.
+    """
+    for text in overrides:
+        if not text.startswith((*CHANGEABLE, "pricing=")) or text.startswith("pricing.currency="):
+            raise ConfigError(
+                f"'{text}' cannot be changed for a job that has begun; expected keys of "
+                f"{' or '.join(CHANGEABLE)}, but for pricing.currency"
+            )
+    refuse_secrets("OUTPUT", output)
+    given = compose(["input.path=given", f"output.path={absolute(output)}", *overrides])
+    with _saying_where_to_look(given), _nothing_started():
+        yield given, Store.of(given, patience_s=LOOK_S)
+
+
+def _changed(before: G, group: str, given: G, names: Collection[str]) -> G:
+    """A group with those of its keys anew that are named."""
+    anew = {
+        item.name: getattr(given, item.name)
+        for item in fields(before)
+        if f"{group}.{item.name}" in names
+    }
+    return replace(before, **anew)
+
+
+def next_book(job: JobRecord, store: Store, overrides: Sequence[str]) -> PriceBook:
+    """The prices of the next run: the last run's, unless others are asked for.
+
+    Raises:
+        ConfigError: the book that was asked for is not there, or in another currency.
+    """
+    last = last_run(store)
+    asked = {text.partition("=")[0] for text in overrides}
+    given = job.config.pricing.price_per_hour
+    if last is None or asked & {"pricing", "pricing.book"}:
+        return book_of(job.config.pricing)
+    if "pricing.price_per_hour" not in asked:
+        return book_of_run(store, last)
+    if given is None:
+        return book_of(job.config.pricing)
+    return at_given_price(book_of_run(store, last), given)
 
 
 def check_claimable(store: Store, config: RunConfig) -> None:

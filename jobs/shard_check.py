@@ -157,7 +157,7 @@ class ShardCheck:
         if lines is None or commit.ledger is None:
             return
         key = commit.ledger.key
-        amount = sum(line["amount_nano"] for line in lines)
+        amount = sum(line["amount_nano"] or 0 for line in lines)
         device_ns = sum(line["gpu_ns"] for line in lines)
         findings.expect(f"the amount in {key}", found=amount, expected=commit.amount_nano)
         findings.expect(f"the device time in {key}", found=device_ns, expected=commit.device_ns)

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from itertools import islice
 
 from cluster import layout
+from cluster.budget import Caps
 from cluster.driver_mark import DriverMark
 from cluster.job_log import (
+    as_last_run,
     cancel_asked,
     end_reason,
     generation,
@@ -30,8 +32,10 @@ from jobs.figures import (
     named_once,
     plural,
     size,
+    unpriced,
 )
 from jobs.report.survey import survey
+from jobs.spending import caps_of, spent_by
 
 _MOST_BROKEN = 100
 
@@ -63,6 +67,7 @@ class Status:
     attempts: int
     bill: Bill
     currency: str
+    caps: Caps
     last_run: RunRecord | None
     end_reason: str | None
     driver: DriverMark | None
@@ -81,7 +86,7 @@ def status(store: Store, *, watch_s: float = WATCH_S) -> Status:
         OutputMissing: no job lives there.
         CorruptOutput: a record that counts is missing or damaged.
     """
-    job = read_job(store)
+    job = as_last_run(store, read_job(store))
     number = generation(store)
     run = last_run(store)
     planned = store.exists(layout.PLAN_SHARDS) and store.exists(layout.PLAN_INPUTS)
@@ -113,8 +118,9 @@ def status(store: Store, *, watch_s: float = WATCH_S) -> Status:
         shards=totals.shards,
         sealed=totals.sealed,
         attempts=totals.attempts,
-        bill=close(totals),
-        currency=job.config.pricing.currency,
+        bill=close(totals, job.config.pricing.storage_months),
+        currency=job.currency,
+        caps=caps_of(job),
         last_run=run,
         end_reason=ended,
         driver=driver,
@@ -164,13 +170,16 @@ def _progress(found: Status) -> list[str]:
         f"{names.get(kind, kind)} {format_money(amount, found.currency)}"
         for kind, amount in found.bill.amount.items()
     )
+    so_far = "" if found.finished else " so far"
     tries = f", up to {found.attempts} attempts at one" if found.attempts > 1 else ""
     return [
         f"rows       {found.rows:,}: {found.committed:,} committed, {found.quarantined:,} "
         f"quarantined, {found.pending:,} pending",
         f"images     {found.images:,} ({size(found.image_bytes)})",
         f"shards     {found.sealed:,} of {found.shards:,} sealed{tries}",
-        f"cost       {format_money(found.bill.total_amount, found.currency)} so far ({kinds})",
+        f"cost       {format_money(found.bill.total_amount, found.currency)}{so_far} ({kinds})",
+        *([f"unpriced   {unpriced(found.bill)}"] if unpriced(found.bill) else []),
+        *([f"budget     {found.caps.used(spent_by(found.bill))}"] if found.caps.any else []),
     ]
 
 

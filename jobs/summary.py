@@ -6,6 +6,7 @@ import shlex
 
 from cluster import layout
 from cluster.job_log import JobRecord
+from cluster.money import as_decimal
 from cluster.plan_file import PlanReader
 from cluster.store import Store
 from cluster.store_access import LOOK_S
@@ -26,6 +27,7 @@ from jobs.figures import (
     plural,
     share,
     size,
+    unpriced,
     why_empty,
 )
 from jobs.finish import Finish
@@ -43,7 +45,9 @@ def summary_lines(job: JobRecord, finish: Finish, status: int) -> list[str]:
     if is_simulated(job.config):
         lines.append(SIMULATED)
     lines.append(_images(totals, figures))
-    lines.append(_cost(finish.bill, figures, job.config.pricing.currency))
+    lines.append(_cost(finish.bill, figures, job.currency))
+    if unpriced(finish.bill):
+        lines.append(f"unpriced   {unpriced(finish.bill)}")
     if facts.wall_s:
         lines.append(f"this run   {duration(facts.wall_s)}{_restarts(facts.restarts)}")
     lines += _broken(facts.broken_files)
@@ -129,12 +133,26 @@ def _next(job: JobRecord, where: str, finish: Finish) -> list[str]:
             kept = f"nothing was committed, so {where} may be deleted"
         return [f"next       start again with another output.path; {kept}"]
     if not finish.finished:
-        return [f"next       imagemill resume {quoted}"]
+        spent = finish.facts.reason.startswith("budget.")
+        more = f" {finish.facts.reason.partition('=')[0]}=…" if spent else ""
+        return [*_left(job, finish), f"next       imagemill resume {quoted}{more}"]
     if not finish.totals.quarantined:
         return []
     if _rejected_at_read(job) == finish.totals.quarantined:
         return [f"next       {MEND}"]
     return [f"next       imagemill retry {quoted}"]
+
+
+def _left(job: JobRecord, finish: Finish) -> list[str]:
+    """What is left to do where a budget ended the run, by what the rows so far have cost."""
+    totals, done = finish.totals, finish.totals.committed + finish.totals.quarantined
+    if not finish.facts.reason.startswith("budget.") or not done:
+        return []
+    cost = as_decimal(finish.bill.total_amount) / done * totals.pending
+    return [
+        f"left       {plural(totals.pending, 'row')}, about {money(cost, job.currency)} at what a "
+        "row has cost so far"
+    ]
 
 
 def _rejected_at_read(job: JobRecord) -> int:

@@ -17,7 +17,7 @@ from decimal import Decimal, InvalidOperation
 import pyarrow as pa
 
 from cluster import layout
-from cluster.job_log import generation, read_job
+from cluster.job_log import as_last_run, generation, read_job
 from cluster.money import as_decimal
 from cluster.plan_file import PlanReader
 from cluster.records import Shard
@@ -27,7 +27,7 @@ from cluster.tables import read_parquet
 from cluster.totals import Bill, Totals, add_stamps, close
 from conf.errors import StoreRefused
 from jobs.checkpoint_check import CheckpointCheck
-from jobs.figures import plural
+from jobs.figures import plural, unpriced
 from jobs.shard_check import Findings, ShardCheck
 
 Progress = Callable[[int, int], None]
@@ -74,12 +74,12 @@ def verify(store: Store, *, threads: int = 8, on_progress: Progress | None = Non
         OutputMissing: no job or no plan lives there.
         StoreUnavailable: the store did not answer; nothing can be said.
     """
-    job = read_job(store)
+    job = as_last_run(store, read_job(store))
     plan = PlanReader(store)
     findings = Findings()
     totals = _check_shards(store, plan, findings, threads, on_progress)
     _check_plan(plan, findings)
-    bill = close(totals)
+    bill = close(totals, job.config.pricing.storage_months)
     _check_bill(bill, findings)
     finished, cost = _check_manifest(store, totals, bill, findings)
     return Verification(
@@ -94,7 +94,7 @@ def verify(store: Store, *, threads: int = 8, on_progress: Progress | None = Non
         images=totals.images,
         objects=findings.objects,
         bill=bill,
-        currency=job.config.pricing.currency,
+        currency=job.currency,
         outlived=_outlived(store, cost, bill),
         problems=tuple(findings.sentences),
         problem_count=findings.count,
@@ -112,6 +112,7 @@ def report_lines(verification: Verification) -> list[str]:
         f"images     {v.images:,}; {v.objects:,} objects read and compared",
         f"cost       {as_decimal(v.bill.total_amount):f} {v.currency} billed, "
         f"{as_decimal(sum(v.bill.amount.values())):f} on the lines",
+        *([f"unpriced   {unpriced(v.bill)}"] if unpriced(v.bill) else []),
         *([f"outlived   {v.outlived}"] if v.outlived else []),
         *(f"problem    {sentence}" for sentence in v.problems),
     ]
@@ -229,7 +230,7 @@ def _ledger_amount(store: Store) -> int | None:
     """The sum of the workers' ledger, in 1e-9 currency units; None where it cannot be read."""
     try:
         lines = read_parquet(store.get(layout.WORKER_LEDGER) or b"", ["amount_nano"])
-        return int(sum(lines["amount_nano"].to_pylist()))
+        return int(sum(amount or 0 for amount in lines["amount_nano"].to_pylist()))
     except (pa.ArrowException, OSError, KeyError, StoreRefused):
         return None
 

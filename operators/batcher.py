@@ -64,6 +64,7 @@ class Batcher:
         self._resized: dict[Shape, int] = {}
         self._waiting: dict[Shape, dict[int, _Waiting]] = {}
         self._running: dict[Shape, dict[int, _Waiting]] = {}
+        self._active = 0
         self._shapes: dict[int, Shape] = {}
         self._last: Shape | None = None
         self._tick = 0
@@ -82,8 +83,8 @@ class Batcher:
 
     @property
     def active(self) -> int:
-        """Rows that have a slot."""
-        return sum(len(bucket) for bucket in self._running.values())
+        """Rows that have a slot. Counted, so that another thread may ask while buckets change."""
+        return self._active
 
     def holds(self, shape: Shape) -> bool:
         """Whether any row of this shape is inside."""
@@ -118,7 +119,10 @@ class Batcher:
             shape = self._shapes.pop(number)
             for buckets in (self._waiting, self._running):
                 bucket = buckets.get(shape, {})
-                if bucket.pop(number, None) is not None and not bucket:
+                if bucket.pop(number, None) is None:
+                    continue
+                self._active -= buckets is self._running
+                if not bucket:
                     del buckets[shape]
             if not self.holds(shape):
                 self._resized.pop(shape, None)
@@ -178,6 +182,7 @@ class Batcher:
         waiting = self._waiting.get(shape, {})
         for row in entering:
             running[row.number] = waiting.pop(row.number)
+        self._active += len(entering)
         if not waiting:
             self._waiting.pop(shape, None)
         return tuple(row.number for row in entering)

@@ -26,9 +26,11 @@ class Groups(Generic[T]):
         self._patience_calls = patience_calls
         self._waiting: dict[Hashable, list[tuple[int, T]]] = {}
         self._calls = 0
+        self._count = 0
 
     def __len__(self) -> int:
-        return sum(len(group) for group in self._waiting.values())
+        """All items. Counted, so that another thread may ask while groups change."""
+        return self._count
 
     def __iter__(self) -> Iterator[T]:
         for group in self._waiting.values():
@@ -42,6 +44,7 @@ class Groups(Generic[T]):
     def add(self, key: Hashable, item: T) -> None:
         """Let an item wait."""
         self._waiting.setdefault(key, []).append((self._calls, item))
+        self._count += 1
 
     def take(self) -> list[T]:
         """Remove and return the items of the next call, at most ``max_batch``; count one call."""
@@ -67,6 +70,7 @@ class Groups(Generic[T]):
         return (overdue, min(self.max_batch, len(group)), waited)
 
     def _keep(self, key: Hashable, group: list[tuple[int, T]]) -> None:
+        self._count += len(group) - len(self._waiting[key])
         if group:
             self._waiting[key] = group
         else:

@@ -9,7 +9,6 @@ from typing import Any
 
 from cluster.coordinator import BeatReply, Coordinator, WorkerProgress
 from cluster.leases import Dismiss, Grant, Wait
-from cluster.money import price_of
 from cluster.records import Ranges
 from cluster.sealed_shard import SealedShard
 from cluster.store import Store
@@ -20,7 +19,7 @@ from jobs.verify import verify
 from operators.engine import EngineInfo, EngineStats, ImageFailure, ImageResult
 from operators.engines import load_engine
 from operators.request import Request
-from tests.small_jobs import SmallJob, prepare_small_job
+from tests.small_jobs import SmallJob, prepare_small_job, price_here
 
 TINY = {"sampling.width": 16, "sampling.height": 16, "sampling.steps": 2}
 ROWS = [{"prompt": f"picture {n}"} for n in range(6)]
@@ -84,6 +83,7 @@ class Link:
         self.seals: list[SealedShard] = []
         self.grants: list[Grant] = []
         self.trials: list[Trial] = []
+        self.waits = 0
         self.told = threading.Event()
         """The worker beats again after a beat that told it to drop a shard, to drain or to go."""
         self._telling = False
@@ -92,6 +92,7 @@ class Link:
         answer = self.coordinator.acquire(worker)
         if isinstance(answer, Grant):
             self.grants.append(answer)
+        self.waits += isinstance(answer, Wait)
         return answer
 
     def sealed(self, worker: str, seal: SealedShard) -> None:
@@ -159,7 +160,7 @@ class Stage:
                 generation=0,
                 node="here",
                 gpus="",
-                price=price_of(self.small.config.pricing),
+                price=price_here(self.small.config),
             ),
             store=store or self.small.store,
             shards=self.small.plan,

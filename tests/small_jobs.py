@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,17 @@ import pyarrow.parquet as pq
 from omegaconf import OmegaConf
 
 from cluster.coordinator import Coordinator
-from cluster.job_log import JobRecord, last_run, open_run, write_job
+from cluster.job_log import JobRecord, find_job, last_run, open_run, write_job
 from cluster.lifetime import utc_now
-from cluster.money import price_of
 from cluster.plan_file import PlanReader, write_plan
+from cluster.price import Price
+from cluster.pricing import Takes, machine_of, price_on
 from cluster.records import RunRecord
 from cluster.store import Store
 from cluster.totals import Bill, Totals, close, fold
 from cluster.worker import Identity, Worker, WorkerOutcome
 from conf.parser import parse_config
+from conf.price_book import book_of
 from conf.schema import RunConfig
 from jobs.plan import make_plan
 from operators.engines import load_engine
@@ -32,6 +35,7 @@ _SMALL = {
     "cluster.heartbeat_s": 0.05,
     "job.commit_seconds": 0,
     "storage.patience_s": 0,
+    "pricing.currency": "USD",
 }
 
 
@@ -51,7 +55,7 @@ class SmallJob:
 
     def bill(self) -> Bill:
         """The closed ledger now."""
-        return close(self.totals())
+        return close(self.totals(), self.config.pricing.storage_months)
 
 
 def small_config(tmp_path: Path, overrides: Mapping[str, Any] | None = None) -> RunConfig:
@@ -59,7 +63,7 @@ def small_config(tmp_path: Path, overrides: Mapping[str, Any] | None = None) -> 
     conf = files("conf")
     composed = OmegaConf.create(conf.joinpath("config.yaml").read_text())
     del composed["defaults"]
-    for group, name in (("model", "shapes"), ("engine", "simulated"), ("pricing", "local")):
+    for group, name in (("model", "shapes"), ("engine", "simulated")):
         composed[group] = OmegaConf.create(conf.joinpath(group, f"{name}.yaml").read_text())
     places = {"input.path": str(tmp_path / "input"), "output.path": str(tmp_path / "output")}
     for key, value in {**places, "job.name": "small", **_SMALL, **(overrides or {})}.items():
@@ -98,11 +102,36 @@ def prepare_small_job(
     return SmallJob(store=store, config=config, plan=PlanReader(store), job=job, outcomes=())
 
 
-def begin_run(store: Store, *, generation: int = 0) -> RunRecord:
+def begin_run(store: Store, *, generation: int = 0, config: RunConfig | None = None) -> RunRecord:
     """The next run's record."""
     last = last_run(store)
-    after = last.run if last else 0
-    return open_run(store, after=after, generation=generation, workers=1, version="0.0.0")
+    return begin_run_after(store, last.run if last else 0, generation=generation, config=config)
+
+
+def begin_run_after(
+    store: Store, after: int, *, generation: int = 0, config: RunConfig | None = None
+) -> RunRecord:
+    """The record of the run that follows number ``after``."""
+    job = find_job(store)
+    config = config or (job.config if job else small_config(Path("nowhere")))
+    return open_run(
+        store,
+        after=after,
+        generation=generation,
+        workers=1,
+        version="0.0.0",
+        config=config,
+        book=book_of(config.pricing),
+    )
+
+
+def price_here(config: RunConfig) -> Price:
+    """What a worker on this machine costs."""
+    takes = Takes(gpus=0, threads=1)
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    return price_on(
+        book_of(config.pricing), machine_of(config, {}, {}), takes, at=at, output=config.output.path
+    )
 
 
 def work_on(
@@ -110,7 +139,7 @@ def work_on(
 ) -> SmallJob:
     """One run with one worker over ``shards`` (default: all)."""
     config, store = small.config, small.store
-    record = begin_run(store, generation=generation)
+    record = begin_run(store, generation=generation, config=config)
     ids = list(range(small.plan.shards) if shards is None else shards)
     coordinator = Coordinator(iter(ids), total=len(ids), lease_s=config.cluster.lease_s)
     worker = Worker(
@@ -121,7 +150,7 @@ def work_on(
             generation=generation,
             node="here",
             gpus="",
-            price=price_of(config.pricing),
+            price=price_here(config),
         ),
         store=store,
         shards=small.plan,

@@ -30,7 +30,7 @@ def dataset_note(
     Args:
         front: YAML with which ``datasets`` loads the folder; None where it cannot.
     """
-    config, currency = job.config, job.config.pricing.currency
+    config, currency = job.config, job.currency
     figures = figures_of(totals, closing)
     context = {
         "front": front,

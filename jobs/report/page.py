@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import base64
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
 from cluster.job_log import JobRecord
-from cluster.money import split
+from cluster.money import as_decimal, split
 from cluster.plan_file import PlanReader
 from cluster.store import Store
 from cluster.totals import Bill, Totals
@@ -29,10 +30,14 @@ from jobs.figures import (
     money,
     named_once,
     number,
+    plural,
     share,
     size,
+    unpriced,
     why_empty,
 )
+from jobs.report.charts import day_costs, dearest_rows, image_costs
+from jobs.report.costs import CostSurvey, cost_survey
 from jobs.report.rendering import render
 from jobs.report.samples import Sample, pick_samples
 from jobs.report.survey import Mix, Survey, survey
@@ -49,6 +54,9 @@ _KINDS = {
     "wasted": "work that did not become an image",
     "overhead": "loading the model and warming up",
     "idle": "waiting for rows or the store",
+    "requests": "what the store was asked",
+    "egress": "what was read out of the store",
+    "storage": "keeping the images",
 }
 _MIX_TITLES = {"sampler": "Sampler", "size": "Size", "steps": "Steps"}
 
@@ -63,19 +71,21 @@ def build_report(
     *,
     samples: Sequence[Sample] | None = None,
     counts: Survey | None = None,
+    costs: CostSurvey | None = None,
 ) -> bytes:
     """The page as UTF-8 HTML.
 
     Args:
         samples: thumbnails for the gallery, from ``pick_samples`` with ``max_px``; picked from the
             output when None.
-        counts: the exact counts; surveyed from the output when None.
+        counts, costs: the exact counts, and the ledger's; surveyed from the output when None.
     """
     if samples is None:
         samples = pick_samples(store, plan, GALLERY, max_px=THUMBNAIL_PX)
     counts = counts or survey(store, plan)
+    costs = costs or cost_survey(store, job, plan, totals)
     figures = figures_of(totals, closing)
-    config, currency = job.config, job.config.pricing.currency
+    config, currency = job.config, job.currency
     where = without_secrets(store.url)
     context = {
         "name": config.job.name or "job",
@@ -91,7 +101,11 @@ def build_report(
             without_secrets(named_once(text)) for text in extra.broken_files[:_SHOWN_FILES]
         ],
         "money": _money(closing, currency),
-        "pricing": config.pricing,
+        "prices": _prices(totals, currency),
+        "unpriced": unpriced(closing),
+        "image_costs": image_costs(costs, currency),
+        "dearest": dearest_rows(costs, currency),
+        "day_costs": day_costs(costs, currency),
         "gallery": [_card(sample, currency) for sample in samples],
         "files_apart": config.output.format == "files",
         "reasons": _reasons(counts, totals),
@@ -122,6 +136,23 @@ def _tiles(totals: Totals, figures: Figures, currency: str) -> list[tuple[str, s
     ]
 
 
+def _prices(totals: Totals, currency: str) -> list[str]:
+    """What a worker cost, by kind of machine."""
+    found: Counter[str] = Counter()
+    for use in totals.workers.values():
+        if use.stamp is not None:
+            price = use.stamp.price
+            names = (price.provider, price.region, price.instance_type, price.purchase_option)
+            what = ", ".join(name for name in names if name) or "an unknown machine"
+            hourly = (
+                "no price"
+                if price.nano_per_hour is None
+                else f"{as_decimal(price.nano_per_hour).normalize():f} {currency} an hour"
+            )
+            found[f"{what}: {hourly} (prices {price.version})"] += 1
+    return [f"{plural(count, 'worker')} on {text}" for text, count in found.most_common()]
+
+
 def _part(count: int, whole: int) -> str:
     return share(count / whole) if whole else ""
 
@@ -137,18 +168,20 @@ def _money_or_dash(amount: Decimal | None, times: int, currency: str) -> str:
 def _money(closing: Bill, currency: str) -> dict[str, Any]:
     """The bill by kind; amounts with all digits, shares that sum to 100 %."""
     by_amount = closing.total_amount > 0
-    weights = [(closing.amount if by_amount else closing.ns)[kind] for kind in _KINDS]
+    kinds = [kind for kind in _KINDS if kind in closing.amount]
+    weighed = closing.amount if by_amount else closing.ns
+    weights = [weighed.get(kind, 0) for kind in kinds]
     shares = split(1000, weights) if sum(weights) else [0] * len(weights)
     lines = [
         {
             "kind": kind,
-            "what": what,
-            "time": duration(closing.ns[kind] / 1e9),
+            "what": _KINDS[kind],
+            "time": duration(closing.ns[kind] / 1e9) if kind in closing.ns else "",
             "amount": exact_money(closing.amount[kind]),
             "weight": weight,
             "percent": f"{tenths / 10:.1f} %",
         }
-        for (kind, what), weight, tenths in zip(_KINDS.items(), weights, shares, strict=True)
+        for kind, weight, tenths in zip(kinds, weights, shares, strict=True)
     ]
     return {
         "lines": lines,
@@ -168,7 +201,7 @@ def _card(sample: Sample, currency: str) -> dict[str, Any]:
         f"guidance {row['guidance_scale']:g}",
         str(row["sampler"]),
         f"seed {row['seed']}",
-        money(row["cost"], currency),
+        "unpriced" if row["cost"] is None else money(row["cost"], currency),
     ]
     return {
         "source": _data_uri(sample.image),
@@ -220,7 +253,12 @@ def _mix(title: str, mix: Mix, totals: Totals) -> dict[str, Any]:
 def _shown(config: dict[str, Any]) -> dict[str, Any]:
     """The configuration without what may be a credential."""
     options = dict.fromkeys(config["storage"]["options"], "(not shown)")
-    return {**config, "storage": {**config["storage"], "options": options}}
+    alert = config["budget"]["alert"] and "(not shown)"
+    return {
+        **config,
+        "storage": {**config["storage"], "options": options},
+        "budget": {**config["budget"], "alert": alert},
+    }
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections import Counter
@@ -16,7 +17,7 @@ import pyarrow.parquet as pq
 from tests.chaos.bucket import Bucket
 
 _NS_PER_HOUR = 3600 * 10**9
-_KINDS = {"wasted", "overhead", "idle"}
+_TIME = {"used", "wasted", "overhead", "idle"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,15 +32,14 @@ class Books:
 def check_books(
     bucket: Bucket, *, used: Sequence[Mapping[str, Any]], stamps: Mapping[str, Mapping[str, Any]]
 ) -> Books:
-    """Every line of every worker against its lifetime, at the price that the job names.
+    """Every line of every worker against its lifetime, at the price in its run's price book.
 
     Args:
         used: the lines of the images that count.
         stamps: each worker's newest evidence of its lifetime.
     """
     problems: list[str] = []
-    job = json.loads(bucket.read("job.json") or b"{}")
-    nano_per_hour = Fraction(job["config"]["pricing"]["price_per_hour"]) * 10**9
+    books = _PriceBooks(bucket, problems)
     others = _lines(bucket, problems)
     lines = [*used, *others]
     twice = [
@@ -50,25 +50,109 @@ def check_books(
     strange = {line["worker"] for line in lines} - set(stamps)
     if strange:
         problems.append(f"lines are charged to workers that never lived: {sorted(strange)}")
-    if any(line["gpu_ns"] < 0 or line["amount_nano"] < 0 for line in lines):
+    first = [line for line in lines if line.get("corrects") is None]
+    if any((line[name] or 0) < 0 for line in first for name in ("gpu_ns", "amount_nano")):
         problems.append("a line is negative")
     for worker, stamp in stamps.items():
         own = [line for line in lines if line["worker"] == worker]
-        kinds = Counter(line["kind"] for line in own if line["kind"] != "used")
-        if kinds != Counter(_KINDS):
-            problems.append(f"{worker} has the lines {dict(kinds)} beside its images")
-        price = _rounded(nano_per_hour * stamp["lifetime_ns"] / _NS_PER_HOUR)
-        amount = sum(line["amount_nano"] for line in own)
-        time_ns = sum(line["gpu_ns"] for line in own)
-        if time_ns != stamp["lifetime_ns"]:
-            problems.append(f"{worker} lived {stamp['lifetime_ns']} ns; its lines say {time_ns}")
-        if amount != price:
-            problems.append(f"{worker} costs {price} nano; its lines say {amount}")
+        _check_time(books, stamp, [line for line in own if line["kind"] in _TIME], problems)
+        _check_requests(books, stamp, [line for line in own if line["kind"] not in _TIME], problems)
     return Books(
-        amount_nano=int(sum(line["amount_nano"] for line in lines)),
+        amount_nano=sum(line["amount_nano"] or 0 for line in lines),
         wasted_s=sum(line["gpu_ns"] for line in others if line["kind"] == "wasted") / 1e9,
         problems=tuple(problems),
     )
+
+
+def _check_time(
+    books: _PriceBooks,
+    stamp: Mapping[str, Any],
+    own: Sequence[Mapping[str, Any]],
+    problems: list[str],
+) -> None:
+    worker = stamp["worker"]
+    first = [line for line in own if line.get("corrects") is None]
+    kinds = Counter(line["kind"] for line in first if line["kind"] != "used")
+    if kinds != Counter(_TIME - {"used"}):
+        problems.append(f"{worker} has the lines {dict(kinds)} beside its images")
+    hourly = books.nano_per_hour(stamp)
+    price = _rounded(Fraction(hourly) * stamp["lifetime_ns"] / _NS_PER_HOUR)
+    named = {(line["price_nano_per_hour"], line["price_digest"]) for line in own}
+    if named != {(hourly, stamp["price"]["digest"])}:
+        problems.append(f"{worker} costs {hourly} nano an hour; its lines say {named}")
+    amount = sum(line["amount_nano"] for line in own)
+    time_ns = sum(line["gpu_ns"] for line in own)
+    if time_ns != stamp["lifetime_ns"]:
+        problems.append(f"{worker} lived {stamp['lifetime_ns']} ns; its lines say {time_ns}")
+    if amount != price:
+        problems.append(f"{worker} costs {price} nano; its lines say {amount}")
+
+
+def _check_requests(
+    books: _PriceBooks,
+    stamp: Mapping[str, Any],
+    own: Sequence[Mapping[str, Any]],
+    problems: list[str],
+) -> None:
+    """What the worker asked of the store, counted and charged by the thousand."""
+    prices = books.request_prices(stamp)
+    for name in ("writes", "reads"):
+        lines = [line for line in own if line["unit"] == f"1000 {name}"]
+        asked = sum(Fraction(line["quantity"]) for line in lines) * 1000
+        if asked != stamp["requests"][name]:
+            problems.append(
+                f"{stamp['worker']} made {stamp['requests'][name]} {name}; its lines say {asked}"
+            )
+        amounts = [line["amount_nano"] for line in lines]
+        if prices is None and set(amounts) - {None}:
+            problems.append(f"{stamp['worker']} is charged for {name} that have no price")
+        if prices is not None and sum(amounts) != _rounded(Fraction(prices[name]) * asked / 1000):
+            problems.append(f"{stamp['worker']} made {asked} {name}; its lines charge {amounts}")
+
+
+class _PriceBooks:
+    """The price books of the job's runs, by the digest of their bytes."""
+
+    def __init__(self, bucket: Bucket, problems: list[str]) -> None:
+        self._bucket = bucket
+        self._problems = problems
+
+    def nano_per_hour(self, stamp: Mapping[str, Any]) -> int:
+        """What the worker of this stamp costs, by its run's book alone; 0 where that is no use.
+
+        In the jobs that are checked no machine has several GPUs to share, so that a worker pays for
+        all of one.
+        """
+        book = self._book(stamp)
+        names = ("instance_type", "purchase_option")
+        found = {
+            entry["nano_per_hour"]
+            for entry in book["instances"]
+            if all(entry[name] in (None, stamp["price"][name]) for name in names)
+        }
+        if len(found) != 1:
+            self._problems.append(f"{stamp['worker']} has {len(found)} prices in its run's book")
+            return 0
+        return int(found.pop())
+
+    def request_prices(self, stamp: Mapping[str, Any]) -> dict[str, int] | None:
+        """The prices of a thousand writes and reads; None where the book has none. The jobs that
+        are checked have at most one store in their books."""
+        for entry in self._book(stamp)["storage"]:
+            return {name: entry[f"nano_per_1000_{name}"] for name in ("writes", "reads")}
+        return None
+
+    def _book(self, stamp: Mapping[str, Any]) -> dict[str, Any]:
+        run = json.loads(self._bucket.read(f"runs/{stamp['run']:06d}.json") or b"{}")
+        digest = run.get("prices", "")
+        data = self._bucket.read(f"prices/{digest}.json") or b"{}"
+        if hashlib.sha256(data).hexdigest()[:16] != digest or stamp["price"]["digest"] != digest:
+            self._problems.append(
+                f"{stamp['worker']} is not priced by the book of its run, {digest}"
+            )
+            return {"instances": [], "storage": []}
+        book: dict[str, Any] = json.loads(data)
+        return book
 
 
 def _lines(bucket: Bucket, problems: list[str]) -> list[dict[str, Any]]:

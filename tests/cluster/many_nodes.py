@@ -7,6 +7,7 @@ The nodes live as long as the test's process; jobs run against ``address`` in pr
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from types import TracebackType
 
 import psutil
@@ -50,9 +51,13 @@ class ManyNodes:
         address: str = self._cluster.address
         return address
 
-    def add_node(self, *, cpus: int = 1, gpus: int = 0) -> Node:
+    def add_node(
+        self, *, cpus: int = 1, gpus: int = 0, labels: Mapping[str, str] | None = None
+    ) -> Node:
         """One node more, alive when this returns; GPUs are logical ones."""
-        return self._cluster.add_node(num_cpus=cpus, num_gpus=gpus, **_SMALL)
+        return self._cluster.add_node(
+            num_cpus=cpus, num_gpus=gpus, labels=dict(labels or {}), **_SMALL
+        )
 
     def remove_node(self, node: Node) -> None:
         """The node is no more from one moment to the next, with all of its processes."""

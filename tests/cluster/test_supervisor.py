@@ -16,6 +16,7 @@ from cluster.nodes import Shape
 from cluster.ray_session import Resources, ray_session
 from cluster.supervisor import RunEnd, Supervisor
 from conf.errors import CoordinatorLost, NoWorkers
+from conf.price_book import book_of
 from jobs.run import run
 from jobs.verify import verify
 from tests.cluster.job_process import wait_until
@@ -65,6 +66,7 @@ def assigned(small: SmallJob) -> Assignment:
         model_revision="simulated",
         total=small.plan.shards,
         shards=None,
+        book=book_of(small.config.pricing),
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -291,3 +293,28 @@ def test_empty_slots_have_a_reason(new_engine_of, name):
     drain(engine)
     stats = engine.stats
     assert (stats.offered - stats.occupied, stats.other_shapes, stats.starved) == (8, 4, 2)
+
+
+def test_another_thread_may_ask_how_far_it_is_while_it_works(new_engine):
+    engine = new_engine()
+    asked, over = [], threading.Event()
+
+    def ask_often():
+        while not over.is_set():
+            asked.append(engine.stats)
+
+    switch_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(ask_often)
+        try:
+            for number in range(60):
+                wide = (1 + number % 3) * SIZE
+                engine.admit([ask(number, steps=1, width=wide, guidance_scale=float(number % 2))])
+                engine.tick()
+            drain(engine)
+        finally:
+            over.set()
+            sys.setswitchinterval(switch_s)
+        asking.result()
+    assert asked[-1].ticks > 0

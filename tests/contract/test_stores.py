@@ -13,6 +13,7 @@ import pytest
 from cluster.names import Names
 from cluster.store import Entry, Store
 from cluster.store_access import Access
+from cluster.traffic import Requests
 from conf.errors import CommitConflict, ConfigError, CorruptOutput, StoreRefused
 from tests.stores import ONCE, walk
 
@@ -261,3 +262,29 @@ def test_a_store_that_overwrites_is_refused_with_the_reason() -> None:
 
     with pytest.raises(StoreRefused, match="overwrote an existing object although asked not to"):
         Careless("memory://careless", ONCE).probe()
+
+
+def test_requests_are_counted_where_a_store_charges_for_them(store: Store) -> None:
+    hasty = store.with_patience(0)
+    hasty.put_if_absent("a", b"12345")
+    store.put("b", b"1")
+    assert store.get("a") == b"12345"
+    assert not store.exists("c")
+    store.listing("")
+    store.delete("b")
+    charged = Requests(writes=3, reads=2, read_bytes=5)
+    assert store.traffic.now == (charged if store.local_root is None else Requests())
+
+
+def test_a_request_that_is_tried_again_counts_again(store: Store) -> None:
+    tries = []
+
+    def read() -> bytes:
+        tries.append(1)
+        if len(tries) < 3:
+            raise TimeoutError
+        return b"x"
+
+    patient = store.with_patience(30)
+    assert patient._retrying("read", "a", read) == b"x"
+    assert store.traffic.now.reads == (3 if store.local_root is None else 0)

@@ -40,7 +40,7 @@ def job_config(path: object, output: object = "memory://out", **changes: Any) ->
     plain.pop("defaults")
     plain["model"] = _yaml("model/shapes.yaml")
     plain["engine"] = _yaml("engine/stepwise.yaml")
-    plain["pricing"] = _yaml("pricing/local.yaml")
+    plain["pricing"]["currency"] = "USD"
     plain["input"]["path"] = str(path)
     plain["output"]["path"] = str(output)
     plain["input"]["columns"].update(changes.pop("columns", {}))

@@ -10,6 +10,7 @@ from cluster.records import Commit, Stamp, ranges_of
 from cluster.sealed_shard import SealedShard, WorkerShare
 from cluster.shard_log import ShardLog, ShardState
 from cluster.store import Store
+from cluster.traffic import Requests
 
 PRICE = Price(
     nano_per_hour=100_000_000,
@@ -32,6 +33,7 @@ STAMP = Stamp(
     lifetime_ns=0,
     busy_ns=0,
     overhead_ns=0,
+    requests=Requests(),
     ticks=0,
     occupied=0,
     offered=0,

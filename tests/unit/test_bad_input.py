@@ -130,7 +130,7 @@ def test_an_unknown_key_names_the_nearest(
         ("cluster.lease_s=2", ["cluster.lease_s", "cluster.heartbeat_s"]),
         ("sampling.sampler=magic", ["sampling.sampler", "'magic'", "euler"]),
         ("pricing.price_per_hour=free", ["pricing.price_per_hour", "'free'"]),
-        ("pricing=aws", ["pricing=aws", "local"]),
+        ("pricing=aws", ["pricing.book=aws", "local"]),
         ("model=magic", ["model=magic", "shapes", "model=/path"]),
         ("engine=vllm", ["engine=vllm", "stepwise"]),
         ("quickly", ["'quickly'", "key=value"]),

@@ -36,6 +36,7 @@ class Writer(CommitWriter):
             engine=load_engine(config.engine, config.model).info,
             payer=Payer(worker="w1", node="here", price=PRICE),
             attribution=Attribution.of(config.job),
+            energy=config.energy,
         )
         self._after = after
 

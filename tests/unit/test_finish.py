@@ -148,5 +148,5 @@ def test_a_report_that_could_not_be_written_is_no_success(
     assert main(["report", small.store.url]) == 3
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert "no report was written: cannot write " in shown.err
+    assert "no report was written: cannot read " in shown.err
     assert "imagemill: nothing was written; mend what the warning says, then run" in shown.err

@@ -5,38 +5,28 @@ from __future__ import annotations
 import dataclasses
 from decimal import Decimal
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shard_records import PRICE
 
 from cluster.money import (
-    NANO,
     as_decimal,
     bill,
     charge,
     close_worker,
     microseconds,
-    price_of,
     split,
 )
 from cluster.price import Price
 from cluster.records import Stamp
-from conf.errors import ConfigError
-from conf.schema import PricingConfig
+from cluster.traffic import Requests
 
+NANO = 10**9
 HOUR_NS = 3600 * NANO
-PRICING = PricingConfig(
-    version="v1",
-    currency="USD",
-    provider="local",
-    instance_type="box",
-    purchase_option="owned",
-    price_per_hour="0.10",
-)
 
 
 def price(nano_per_hour: int) -> Price:
-    return dataclasses.replace(price_of(PRICING), nano_per_hour=nano_per_hour)
+    return dataclasses.replace(PRICE, nano_per_hour=nano_per_hour)
 
 
 def stamp(lifetime_ns: int, busy_ns: int, overhead_ns: int, at: Price) -> Stamp:
@@ -51,6 +41,7 @@ def stamp(lifetime_ns: int, busy_ns: int, overhead_ns: int, at: Price) -> Stamp:
         lifetime_ns=lifetime_ns,
         busy_ns=busy_ns,
         overhead_ns=overhead_ns,
+        requests=Requests(),
         ticks=0,
         occupied=0,
         offered=0,
@@ -134,8 +125,7 @@ def test_parts_never_cost_more_than_the_whole(parts: list[int], nano: int) -> No
 
 
 def test_an_hour_costs_the_price_of_an_hour() -> None:
-    at = price_of(dataclasses.replace(PRICING, price_per_hour="1.006"))
-    assert at.nano_per_hour == 1_006_000_000
+    at = price(1_006_000_000)
     assert bill(at, HOUR_NS) == charge(at, HOUR_NS) == 1_006_000_000
     assert bill(at, HOUR_NS // 2) == 503_000_000
     assert as_decimal(bill(at, HOUR_NS)) == Decimal("1.006")
@@ -144,7 +134,7 @@ def test_an_hour_costs_the_price_of_an_hour() -> None:
 
 
 def test_a_price_of_nothing_costs_nothing() -> None:
-    at = price_of(dataclasses.replace(PRICING, price_per_hour="0"))
+    at = price(0)
     lines = close_worker(stamp(HOUR_NS, 0, 0, at), used_ns=0, used_amount=0)
     assert [line.amount_nano for line in lines] == [0, 0, 0]
 
@@ -160,29 +150,3 @@ def test_what_has_no_price_has_no_amount_and_all_of_its_time() -> None:
 def test_a_time_is_microseconds_since_the_epoch_whatever_its_zone() -> None:
     assert microseconds("1970-01-01T00:00:01.5+00:00") == 1_500_000
     assert microseconds("1970-01-01T02:00:00.000001+02:00") == 1
-
-
-@pytest.mark.parametrize("text", ["", "cheap", "-1", "NaN", "Infinity", "0.0000000001", "1,50"])
-def test_a_price_that_is_no_price_is_refused_by_name(text: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        price_of(dataclasses.replace(PRICING, price_per_hour=text))
-    assert str(caught.value) == (
-        f"pricing.price_per_hour is '{text}'; expected a decimal number >= 0 with at most 9 digits "
-        "after the point"
-    )
-
-
-def test_the_price_keeps_what_the_ledger_must_say() -> None:
-    assert price_of(PRICING) == Price(
-        nano_per_hour=100_000_000,
-        currency="USD",
-        version="v1",
-        digest=price_of(PRICING).digest,
-        provider="local",
-        region=None,
-        instance_type="box",
-        purchase_option="owned",
-    )
-    dearer = price_of(dataclasses.replace(PRICING, price_per_hour="0.11"))
-    assert dearer.version == "v1"
-    assert dearer.digest != price_of(PRICING).digest

@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 
 from cluster.driver_mark import DriverMark, read_mark, write_mark
-from cluster.job_log import ask_cancel, open_run, write_run_end
+from cluster.job_log import ask_cancel, write_run_end
 from cluster.records import RunRecord
 from cluster.store import Store
 from conf.errors import OutputTaken
 from jobs import presence as presence_module
 from jobs.company import refuse_company
 from jobs.presence import Presence
-from tests.small_jobs import begin_run, small_config
+from tests.small_jobs import begin_run, begin_run_after, small_config
 from tests.stores import ONCE
 
 OFTEN_S = 0.02
@@ -152,10 +152,9 @@ def test_of_two_drivers_that_begin_the_same_run_one_is_refused(store: Store) -> 
     begun(store)
     after = [refuse_company(store, watch_s=0.05) for _ in range(2)]
     assert after == [1, 1]
-    how = {"generation": 0, "workers": 1, "version": "0"}
-    assert open_run(store, after=after[0], **how).run == 2
+    assert begin_run_after(store, after[0]).run == 2
     with pytest.raises(OutputTaken, match=r"^run 2 has begun on .* nothing was started;"):
-        open_run(store, after=after[1], **how)
+        begin_run_after(store, after[1])
 
 
 def test_a_mark_that_cannot_be_read_is_none(store: Store) -> None:

@@ -30,12 +30,23 @@ from cluster.records import (
     stamp_from_json,
     to_json,
 )
+from cluster.traffic import Requests
 from conf.errors import CorruptOutput
+from conf.price_book import StoragePrice
+from conf.schema import BudgetConfig, PricingConfig
 
 texts = st.sampled_from(["", "w-1", "shards/00000001-000001.tar", 'Ünïcode \u2028 "quoted"'])
 counts = st.integers(0, 2**53)
 offsets = st.sets(st.integers(0, 30), max_size=8)
 refs = st.builds(ObjectRef, key=texts, bytes=counts, sha256=texts)
+storages = st.builds(
+    StoragePrice,
+    url=texts,
+    nano_per_gb_month=counts,
+    nano_per_1000_writes=counts,
+    nano_per_1000_reads=counts,
+    nano_per_gb_egress=counts,
+)
 prices = st.builds(
     Price,
     nano_per_hour=st.none() | counts,
@@ -46,6 +57,7 @@ prices = st.builds(
     region=st.none() | texts,
     instance_type=st.none() | texts,
     purchase_option=st.none() | texts,
+    storage=st.none() | storages,
     unpriced=texts,
 )
 stamps = st.builds(
@@ -60,6 +72,7 @@ stamps = st.builds(
     lifetime_ns=counts,
     busy_ns=counts,
     overhead_ns=counts,
+    requests=st.builds(Requests, writes=counts, reads=counts, read_bytes=counts),
     ticks=counts,
     occupied=counts,
     offered=counts,
@@ -99,6 +112,18 @@ openings = st.builds(
     sealed=st.booleans(),
     generation=counts,
 )
+maybe = st.none() | texts
+pricings = st.builds(
+    PricingConfig,
+    book=texts,
+    currency=maybe,
+    price_per_hour=maybe,
+    provider=maybe,
+    region=maybe,
+    instance_type=maybe,
+    purchase_option=maybe,
+    storage_months=st.floats(0, 99),
+)
 runs = st.builds(
     RunRecord,
     run=counts,
@@ -106,6 +131,11 @@ runs = st.builds(
     started_at=texts,
     workers=counts,
     version=texts,
+    pricing=pricings,
+    prices=texts,
+    budget=st.builds(
+        BudgetConfig, max_cost=maybe, max_hours=st.none() | st.floats(0, 9), alert=maybe
+    ),
     nonce=texts,
 )
 retries = st.builds(
@@ -185,8 +215,8 @@ def test_ranges_hold_exactly_their_offsets_in_the_fewest_ranges(found: set[int])
 
 
 def test_json_is_canonical_one_line() -> None:
-    record = RunRecord(run=1, generation=0, started_at="t", workers=2, version="v", nonce="n")
+    record = RetryRecord(generation=1, requested_at="t", shards=(2, 3), nonce="n")
     assert to_json(record) == (
-        b'{"generation":0,"kind":"RunRecord","nonce":"n","run":1,"schema":1,"started_at":"t",'
-        b'"version":"v","workers":2}\n'
+        b'{"generation":1,"kind":"RetryRecord","nonce":"n","requested_at":"t","schema":1,'
+        b'"shards":[2,3]}\n'
     )

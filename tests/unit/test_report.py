@@ -168,7 +168,7 @@ def test_a_simulated_job_says_so_everywhere(tmp_path: Path) -> None:
 
 def test_the_money_table_adds_up_to_the_bill(tmp_path: Path) -> None:
     small = run_small_job(tmp_path, rows(8))
-    text = page_of(small).text
+    text = page_of(small).text.partition("What an image cost")[0]
     amounts = [Decimal(found) for found in re.findall(r"\d+\.\d{9}(?! [A-Z])", text)]
     assert len(amounts) == 5
     assert sum(amounts[:4]) == amounts[4] == Decimal(small.bill().total_amount).scaleb(-9)

@@ -49,7 +49,7 @@ def test_a_finished_job_whose_input_has_bad_rows_points_to_the_input(tmp_path: P
     assert line(found, "rows") == "6: 5 committed, 1 quarantined, 0 pending"
     assert line(found, "images").startswith("5 (")
     assert line(found, "shards") == "2 of 2 sealed"
-    assert " USD so far (used " in line(found, "cost")
+    assert " USD (used " in line(found, "cost")
     assert line(found, "last run").startswith("number 1, started 2")
     assert line(found, "SIMULATED").startswith("no model ran")
     assert found.rejected_at_read == 1

@@ -13,6 +13,7 @@ from shard_records import PRICE
 
 from cluster.records import Stamp
 from cluster.tables import to_parquet
+from cluster.traffic import Requests
 from conf.secrets import without_secrets
 from jobs.figures import (
     ReportFacts,
@@ -121,6 +122,7 @@ def test_the_time_of_workers_that_overlap_counts_once() -> None:
         lifetime_ns=10 * 10**9,
         busy_ns=0,
         overhead_ns=0,
+        requests=Requests(),
         ticks=0,
         occupied=0,
         offered=0,

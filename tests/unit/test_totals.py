@@ -42,7 +42,7 @@ def test_the_ledgers_of_the_commits_and_the_workers_close_over_two_runs(tmp_path
     small = work_on(small)
     totals = small.totals()
     assert len(totals.workers) == 2
-    closing = close(totals)
+    closing = close(totals, 0)
     assert sum(closing.ns.values()) == closing.total_ns
     assert sum(closing.amount.values()) == closing.total_amount
     amounts = [
@@ -127,6 +127,6 @@ def test_the_bill_closes_for_any_lifetimes(workers: list[tuple[int, int, int, in
                 overhead_ns=overhead,
             ),
         )
-    closing = close(totals)
+    closing = close(totals, 0)
     assert sum(closing.ns.values()) == closing.total_ns == sum(sum(parts) for parts in workers)
     assert sum(closing.amount.values()) == closing.total_amount

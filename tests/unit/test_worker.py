@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from shard_records import commit_of, opened, try_open
+from shard_records import PRICE, commit_of, opened, try_open
 
 from cluster import actors, feeder
 from cluster.coordinator import BeatReply, Counts, WorkerProgress
@@ -22,6 +22,7 @@ from cluster.tables import read_parquet
 from cluster.totals import sealed_shard
 from cluster.worker import WorkerOutcome
 from conf.errors import CoordinatorLost, StoreFull, StoreUnavailable
+from conf.price_book import book_of
 from jobs.verify import verify
 from operators.engine import ImageFailure, ImageResult
 from tests.one_worker import ROWS, TINY, Hooked, Stage, quarantine
@@ -102,6 +103,27 @@ def test_a_row_of_many_images_is_committed_as_a_whole_or_not_at_all(tmp_path: Pa
         ].to_pylist()
     ]
     assert ids == [f"000000001-{n}" for n in range(4)]
+
+
+def test_a_batch_is_starved_while_shards_may_come_and_not_when_all_are_taken(
+    tmp_path: Path,
+) -> None:
+    rows = [{"prompt": f"picture {number}", "steps": 9} for number in range(3)]
+    stage = Stage(tmp_path, rows, **{"engine.max_batch": 8, "input.shard_rows": 100})
+    patience = threading.Event()
+
+    def until_nothing_is_free() -> None:
+        for _ in range(1000):
+            # the answer is noted a moment after it was given: a second question follows it
+            if stage.link.waits > 1 or patience.wait(0.02):
+                return
+
+    engine = Hooked(stage.small, before_tick=until_nothing_is_free)
+    assert stage.run(engine).error is None
+    stats = engine.stats
+    assert (stats.ticks, stats.offered - stats.occupied) == (9, 45)
+    # the first tick was begun before the worker had asked once more
+    assert stats.starved in (0, 5)
 
 
 def test_drain_commits_what_is_finished_and_returns_the_leases(tmp_path: Path) -> None:
@@ -366,12 +388,15 @@ def test_a_workers_life_begins_with_its_actor_and_is_one_object(
 ) -> None:
     stage = Stage(tmp_path)
     monkeypatch.setattr(actors.ray, "get_gpu_ids", list)
+    monkeypatch.setattr(actors, "price_here", lambda config, book: PRICE)
+    monkeypatch.setattr(actors, "gpus_here", lambda: 0.0)
     actor = actors.WorkerActor(
         stage.small.config.to_mapping(),
         worker="w1",
         run=1,
         generation=0,
         model_revision="simulated",
+        book=book_of(stage.small.config.pricing),
         coordinator=None,
     )
     actor._link = stage.link
@@ -389,6 +414,8 @@ def test_an_actor_whose_store_is_away_ends_in_words_and_may_be_replaced(
 ) -> None:
     stage = Stage(tmp_path)
     monkeypatch.setattr(actors.ray, "get_gpu_ids", list)
+    monkeypatch.setattr(actors, "price_here", lambda config, book: PRICE)
+    monkeypatch.setattr(actors, "gpus_here", lambda: 0.0)
 
     def away(store: Store) -> None:
         raise StoreUnavailable("no answer")
@@ -400,6 +427,7 @@ def test_an_actor_whose_store_is_away_ends_in_words_and_may_be_replaced(
         run=1,
         generation=0,
         model_revision="simulated",
+        book=book_of(stage.small.config.pricing),
         coordinator=None,
     )
     assert actor.run() == WorkerOutcome(

@@ -36,3 +36,14 @@ def test_a_commit_that_lost_its_lease_does_not_revoke_a_later_hold_of_the_shard(
     second = hold(small, state)
     state.revoke_hold(first)
     assert state.holds() == [second]
+
+
+def test_more_is_to_come_while_rows_are_queued_or_shards_are_granted() -> None:
+    state = WorkerState()
+    assert state.more_to_come
+    state.answered(nothing_free=True)
+    assert not state.more_to_come
+    state.answered(nothing_free=False)
+    assert state.more_to_come
+    state.drain()
+    assert not state.more_to_come

@@ -1,0 +1,85 @@
+"""The ledger lines that count: of images, those in the objects that counted commits name; of
+workers, those that close their lifetimes.
+
+Reads a few objects ahead, so that memory does not grow with the job. Knows nothing of what is asked
+of the lines.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cluster import layout
+from cluster.job_log import JobRecord, generation, is_finished
+from cluster.ledger import LEDGER, Attribution, ledger_table
+from cluster.plan_file import PlanReader
+from cluster.store import Store
+from cluster.totals import all_lines, fold, states
+from conf.errors import CorruptOutput
+
+_TOGETHER = 64
+"""Objects that become one table."""
+_AHEAD = 2 * _TOGETHER
+_THREADS = 8
+
+
+def image_lines_of(store: Store, plan: PlanReader, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """The lines of images, some thousands at a time.
+
+    Args:
+        columns: names of ``LEDGER``; the tables have these.
+
+    Raises:
+        CorruptOutput: an object that a counted commit names is missing or is no ledger.
+    """
+    refs = (counted.commit.ledger for state in states(store, plan) for counted in state.commits)
+    keys = (ref.key for ref in refs if ref is not None)
+    ahead: deque[Future[pa.Table]] = deque()
+    with ThreadPoolExecutor(_THREADS, "ledger") as pool:
+        for key in keys:
+            ahead.append(pool.submit(_read, store, key, list(columns)))
+            if len(ahead) == _AHEAD:
+                yield _next(ahead)
+        while ahead:
+            yield _next(ahead)
+
+
+def worker_lines_of(store: Store, job: JobRecord, plan: PlanReader) -> pa.Table:
+    """The lines that no image has, with all columns: as written when the job finished, else as they
+    stand now."""
+    if is_finished(store, generation(store)) and store.exists(layout.WORKER_LEDGER):
+        return _read(store, layout.WORKER_LEDGER, LEDGER.names)
+    lines = all_lines(fold(store, plan), job.config.pricing.storage_months)
+    return ledger_table(lines, Attribution.of(job.config.job))
+
+
+def _next(ahead: deque[Future[pa.Table]]) -> pa.Table:
+    waiting = [ahead.popleft() for _ in islice(range(_TOGETHER), len(ahead))]
+    return pa.concat_tables([one.result() for one in waiting])
+
+
+def _read(store: Store, key: str, columns: list[str]) -> pa.Table:
+    data = store.get(key)
+    if data is None:
+        raise CorruptOutput(
+            f"{store.path(key)} is named by a counted commit but does not exist; "
+            "'imagemill verify' tells what else is missing"
+        )
+    try:
+        table = pq.ParquetFile(io.BytesIO(data)).read(columns=columns, use_threads=False)
+    except (pa.ArrowException, OSError) as error:
+        raise CorruptOutput(f"{store.path(key)} is damaged: {error}") from error
+    missing = [name for name in columns if name not in table.column_names]
+    if missing:
+        raise CorruptOutput(
+            f"{store.path(key)} has no column '{missing[0]}': it is no ledger of this version of "
+            "ImageMill; ask with the version that made it (in job.json)"
+        )
+    return table.select(columns)

@@ -1,0 +1,158 @@
+"""Which price of a book holds for a worker: by what is known of its node, no guess. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from fractions import Fraction
+
+from cluster.price import Price
+from conf.price_book import PLACE, InstancePrice, PriceBook, StoragePrice
+from conf.schema import RunConfig
+
+_LABELS = {
+    "instance_type": ("node.kubernetes.io/instance-type",),
+    "region": ("ray.io/availability-region", "topology.kubernetes.io/region"),
+    "zone": ("ray.io/availability-zone", "topology.kubernetes.io/zone"),
+    "purchase_option": (
+        "ray.io/market-type",
+        "karpenter.sh/capacity-type",
+        "eks.amazonaws.com/capacityType",
+        "cloud.google.com/gke-provisioning",
+    ),
+}
+"""Node labels that tell; the ``ray.io`` ones Ray sets itself where KubeRay passes them on."""
+_VARIABLES = {
+    "provider": ("IMAGEMILL_PROVIDER",),
+    "instance_type": ("IMAGEMILL_INSTANCE_TYPE",),
+    "region": ("IMAGEMILL_REGION", "RAY_NODE_REGION"),
+    "zone": ("IMAGEMILL_ZONE", "RAY_NODE_ZONE"),
+    "purchase_option": ("IMAGEMILL_PURCHASE_OPTION", "RAY_NODE_MARKET_TYPE"),
+}
+"""Environment variables of the worker that tell, such as by Kubernetes' downward API."""
+_THIS_MACHINE = {"provider": "local", "instance_type": "local", "purchase_option": "owned"}
+_WORDS = {"standard": "on-demand", "ondemand": "on-demand"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What is known of a worker's node, None where nobody says."""
+
+    provider: str | None = None
+    region: str | None = None
+    zone: str | None = None
+    instance_type: str | None = None
+    purchase_option: str | None = None
+
+    def __str__(self) -> str:
+        known = [f"{name} {value}" for name, value in asdict(self).items() if value is not None]
+        return ", ".join(known) or "nothing"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Takes:
+    """What a worker takes of its node."""
+
+    gpus: float
+    threads: int
+
+
+def machine_of(
+    config: RunConfig, labels: Mapping[str, str], environment: Mapping[str, str]
+) -> Machine:
+    """What is known of a node: the configuration goes first, then Ray's labels of the node, then
+    the environment. Of the machine that a run has started Ray on, ``local`` is known."""
+    found: dict[str, str | None] = {}
+    for name in PLACE:
+        given = getattr(config.pricing, name, None)
+        told = [labels.get(key) for key in _LABELS.get(name, ())]
+        told += [environment.get(key) for key in _VARIABLES[name]]
+        found[name] = given or next((value for value in told if value), None)
+    option = found["purchase_option"]
+    if option is not None:
+        option = option.lower().replace("_", "-")
+        found["purchase_option"] = _WORDS.get(option, option)
+    if config.cluster.address == "local" and not any(found.values()):
+        found |= _THIS_MACHINE
+    return Machine(**found)
+
+
+def price_on(
+    book: PriceBook, machine: Machine, takes: Takes, *, at: datetime, output: str = ""
+) -> Price:
+    """The price of a worker that writes to the URL ``output``; without an amount, and with the
+    reason, where the book has none."""
+    entry = _entry(book, machine, at)
+    amount = entry if isinstance(entry, str) else _worker_share(entry, takes)
+    known = asdict(machine) | (
+        {}
+        if isinstance(entry, str)
+        else {name: value for name, value in asdict(entry).items() if name in PLACE and value}
+    )
+    return Price(
+        nano_per_hour=None if isinstance(amount, str) else amount,
+        currency=book.currency,
+        version=book.version,
+        digest=book.digest,
+        provider=known["provider"],
+        region=known["region"],
+        instance_type=known["instance_type"],
+        purchase_option=known["purchase_option"],
+        storage=_storage(book, output),
+        unpriced=amount if isinstance(amount, str) else "",
+    )
+
+
+def _entry(book: PriceBook, machine: Machine, at: datetime) -> InstancePrice | str:
+    """The one entry that holds, or why there is none."""
+    today = at.date()
+    if book.effective_from is not None and today < book.effective_from:
+        return f"prices {book.version} hold only from {book.effective_from} on"
+    if book.effective_until is not None and today >= book.effective_until:
+        return f"prices {book.version} ended on {book.effective_until}"
+    found = [entry for entry in book.instances if _holds(entry, machine)]
+    sharpest = max((_named(entry) for entry in found), default=0)
+    best = [entry for entry in found if _named(entry) == sharpest]
+    if len(best) == 1:
+        return best[0]
+    many = f"{len(best)} entries" if best else "no entry"
+    lacking = [name for name in PLACE if name != "zone" and getattr(machine, name) is None]
+    hint = f"; pricing.{lacking[0]}=… would tell more" if lacking else ""
+    return f"prices {book.version} have {many} for a node of which is known: {machine}{hint}"
+
+
+def _storage(book: PriceBook, output: str) -> StoragePrice | None:
+    """The entry with the longest beginning of the URL."""
+    found = [entry for entry in book.storage if output.startswith(entry.url)]
+    return max(found, key=lambda entry: len(entry.url), default=None)
+
+
+def _holds(entry: InstancePrice, machine: Machine) -> bool:
+    """Whether all that the entry names is known of the machine. Only the provider may be unknown:
+    names of instance types tell it."""
+    return all(
+        getattr(entry, name) in (None, getattr(machine, name))
+        or (name == "provider" and machine.provider is None and entry.instance_type is not None)
+        for name in PLACE
+    )
+
+
+def _named(entry: InstancePrice) -> int:
+    return sum(getattr(entry, name) is not None for name in PLACE)
+
+
+def _worker_share(entry: InstancePrice, takes: Takes) -> int | str:
+    """What of the machine's price the worker pays, to the nearest unit."""
+    if entry.gpus and takes.gpus:
+        share = Fraction(str(takes.gpus)) / Fraction(str(entry.gpus))
+    elif entry.vcpus:
+        share = Fraction(takes.threads) / Fraction(str(entry.vcpus))
+    elif entry.gpus:
+        return (
+            f"a worker without a GPU on {entry.instance_type}: the price book says no vcpus of it, "
+            "so that the worker's share is not known"
+        )
+    else:
+        share = Fraction(1)
+    return int(entry.nano_per_hour * min(share, Fraction(1)) + Fraction(1, 2))

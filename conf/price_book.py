@@ -1,0 +1,286 @@
+"""A price book: what machines, storage and requests cost, by a list with a version and a date.
+
+Pure but for reading the YAML file. Amounts become integers of 1e-9 currency units here; which entry
+holds for a worker is ``cluster.pricing``'s to say.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+
+from conf.errors import ConfigError
+from conf.schema import PricingConfig
+
+NANO = 1_000_000_000
+OPTIONS = ("on-demand", "spot", "reserved", "owned")
+PLACE = ("provider", "region", "zone", "instance_type", "purchase_option")
+"""What names a machine in a book. An entry that leaves one out holds whatever it is."""
+_HOURS_PER_YEAR = 8760
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstancePrice:
+    """One machine for an hour: ``nano_per_hour`` in 1e-9 currency units.
+
+    With ``gpus`` a worker pays for its share of them; else with ``vcpus`` for its share of these;
+    else for the whole machine.
+    """
+
+    provider: str | None
+    region: str | None
+    zone: str | None
+    instance_type: str | None
+    purchase_option: str | None
+    nano_per_hour: int
+    gpus: float | None = None
+    vcpus: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoragePrice:
+    """What a store costs whose URL begins with ``url``, in 1e-9 currency units."""
+
+    url: str
+    nano_per_gb_month: int
+    nano_per_1000_writes: int
+    nano_per_1000_reads: int
+    nano_per_gb_egress: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PriceBook:
+    """All prices that hold from ``effective_from`` up to and without ``effective_until``."""
+
+    version: str
+    currency: str
+    effective_from: date | None
+    effective_until: date | None
+    instances: tuple[InstancePrice, ...]
+    storage: tuple[StoragePrice, ...]
+
+    @property
+    def digest(self) -> str:
+        """Tells two books of one version apart."""
+        return hashlib.sha256(self.to_json()).hexdigest()[:16]
+
+    def to_json(self) -> bytes:
+        """The book as canonical JSON."""
+        plain = dataclasses.asdict(self)
+        return (json.dumps(plain, sort_keys=True, default=str) + "\n").encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Self:
+        """Read what ``to_json`` wrote.
+
+        Raises:
+            ValueError, KeyError, TypeError: it is something else.
+        """
+        plain = json.loads(data)
+        for name in ("effective_from", "effective_until"):
+            plain[name] = None if plain[name] is None else date.fromisoformat(plain[name])
+        plain["instances"] = tuple(InstancePrice(**entry) for entry in plain["instances"])
+        plain["storage"] = tuple(StoragePrice(**entry) for entry in plain["storage"])
+        return cls(**plain)
+
+
+def book_names() -> list[str]:
+    """The books that are shipped."""
+    folder = files("conf") / "pricing"
+    return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir())
+
+
+def book_of(pricing: PricingConfig) -> PriceBook:
+    """The configured book; with ``pricing.price_per_hour`` every worker costs that instead.
+
+    Raises:
+        ConfigError: there is no such book, or something in it is wrong; which entry and key.
+    """
+    book = read_book(pricing.book)
+    if pricing.currency is not None and book.currency != pricing.currency:
+        raise ConfigError(
+            f"price book {pricing.book} is in {book.currency}; this job is in {pricing.currency} "
+            "(pricing.currency); choose a book in that currency"
+        )
+    return book if pricing.price_per_hour is None else at_given_price(book, pricing.price_per_hour)
+
+
+def at_given_price(book: PriceBook, price_per_hour: str) -> PriceBook:
+    """The book with ``pricing.price_per_hour`` for every worker, on whatever machine.
+
+    Raises:
+        ConfigError: that is no price.
+    """
+    amount = nano(price_per_hour, "pricing.price_per_hour")
+    worker = InstancePrice(**dict.fromkeys(PLACE), nano_per_hour=amount)
+    return dataclasses.replace(
+        book, version="given", effective_from=None, effective_until=None, instances=(worker,)
+    )
+
+
+def read_book(name: str) -> PriceBook:
+    """A shipped book by name, or the YAML file at a path.
+
+    Raises:
+        ConfigError: what is wrong, and where.
+    """
+    path = Path(name).expanduser()
+    shipped = files("conf") / "pricing" / f"{name}.yaml"
+    try:
+        if path.suffix in {".yaml", ".yml"}:
+            text = path.read_text()
+        elif name in book_names():
+            text = shipped.read_text()
+        else:
+            raise ConfigError(
+                f"pricing.book={name} does not exist; expected one of {', '.join(book_names())}, "
+                "or the path of a YAML file: pricing.book=/path/to/prices.yaml"
+            )
+        plain = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except OSError as error:
+        raise ConfigError(f"cannot read price book {name}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"price book {name} is no YAML: {error}") from error
+    return parse_book(plain, f"price book {name}")
+
+
+def parse_book(plain: Any, where: str) -> PriceBook:
+    """Check a book's plain values; ``where`` names it in errors.
+
+    Raises:
+        ConfigError: what is wrong, and where.
+    """
+    known = ("version", "currency", "effective_from", "effective_until", "instances", "storage")
+    _check_keys(plain, known, where)
+    for name in ("version", "currency"):
+        if not isinstance(plain.get(name), str | int | float):
+            raise ConfigError(f"{where}: {name} is {plain.get(name)!r}; expected text")
+    return PriceBook(
+        version=str(plain["version"]),
+        currency=str(plain["currency"]),
+        effective_from=_date(plain, "effective_from", where),
+        effective_until=_date(plain, "effective_until", where),
+        instances=tuple(
+            _instance(entry, f"{where}: instances entry {number}")
+            for number, entry in enumerate(_entries(plain, "instances", where), start=1)
+        ),
+        storage=tuple(
+            _storage(entry, f"{where}: storage entry {number}")
+            for number, entry in enumerate(_entries(plain, "storage", where), start=1)
+        ),
+    )
+
+
+def nano(value: Any, where: str) -> int:
+    """A price as 1e-9 currency units.
+
+    Raises:
+        ConfigError: it is not a number >= 0, or finer than 1e-9.
+    """
+    found = _number(value, where, "with at most 9 digits after the point") * NANO
+    if found != found.to_integral_value():
+        raise _wrong(value, where, "with at most 9 digits after the point")
+    return int(found)
+
+
+def _instance(entry: Any, where: str) -> InstancePrice:
+    _check_keys(entry, (*PLACE, "price_per_hour", "owned", "gpus", "vcpus"), where)
+    option = entry.get("purchase_option")
+    if option is not None and option not in OPTIONS:
+        raise ConfigError(
+            f"{where}: purchase_option is {option!r}; expected one of {', '.join(OPTIONS)}"
+        )
+    if ("price_per_hour" in entry) == ("owned" in entry):
+        raise ConfigError(f"{where}: expected either price_per_hour or owned")
+    place: dict[str, str | None] = {
+        name: None if entry.get(name) is None else str(entry[name]) for name in PLACE
+    }
+    return InstancePrice(
+        **place,
+        nano_per_hour=nano(entry["price_per_hour"], f"{where}: price_per_hour")
+        if "price_per_hour" in entry
+        else _owned(entry["owned"], f"{where}: owned"),
+        gpus=_share(entry, "gpus", where),
+        vcpus=_share(entry, "vcpus", where),
+    )
+
+
+def _owned(plain: Any, where: str) -> int:
+    """Hardware of one's own: its price over its years, and the power that it draws."""
+    names = ("hardware", "years", "watts", "electricity_per_kwh")
+    _check_keys(plain, names, where)
+    price, years, watts, per_kwh = (
+        _number(plain.get(name), f"{where}.{name}", "") for name in names
+    )
+    if years == 0:
+        raise ConfigError(f"{where}.years is 0; expected how many years the hardware is used")
+    hourly = price / (years * _HOURS_PER_YEAR) + watts / 1000 * per_kwh
+    return int((hourly * NANO).to_integral_value(ROUND_HALF_UP))
+
+
+def _storage(entry: Any, where: str) -> StoragePrice:
+    names = ("per_gb_month", "per_1000_writes", "per_1000_reads", "per_gb_egress")
+    _check_keys(entry, ("url", *names), where)
+    if not isinstance(entry.get("url"), str):
+        raise ConfigError(f"{where}: url is {entry.get('url')!r}; expected text, such as s3://")
+    given = {"per_gb_egress": 0, **entry}
+    amounts = {f"nano_{name}": nano(given.get(name), f"{where}: {name}") for name in names}
+    return StoragePrice(url=entry["url"], **amounts)
+
+
+def _share(entry: Mapping[str, Any], name: str, where: str) -> float | None:
+    value = entry.get(name)
+    if value is None or (isinstance(value, int | float) and value > 0):
+        return None if value is None else float(value)
+    raise ConfigError(f"{where}: {name} is {value!r}; expected a number above 0, or nothing")
+
+
+def _number(value: Any, where: str, how: str) -> Decimal:
+    try:
+        found = Decimal(str(value))
+    except InvalidOperation:
+        found = Decimal(-1)
+    if not found.is_finite() or found < 0:
+        raise _wrong(value, where, how)
+    return found
+
+
+def _wrong(value: Any, where: str, how: str) -> ConfigError:
+    return ConfigError(f"{where} is '{value}'; expected a decimal number >= 0 {how}".rstrip())
+
+
+def _date(plain: Mapping[str, Any], name: str, where: str) -> date | None:
+    value = plain.get(name)
+    if isinstance(value, str):
+        try:
+            return date.fromisoformat(value)
+        except ValueError:
+            pass
+    elif value is None or (isinstance(value, date) and not isinstance(value, datetime)):
+        return value
+    raise ConfigError(f"{where}: {name} is {value!r}; expected a date, such as 2026-01-31")
+
+
+def _entries(plain: Mapping[str, Any], name: str, where: str) -> Sequence[Any]:
+    found = plain.get(name) or []
+    if not isinstance(found, list):
+        raise ConfigError(f"{where}: {name} is {found!r}; expected a list of entries")
+    return found
+
+
+def _check_keys(plain: Any, known: Sequence[str], where: str) -> None:
+    if not isinstance(plain, Mapping):
+        raise ConfigError(f"{where} is {plain!r}; expected the keys {', '.join(known)}")
+    for name in plain:
+        if name not in known:
+            raise ConfigError(f"{where} has the key {name!r}; expected {', '.join(known)}")

@@ -1,0 +1,117 @@
+"""Who is told when half, most and all of a job's budget is used: a webhook or a command."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shlex
+import subprocess
+import threading
+import urllib.error
+import urllib.request
+from types import TracebackType
+
+from cluster.budget import Caps, Spent
+from cluster.coordinator import Snapshot
+from cluster.job_log import JobRecord
+from cluster.money import as_decimal
+from conf.secrets import without_secrets
+
+log = logging.getLogger("imagemill")
+LEVELS = (50, 80, 100)
+"""Percent. The last is told when the run stops for its budget, which is a little earlier."""
+_PATIENCE_S = 30.0
+
+
+class BudgetAlerts:
+    """Tells each level once; those that earlier runs had reached were told then. A context manager:
+    leaving waits for what is on its way. Nobody else waits for it, and no failure ends a run."""
+
+    def __init__(self, job: JobRecord, caps: Caps, settled: Spent) -> None:
+        self._job = job
+        self._caps = caps
+        self._target = job.config.budget.alert
+        self._threads: list[threading.Thread] = []
+        used = caps.share(settled) * 100
+        self._left = [level for level in LEVELS if level > used] if self._target else []
+
+    def __enter__(self) -> BudgetAlerts:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for thread in self._threads:
+            thread.join(_PATIENCE_S)
+
+    def see(self, snapshot: Snapshot) -> None:
+        """Tell the levels that are reached by now."""
+        used = 100 if snapshot.over_budget else min(self._caps.share(snapshot.spent) * 100, 99)
+        while self._left and self._left[0] <= used:
+            self._tell(self._left.pop(0), snapshot)
+
+    def _tell(self, level: int, snapshot: Snapshot) -> None:
+        data = json.dumps(self._message(level, snapshot)).encode()
+        thread = threading.Thread(target=self._send, args=(data,), name="alert", daemon=True)
+        thread.start()
+        self._threads.append(thread)
+
+    def _message(self, level: int, snapshot: Snapshot) -> dict[str, object]:
+        config, spent = self._job.config, snapshot.spent
+        cost = f"{as_decimal(spent.nano):f}"
+        return {
+            "text": f"imagemill job '{config.job.name}' has used {level} % of its budget: "
+            f"{cost} {self._caps.currency}",
+            "level": level,
+            "job": config.job.name,
+            "project": config.job.project,
+            "output": without_secrets(config.output.path),
+            "spent": cost,
+            "max_cost": config.budget.max_cost,
+            "currency": self._caps.currency,
+            "hours": spent.ns / (3600 * 10**9),
+            "max_hours": config.budget.max_hours,
+            "stopped": snapshot.over_budget,
+        }
+
+    def _send(self, data: bytes) -> None:
+        target = self._target or ""
+        try:
+            if target.startswith(("http://", "https://")):
+                _post(target, data)
+            else:
+                subprocess.run(
+                    shlex.split(target),
+                    input=data,
+                    timeout=_PATIENCE_S,
+                    check=True,
+                    capture_output=True,
+                )
+        except (OSError, ValueError, subprocess.SubprocessError) as error:
+            log.warning(
+                "budget.alert could not be told: %s",
+                f"status {error.code}" if isinstance(error, urllib.error.HTTPError) else _of(error),
+                extra={"event": "alert_failed"},
+            )
+
+
+def _post(url: str, data: bytes) -> None:
+    headers = {"Content-Type": "application/json"}
+    with urllib.request.urlopen(
+        urllib.request.Request(url, data=data, headers=headers), timeout=_PATIENCE_S
+    ):
+        pass
+
+
+def _of(error: Exception) -> str:
+    """Without the target, which may be a secret."""
+    if isinstance(error, subprocess.CalledProcessError):
+        return f"the command ended with status {error.returncode}"
+    if isinstance(error, subprocess.TimeoutExpired):
+        return f"the command took longer than {_PATIENCE_S:g} s"
+    if isinstance(error, urllib.error.URLError):
+        return str(error.reason)
+    return error.strerror or type(error).__name__ if isinstance(error, OSError) else str(error)

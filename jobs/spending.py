@@ -1,0 +1,63 @@
+"""What a job has cost so far, against what it may cost."""
+
+from __future__ import annotations
+
+import shlex
+
+from cluster.budget import Caps, Spent, leave_s, reserve_of
+from cluster.job_log import JobRecord, last_run
+from cluster.plan_file import PlanReader
+from cluster.store import Store
+from cluster.totals import Bill, Totals, close, fold
+from conf.errors import BudgetSpent
+from conf.secrets import without_secrets
+
+
+def caps_of(job: JobRecord) -> Caps:
+    """The caps of a job."""
+    return Caps.of(job.config.budget, job.currency)
+
+
+def settled(job: JobRecord, store: Store, plan: PlanReader) -> Spent:
+    """What earlier runs came to; not even looked at where nothing is capped. Keeping the images is
+    no part of it: that is charged after the job."""
+    return _spent(fold(store, plan)) if caps_of(job).any else Spent()
+
+
+def refuse_spent(job: JobRecord, store: Store, plan: PlanReader) -> None:
+    """Before another run: is there anything left for it?
+
+    Raises:
+        BudgetSpent: a cap is used, or what is left of it would have the workers leave at once.
+    """
+    caps = caps_of(job)
+    if not caps.any:
+        return
+    totals = fold(store, plan)
+    stamps = [use.stamp for use in totals.workers.values() if use.stamp is not None]
+    if not stamps:
+        return
+    last = max(stamps, key=lambda stamp: stamp.started_at)
+    reserved = reserve_of(last.price.nano_per_hour, leave_s(job.config), workers=_crew(job, store))
+    why = caps.exceeded(_spent(totals), reserved)
+    if why:
+        key = why.partition("=")[0]
+        where = shlex.quote(without_secrets(job.config.output.path))
+        raise BudgetSpent(
+            f"{why}; nothing was started; go on with: imagemill resume {where} {key}=…"
+        )
+
+
+def _crew(job: JobRecord, store: Store) -> int:
+    """How many workers the next run would have: as asked, or as many as the last one."""
+    last = last_run(store)
+    return job.config.cluster.workers or (last.workers if last else 1)
+
+
+def _spent(totals: Totals) -> Spent:
+    return spent_by(close(totals, 0))
+
+
+def spent_by(bill: Bill) -> Spent:
+    """What of a bill counts against the caps: all but keeping the images."""
+    return Spent(nano=bill.total_amount - bill.amount.get("storage", 0), ns=bill.total_ns)

@@ -1,0 +1,155 @@
+"""Budget alerts reach a webhook or a command, once a level, and never end a run."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import logging
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.budget import Spent
+from cluster.coordinator import Counts, Snapshot
+from cluster.job_log import JobRecord
+from jobs.alerts import BudgetAlerts
+from jobs.spending import caps_of
+from tests.small_jobs import prepare_small_job
+
+USD = 10**9
+
+
+def job_of(tmp_path: Path, alert: str | None, **budget: Any) -> JobRecord:
+    small = prepare_small_job(tmp_path, [{"prompt": "x"}], **{"budget.max_cost": "10"})
+    config = small.job.config
+    return replace(
+        small.job, config=replace(config, budget=replace(config.budget, alert=alert, **budget))
+    )
+
+
+def seen(usd: float, over_budget: str = "") -> Snapshot:
+    return Snapshot(
+        shards=1,
+        sealed=0,
+        held=0,
+        counts=Counts(),
+        made=0,
+        occupied=0,
+        offered=0,
+        lifetime_ns=0,
+        phases=(),
+        silent=(),
+        preempted=(),
+        commits=0,
+        finished=False,
+        spent=Spent(nano=int(usd * USD), ns=3600 * USD),
+        over_budget=over_budget,
+    )
+
+
+@contextmanager
+def webhook(status: int = 200) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """A real server; what was posted to it."""
+    posted: list[dict[str, Any]] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            posted.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/secret-token", posted
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def tell(job: JobRecord, *snapshots: Snapshot, settled: float = 0) -> None:
+    with BudgetAlerts(job, caps_of(job), Spent(nano=int(settled * USD))) as alerts:
+        for snapshot in snapshots:
+            alerts.see(snapshot)
+            for thread in alerts._threads:
+                thread.join()
+
+
+def test_each_level_is_told_once(tmp_path: Path) -> None:
+    with webhook() as (url, posted):
+        tell(
+            job_of(tmp_path, url),
+            *[seen(usd) for usd in (1, 4.9, 5, 5.1, 7.9, 9.9, 10.2)],
+            seen(9.99, "budget.max_cost=10 USD is all but used"),
+        )
+    assert [message["level"] for message in posted] == [50, 80, 100]
+    first, _, last = posted
+    assert first["text"] == "imagemill job 'small' has used 50 % of its budget: 5.000000000 USD"
+    assert (first["spent"], first["max_cost"], first["hours"]) == ("5.000000000", "10", 1.0)
+    assert (first["job"], first["project"], first["stopped"]) == ("small", "default", "")
+    assert last["stopped"] == "budget.max_cost=10 USD is all but used"
+
+
+def test_what_earlier_runs_had_told_is_not_told_again(tmp_path: Path) -> None:
+    with webhook() as (url, posted):
+        tell(job_of(tmp_path, url), seen(6), seen(8.5), settled=6)
+    assert [message["level"] for message in posted] == [80]
+
+
+def test_a_command_gets_the_message_on_its_standard_input(tmp_path: Path) -> None:
+    script = tmp_path / "told.py"
+    script.write_text(f"import sys; open({str(tmp_path / 'told')!r}, 'w').write(sys.stdin.read())")
+    tell(job_of(tmp_path, f"{sys.executable} {script}"), seen(5))
+    assert json.loads((tmp_path / "told").read_text())["level"] == 50
+
+
+@pytest.mark.parametrize(
+    ("alert", "says"),
+    [
+        ("http://127.0.0.1:1/secret-token", "Connection refused"),
+        ("/nowhere/command", "No such file or directory"),
+        (f"{sys.executable} -c 'raise SystemExit(3)'", "the command ended with status 3"),
+        ("'unfinished", "No closing quotation"),
+    ],
+)
+def test_an_alert_that_cannot_be_told_is_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, alert: str, says: str
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        tell(job_of(tmp_path, alert), seen(5))
+    assert "budget.alert could not be told: " in caplog.text
+    assert says in caplog.text
+    assert "secret-token" not in caplog.text
+
+
+def test_a_webhook_that_refuses_is_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with webhook(status=503) as (url, _), caplog.at_level(logging.WARNING):
+        tell(job_of(tmp_path, url), seen(5))
+    assert "budget.alert could not be told: status 503" in caplog.text
+
+
+def test_nobody_is_told_where_nobody_is_named(tmp_path: Path) -> None:
+    with BudgetAlerts(job := job_of(tmp_path, None), caps_of(job), Spent()) as alerts:
+        alerts.see(seen(9))
+        assert alerts._threads == []
+
+
+def test_who_is_alerted_is_never_written_to_the_output(tmp_path: Path) -> None:
+    alert = "https://hooks.example/secret-token"
+    small = prepare_small_job(tmp_path, [{"prompt": "x"}], **{"budget.alert": alert})
+    assert small.job.config.budget.alert == alert
+    written = [path for path in (tmp_path / "output").rglob("*") if path.is_file()]
+    assert written
+    assert not [path for path in written if b"secret-token" in path.read_bytes()]

@@ -1,0 +1,113 @@
+"""Price books on the command line: shown, and made of a SkyPilot catalogue."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from conf.price_book import read_book
+from jobs.cli import main
+
+HEAD = (
+    "InstanceType,AcceleratorName,AcceleratorCount,vCPUs,MemoryGiB,Region,SpotPrice,Price,"
+    "AvailabilityZone,GpuInfo\n"
+)
+CATALOGUE = HEAD + (
+    "p5.48xlarge,H100,8.0,192.0,2048.0,us-east-1,31.2,98.32,us-east-1a,\"{'Gpus': []}\"\n"
+    'p5.48xlarge,H100,8.0,192.0,2048.0,us-east-1,30.1234567891,98.32,us-east-1b,"{}"\n'
+    "g6.xlarge,L4,1.0,4.0,16.0,eu-west-1,,0.9,eu-west-1a,\n"
+    "c7.large,,,2.0,4.0,us-east-1,0.03,0.085,us-east-1a,\n"
+    ",TPU,1.0,,,us-east-1,1,2,us-east-1a,\n"
+)
+ASKED = ["--provider", "aws", "--version", "2026-11"]
+
+
+def imported(folder: Path, *options: str, text: str = CATALOGUE) -> tuple[int, Path]:
+    catalogue, book = folder / "vms.csv", folder / "aws.yaml"
+    catalogue.write_text(text)
+    return main(["prices", "import", str(catalogue), str(book), *ASKED, *options]), book
+
+
+def test_a_catalogue_becomes_a_book(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, path = imported(tmp_path)
+    assert status == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"wrote {path}: 6 prices; use them with pricing={path}, look at them")
+    book = read_book(str(path))
+    assert (book.version, book.currency) == ("2026-11", "USD")
+    found = {
+        (e.instance_type, e.region, e.zone, e.purchase_option): (e.nano_per_hour, e.gpus, e.vcpus)
+        for e in book.instances
+    }
+    assert found == {
+        ("c7.large", "us-east-1", None, "on-demand"): (85_000_000, None, 2.0),
+        ("c7.large", "us-east-1", None, "spot"): (30_000_000, None, 2.0),
+        ("g6.xlarge", "eu-west-1", None, "on-demand"): (900_000_000, 1.0, 4.0),
+        ("p5.48xlarge", "us-east-1", None, "on-demand"): (98_320_000_000, 8.0, 192.0),
+        ("p5.48xlarge", "us-east-1", "us-east-1a", "spot"): (31_200_000_000, 8.0, 192.0),
+        ("p5.48xlarge", "us-east-1", "us-east-1b", "spot"): (30_123_456_789, 8.0, 192.0),
+    }
+    assert {entry.provider for entry in book.instances} == {"aws"}
+
+
+def test_only_what_was_asked_for_is_imported(tmp_path: Path) -> None:
+    status, path = imported(tmp_path, "--region", "us-east-1", "--accelerator", "H100")
+    assert status == 0
+    assert {entry.instance_type for entry in read_book(str(path)).instances} == {"p5.48xlarge"}
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "says"),
+    [
+        ("a,b\n1,2\n", [], "has no column InstanceType, Region, Price, SpotPrice; expected a SkyP"),
+        (CATALOGUE, ["--region", "mars"], "has no price of what was asked for: regions mars, acc"),
+        (HEAD + "x,,,,,r,,cheap,,\n", [], "Price of x in r is 'cheap'; expected a number"),
+    ],
+)
+def test_a_catalogue_that_is_of_no_use_is_refused(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    text: str,
+    options: list[str],
+    says: str,
+) -> None:
+    status, path = imported(tmp_path, *options, text=text)
+    assert status == 2
+    assert says in capsys.readouterr().err
+    assert not path.exists()
+
+
+def test_a_book_is_never_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert imported(tmp_path)[0] == 0
+    status, path = imported(tmp_path)
+    assert status == 2
+    assert f"{path} exists; nothing was changed" in capsys.readouterr().err
+    missing = ["prices", "import", str(tmp_path / "no.csv"), str(tmp_path / "b.yaml"), *ASKED]
+    assert main(missing) == 2
+    assert "cannot read" in capsys.readouterr().err
+    (tmp_path / "vms.csv").write_text(CATALOGUE)
+    nowhere = str(tmp_path / "no" / "b.yaml")
+    assert main(["prices", "import", str(tmp_path / "vms.csv"), nowhere, *ASKED]) == 2
+    assert f"cannot write {nowhere}: No such file" in capsys.readouterr().err
+
+
+def test_a_book_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["prices"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0].startswith("local: prices local-1 in USD, since ever; digest ")
+    assert shown[1] == "local local owned: 0.1 an hour"
+    _, path = imported(tmp_path)
+    with path.open("a") as book:
+        book.write("effective_from: 2026-11-01\neffective_until: 2026-12-01\nstorage:\n")
+        book.write(
+            "- {url: 's3://', per_gb_month: '0.023', per_1000_writes: 1, per_1000_reads: 2}\n"
+        )
+    capsys.readouterr()
+    assert main(["prices", "--book", str(path)]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert "in USD, since 2026-11-01 up to 2026-12-01; digest" in shown[0]
+    assert "aws us-east-1b p5.48xlarge spot: 30.123456789 an hour (8 GPU, 192 vCPU)" in shown
+    assert shown[-1] == (
+        "s3://: 0.023 a GB-month, 1 for 1,000 writes, 2 for 1,000 reads, 0 a GB read"
+    )

@@ -1,0 +1,108 @@
+"""A job's budget from run to run: kept, raised, and refused where nothing is left of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.budget import Spent
+from cluster.money import as_decimal
+from cluster.supervisor import RunEnd
+from conf.errors import BudgetSpent, ConfigError
+from jobs.finish import finish
+from jobs.run import open_job
+from jobs.spending import refuse_spent, settled
+from jobs.status import status, status_lines
+from jobs.summary import summary_lines
+from tests.small_jobs import SmallJob, begin_run, run_small_job
+
+ROWS = [{"prompt": f"picture {number}"} for number in range(8)]
+TINY = {"sampling.width": 16, "sampling.height": 16, "sampling.steps": 2}
+DEAR = {"pricing.price_per_hour": "3600"}
+
+
+def half_done(tmp_path: Path, **changes: Any) -> SmallJob:
+    return run_small_job(tmp_path, ROWS, shards=[0], **TINY, **DEAR, **changes)
+
+
+def test_what_earlier_runs_cost_is_settled_and_looked_at_only_where_there_is_a_cap(
+    tmp_path: Path,
+) -> None:
+    small = half_done(tmp_path, **{"budget.max_cost": "1000000", "pricing.storage_months": 1})
+    bill = small.bill()
+    assert settled(small.job, small.store, small.plan) == Spent(
+        nano=bill.total_amount - bill.amount.get("storage", 0), ns=bill.total_ns
+    )
+    free = replace(small.job.config.budget, max_cost=None)
+    job = replace(small.job, config=replace(small.job.config, budget=free))
+    assert settled(job, small.store, small.plan) == Spent()
+
+
+@pytest.mark.parametrize(
+    ("budget", "says"),
+    [
+        ({"budget.max_cost": "0.000001"}, "budget.max_cost=0.000001 USD is all but used: "),
+        ({"budget.max_hours": 0.000001}, "budget.max_hours=1e-06 is all but used: workers lived"),
+    ],
+)
+def test_a_run_for_which_nothing_is_left_is_refused(
+    tmp_path: Path, budget: dict[str, Any], says: str
+) -> None:
+    small = half_done(tmp_path, **budget)
+    with pytest.raises(BudgetSpent) as caught:
+        refuse_spent(small.job, small.store, small.plan)
+    (key,) = budget
+    how = f"; nothing was started; go on with: imagemill resume {small.store.url} {key}=…"
+    assert str(caught.value).startswith(says)
+    assert str(caught.value).endswith(how)
+    more = [f"{key}=1000000"]
+    job, store = open_job(small.store.url, more)
+    refuse_spent(job, store, small.plan)
+
+
+def test_a_budget_stays_what_it_was_last_set_to(tmp_path: Path) -> None:
+    small = half_done(tmp_path, **{"budget.max_cost": "5"})
+    url = small.store.url
+    assert open_job(url)[0].config.budget.max_cost == "5"
+    raised = open_job(url, ["budget.max_cost=7", "budget.alert=tell me"])[0].config
+    assert (raised.budget.max_cost, raised.budget.alert) == ("7", "tell me")
+    assert open_job(url, ["budget.max_cost=null"])[0].config.budget.max_cost is None
+    begin_run(small.store, config=raised)
+    again = open_job(url)[0].config.budget
+    assert (again.max_cost, again.alert) == ("7", None), "who is alerted is never written"
+    with pytest.raises(ConfigError, match=r"budget\.max_cost is 'much'; expected a decimal"):
+        open_job(url, ["budget.max_cost=much"])
+
+
+def test_a_run_that_its_budget_ended_says_what_is_left(tmp_path: Path) -> None:
+    small = half_done(tmp_path, **{"budget.max_cost": "5"})
+    reason = "budget.max_cost=5 USD is all but used: 4.9 USD are spent"
+    end = RunEnd(finished=False, reason=reason, snapshot=None, restarts=0)  # type: ignore[arg-type]
+    ended = finish(small.store, small.job, small.plan, generation=0, end=end, wall_s=1.0)
+    lines = summary_lines(small.job, ended, 3)
+    assert f"stopped    {reason}" in lines
+    (left,) = [line for line in lines if line.startswith("left ")]
+    assert left.startswith("left       4 rows, about ")
+    assert left.endswith(" USD at what a row has cost so far")
+    assert lines[-1] == f"next       imagemill resume {small.store.url} budget.max_cost=…"
+
+
+def test_what_would_only_let_the_workers_leave_again_is_not_begun_with(tmp_path: Path) -> None:
+    changes = {"budget.max_cost": "100", "job.commit_seconds": 30, "cluster.heartbeat_s": 1}
+    small = half_done(tmp_path, **changes)
+    refuse_spent(small.job, small.store, small.plan)  # one worker would be kept 32 USD
+    many = replace(small.job.config, cluster=replace(small.job.config.cluster, workers=4))
+    with pytest.raises(BudgetSpent, match=r"128 USD are kept for workers to leave in order; noth"):
+        refuse_spent(replace(small.job, config=many), small.store, small.plan)
+
+
+def test_the_status_says_how_much_of_the_budget_is_used(tmp_path: Path) -> None:
+    small = half_done(tmp_path, **{"budget.max_cost": "100", "budget.max_hours": 2})
+    (line,) = [line for line in status_lines(status(small.store)) if line.startswith("budget")]
+    bill = small.bill()
+    spent = f"{as_decimal(bill.total_amount).normalize():f}"
+    hours = f"{bill.total_ns / 3.6e12:.4g}"
+    assert line == f"budget     {spent} of 100 USD used, {hours} of 2 hours used"
