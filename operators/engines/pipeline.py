@@ -205,6 +205,9 @@ class PipelineEngine:
         self._meter.settle()
         return [self._outcome(work, answer) for work, answer in zip(works, answers, strict=True)]
 
+    def finish(self) -> list[Outcome]:
+        return []
+
     def _answers(self, works: Sequence[Work]) -> list[Pixels | Exception | None]:
         """The image of each request, or why there is none."""
         answers: dict[int, Pixels | Exception | None] = {}

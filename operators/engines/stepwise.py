@@ -195,6 +195,11 @@ class StepwiseEngine:
                 outcomes += self._finish(plan.shape, running)
         return outcomes + self._take_arrived(wait=self._batcher.inside == 0)
 
+    def finish(self) -> list[Outcome]:
+        outcomes = self._take_arrived(wait=True)
+        self._meter.settle()
+        return outcomes
+
     def _compile_new(self) -> list[Outcome]:
         """Compile the samplers of new requests; those with a table wait for a slot from now on.
 

@@ -134,6 +134,21 @@ def test_a_row_that_became_no_number_leaves_when_that_is_known(family, device):
     assert sum(outcome.device_ns for outcome in outcomes.values()) == engine.stats.busy_ns
 
 
+def test_whoever_leaves_early_gets_what_is_finished_and_pays_for_the_rest(family, device):
+    engine = late_engine(family, max_batch=2)
+    engine.admit([ask(0, steps=2), ask(1, steps=9)])
+    assert [engine.tick() for _ in range(3)] == [[]] * 3
+    ticks = engine.stats.ticks
+    (finished,) = engine.finish()
+    assert isinstance(finished, ImageResult)
+    assert finished.request.row_id == 0
+    assert (engine.stats.ticks, engine.stats.active) == (ticks, 1)
+    (left,) = engine._work.values()
+    assert engine.stats.busy_ns == finished.device_ns + left.device_ns
+    assert len(engine._meter._open) == 0
+    assert engine.finish() == []
+
+
 class Waits(TorchDispatchMode):
     """Counts what makes the host wait for a GPU: reading a value of a tensor."""
 
