@@ -18,9 +18,8 @@ from operators.engine import ImageFailure, ImageResult
 from operators.engines import stepwise
 from operators.engines.stepwise import StepwiseEngine
 from tests.stepwise_rows import ask, drain, load, load_info, new_engine, run
-from tests.tiny_flux import build_tiny_flux
+from tests.tiny_families import TINY_FAMILIES
 from tests.tiny_model import build_tiny_stable_diffusion
-from tests.tiny_sd3 import build_tiny_sd3
 
 
 class LateClock:
@@ -165,30 +164,30 @@ class Waits(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize(
-    ("build", "samplers"),
-    [
-        (build_tiny_stable_diffusion, ("euler", "euler_ancestral")),
-        (build_tiny_sd3, ("flow_match_euler", "dpmpp_2m_sde")),
-        (build_tiny_flux, ("flow_match_euler", "dpmpp_2m_sde")),
-    ],
-)
-def test_the_host_reads_no_value_of_the_device_inside_a_tick(
-    build, samplers, tmp_path, device, monkeypatch
-):
+@pytest.mark.parametrize("name", TINY_FAMILIES)
+def test_the_host_reads_no_value_of_the_device_inside_a_tick(name, tmp_path, device, monkeypatch):
+    build, samplers = TINY_FAMILIES[name]
     engine = late_engine(load(build(tmp_path))._family)
     engine.admit([ask(n, steps=9, sampler=samplers[n % 2]) for n in range(4)])
     engine.tick()
-    read = []
-    for name in ("cpu", "item", "tolist", "__bool__"):
-        original = getattr(torch.Tensor, name)
+    waited = []
+    for method in ("cpu", "item", "tolist", "__bool__"):
+        original = getattr(torch.Tensor, method)
 
-        def spy(self, *args, _original=original, _name=name):
-            read.append(_name)
+        def spy(self, *args, _original=original, _method=method):
+            waited.append(_method)
             return _original(self, *args)
 
-        monkeypatch.setattr(torch.Tensor, name, spy)
+        monkeypatch.setattr(torch.Tensor, method, spy)
+    for maker in ("tensor", "as_tensor"):
+        original = getattr(torch, maker)
+
+        def make(*args, _original=original, _maker=maker, **how):
+            waited.extend([_maker] if how.get("device") is not None else [])
+            return _original(*args, **how)
+
+        monkeypatch.setattr(torch, maker, make)
     with Waits() as waits:
         for _ in range(3):
             assert engine.tick() == []
-    assert (waits.count, read) == (0, [])
+    assert (waits.count, waited) == (0, [])
