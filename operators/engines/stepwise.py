@@ -76,7 +76,7 @@ def load(engine: EngineConfig, model: ModelConfig) -> StepwiseEngine:
     )
     usual = (model.height, model.width)
     passes = guidance_passes(model.guidance_scale, two_pass_guidance=family.two_pass_guidance)
-    slots = engine.max_batch or remembered_slots(info, usual) or COMPILED_SLOTS
+    slots = engine.max_batch or remembered_slots(info, engine, usual) or COMPILED_SLOTS
     compilation = compile_family(
         family,
         # how long the job is only the driver knows, and it has decided before it hired us
@@ -86,7 +86,11 @@ def load(engine: EngineConfig, model: ModelConfig) -> StepwiseEngine:
     )
     info = replace(info, compile=compilation.how, compile_seconds=compilation.seconds)
     compiled = {} if compilation.how == "off" else {usual: slots}
-    sizes = None if engine.max_batch else measured_sizes(info, device_for(device), fixed=compiled)
+    sizes = (
+        None
+        if engine.max_batch
+        else measured_sizes(info, engine, device_for(device), fixed=compiled)
+    )
     return StepwiseEngine(compilation.family, info, sizes=sizes)
 
 
@@ -327,7 +331,7 @@ class StepwiseEngine:
             return
         passes = sum(work.weight for work in works)
         if self._caps.of(("denoise", shape), passes) < passes:
-            self._sizes.too_many(shape)
+            self._sizes.too_many(shape, rows=len(works))
         self._sizes.observe(shape, rows=len(works), passes=passes, spent_ns=spent_ns)
         if self._batcher.holds(shape):
             self._batcher.resize(shape, self._sizes.slots(shape))
