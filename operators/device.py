@@ -14,8 +14,9 @@ import torch
 
 from operators.device_time import Clock, HostClock
 
-_LAPS_BEHIND = 8
-"""Laps that a GPU may be behind: about two ticks of work given out ahead."""
+_LAPS_BEHIND = 3
+"""Laps that a GPU may be behind: three steady ticks, which make one lap each. Ticks in which rows
+enter or leave make more laps, and fewer of them are given out ahead."""
 
 
 class Fetch(Protocol):

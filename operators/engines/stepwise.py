@@ -107,8 +107,8 @@ def _load_family(
 class StepwiseEngine:
     """See ``operators.engine.Engine``.
 
-    The host never waits for the device while a batch is denoised: it is up to two ticks ahead, and
-    takes pictures over when they have arrived.
+    While a batch is denoised the host waits for the device only when that is as many laps behind as
+    its clock allows, on a GPU three steady ticks. It takes pictures over when they have arrived.
 
     Invariant: an admitted request is in ``_new``, in the batcher (then it is in ``_work``) or in
     ``_leaving`` until its outcome is returned or it is discarded; in the batcher its row has a slot

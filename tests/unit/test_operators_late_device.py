@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from operators.device import HostDevice
+from operators.device import CudaClock, HostDevice
 from operators.engine import ImageFailure, ImageResult
 from operators.engines import stepwise
 from operators.engines.stepwise import StepwiseEngine
@@ -25,7 +25,7 @@ from tests.tiny_model import build_tiny_stable_diffusion
 class LateClock:
     """Marks are numbers of a queue; each tells 1,000 ns; ``done`` of them are behind the device."""
 
-    behind = 8
+    behind = CudaClock.behind
 
     def __init__(self) -> None:
         self.given = 0
@@ -105,6 +105,16 @@ def test_late_time_is_charged_to_the_last_nanosecond(family, device):
     outcomes = run(engine, [ask(n, steps=1 + n % 4) for n in range(11)])
     assert all(isinstance(outcome, ImageResult) for outcome in outcomes.values())
     assert sum(outcome.device_ns for outcome in outcomes.values()) == engine.stats.busy_ns > 0
+
+
+def test_the_host_is_no_more_than_three_steady_ticks_ahead(family, device):
+    engine = late_engine(family)
+    engine.admit([ask(n, steps=20) for n in range(4)])
+    after = []
+    for _ in range(9):
+        assert engine.tick() == []
+        after.append(device.clock.given)
+    assert after[-4] <= device.clock.done < after[-3]
 
 
 def test_the_next_rows_are_denoised_while_pictures_are_under_way(family, device):
