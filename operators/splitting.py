@@ -14,6 +14,9 @@ import torch
 
 _log = logging.getLogger(__name__)
 
+_OUT_OF_MEMORY = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""What plain RuntimeErrors say: the CPU's allocator, and cuBLAS where its workspace did not fit."""
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -71,9 +74,9 @@ def run_split(
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether a smaller batch may succeed; the CPU's allocator raises a plain RuntimeError."""
+    """Whether a smaller batch may succeed."""
     return isinstance(error, torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+        isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
     )
 
 
@@ -96,4 +99,6 @@ def _try(
 
 
 def _is_device_broken(error: Exception) -> bool:
+    if is_out_of_memory(error):
+        return False
     return isinstance(error, torch.AcceleratorError) or "CUDA error" in str(error)
