@@ -38,8 +38,7 @@ def apply_options(pipeline: Any, engine: EngineConfig) -> None:
         OptionRefused: the model or this machine cannot do it.
     """
     denoiser, vae = _denoiser(pipeline), pipeline.components.get("vae")
-    if engine.allow_tf32:
-        allow_tf32()
+    set_tf32(engine.allow_tf32)
     if engine.attention != SDPA:
         _set_attention(denoiser, engine.attention)
     if engine.channels_last:
@@ -51,10 +50,13 @@ def apply_options(pipeline: Any, engine: EngineConfig) -> None:
         _switch(vae, "enable_slicing", "vae_slicing")
 
 
-def allow_tf32() -> None:
-    """Let matrix products and convolutions of this process round float32 to TF32 on GPUs."""
-    torch.backends.cuda.matmul.allow_tf32 = True
-    torch.backends.cudnn.allow_tf32 = True
+def set_tf32(allowed: bool) -> None:
+    """Whether products and convolutions of this process may round float32 to TF32 on GPUs.
+
+    torch's own defaults allow it to convolutions, so that exactness must be asked for.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
 
 
 def _set_attention(denoiser: Any, backend: str) -> None:

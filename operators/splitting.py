@@ -17,6 +17,9 @@ from conf.errors import NoImages
 
 _log = logging.getLogger(__name__)
 
+_OUT_OF_MEMORY = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""What plain RuntimeErrors say: the CPU's allocator, and cuBLAS where its workspace did not fit."""
+
 T = TypeVar("T")
 R = TypeVar("R")
 _DIGITS = re.compile(r"\d+")
@@ -126,9 +129,9 @@ def _fail_alike(errors: Sequence[Exception | None]) -> bool:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether a smaller batch may succeed; the CPU's allocator raises a plain RuntimeError."""
+    """Whether a smaller batch may succeed."""
     return isinstance(error, torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+        isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
     )
 
 
@@ -153,4 +156,6 @@ def _try(
 
 
 def _is_device_broken(error: Exception) -> bool:
+    if is_out_of_memory(error):
+        return False
     return isinstance(error, torch.AcceleratorError) or "CUDA error" in str(error)

@@ -33,6 +33,7 @@ from operators.pipeline_call import PipelineCall, pipeline_call
 from operators.precision import dtype_of, name_of
 from operators.request import Request
 from operators.row_errors import nan_image, row_error
+from operators.safe_vae import decode_exactly
 from operators.sampler_names import OWN_SAMPLER
 from operators.samplers import make_scheduler, misfit
 from operators.splitting import BatchCaps, run_split
@@ -62,6 +63,7 @@ def load(engine: EngineConfig, model: ModelConfig) -> PipelineEngine:
     )
     pipeline.set_progress_bar_config(disable=True)
     apply_options(pipeline, engine)
+    decode_exactly(pipeline)
     offload_pipeline(pipeline, engine.offload, device=device)
     info = EngineInfo(
         name="pipeline",
@@ -215,6 +217,9 @@ class PipelineEngine:
         self._meter.lap([(work, 1) for work in works])
         self._meter.settle()
         return [self._outcome(work, answer) for work, answer in zip(works, answers, strict=True)]
+
+    def finish(self) -> list[Outcome]:
+        return []
 
     def _answers(self, works: Sequence[Work]) -> list[Pixels | Exception | None]:
         """The image of each request, or why there is none."""

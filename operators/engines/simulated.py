@@ -181,6 +181,9 @@ class SimulatedEngine:
             for work, pixels in zip(finished.values(), pictures, strict=True)
         ]
 
+    def finish(self) -> list[ImageResult | ImageFailure]:
+        return []
+
     def _wait(self, pixels: int, rows: int) -> None:
         if self._speed > 0:
             seconds = step_seconds(self._measured, rows) * pixels / CALIBRATED_PIXELS

@@ -25,12 +25,14 @@ from operators.families import load_family
 from operators.measured_sizes import measured_sizes, remembered_slots
 from operators.model_files import describe_model
 from operators.model_options import denoiser_of
+from tests.engine_config import engine_config
 from tests.stepwise_rows import ask, difference, load, load_info, new_engine, run
 from tests.tiny_flux import build_tiny_flux
 from tests.tiny_model import SIZE, build_tiny_stable_diffusion
 from tests.tiny_pixart import build_tiny_pixart
 
 PIXELS = (SIZE, SIZE)
+ENGINE = engine_config("stepwise")
 ROOT = Path(conf.__path__[0]).parent
 pytestmark = pytest.mark.filterwarnings(
     # torch's own, of its own compiler
@@ -234,16 +236,25 @@ def test_torchs_own_compiler_makes_the_same_pictures_and_its_code_is_kept(model_
 def test_a_compiled_size_is_what_another_run_found_best_and_stays(tmp_path):
     info = dataclasses.replace(load_info(), max_batch=8)
     device = device_for(torch.device("cpu"))
-    assert remembered_slots(info, PIXELS) is None
-    sizes = measured_sizes(info, device, fixed={PIXELS: 3})
+    assert remembered_slots(info, ENGINE, PIXELS) is None
+    sizes = measured_sizes(info, ENGINE, device, fixed={PIXELS: 3})
     assert sizes.slots(PIXELS) == 3
     sizes.observe(PIXELS, rows=3, passes=6, spent_ns=1)
-    assert remembered_slots(info, PIXELS) is None
-    search = measured_sizes(info, device, fixed={})
+    assert remembered_slots(info, ENGINE, PIXELS) is None
+    search = measured_sizes(info, ENGINE, device, fixed={})
     for rows in (4, 8):
         for _ in range(4):
             search.observe(PIXELS, rows=rows, passes=rows, spent_ns=rows)
-    assert remembered_slots(info, PIXELS) == search.slots(PIXELS) == 4
+    assert remembered_slots(info, ENGINE, PIXELS) == search.slots(PIXELS) == 4
+
+
+@pytest.mark.parametrize("option", [{"offload": "group"}, {"attention": "flash"}])
+def test_a_size_is_remembered_for_the_options_that_it_was_found_with(option):
+    info = dataclasses.replace(load_info(), max_batch=8)
+    device, other = device_for(torch.device("cpu")), dataclasses.replace(ENGINE, **option)
+    measured_sizes(info, ENGINE, device, fixed={}).too_many(PIXELS, rows=4)
+    assert remembered_slots(info, ENGINE, PIXELS) == 2
+    assert remembered_slots(info, other, PIXELS) is None
 
 
 def test_auto_leaves_the_decision_to_the_driver(model_path):

@@ -71,18 +71,23 @@ def test_vae_tiling_decodes_large_images_in_tiles(model_path, plain):
     assert made[2].pixels.shape == (2 * SIZE, SIZE, 3)
 
 
-def test_tf32_is_allowed_only_when_asked_for(model_path, monkeypatch):
+@pytest.fixture
+def _torch_tf32():
+    """torch's own defaults: products exact, convolutions not."""
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     before = (matmul.allow_tf32, cudnn.allow_tf32)
-    try:
-        matmul.allow_tf32 = cudnn.allow_tf32 = False
-        load(model_path)
-        assert not matmul.allow_tf32
-        load(model_path, allow_tf32=True)
-        assert matmul.allow_tf32
-        assert cudnn.allow_tf32
-    finally:
-        matmul.allow_tf32, cudnn.allow_tf32 = before
+    matmul.allow_tf32, cudnn.allow_tf32 = False, True
+    yield
+    matmul.allow_tf32, cudnn.allow_tf32 = before
+
+
+@pytest.mark.usefixtures("_torch_tf32")
+@pytest.mark.parametrize("engine", ["stepwise", "pipeline"])
+def test_tf32_is_allowed_only_when_asked_for(model_path, engine):
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    for asked in (False, True, False):
+        load(model_path, engine=engine, allow_tf32=asked)
+        assert (matmul.allow_tf32, cudnn.allow_tf32) == (asked, asked)
 
 
 @pytest.fixture(scope="module")
