@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 
@@ -24,6 +24,8 @@ from cluster.store import Store
 from cluster.totals import all_lines, fold, states
 from conf.errors import CorruptOutput
 
+Used = tuple[int, int]
+"""Nanoseconds and amount (1e-9 currency units) on the lines of a worker's images."""
 _TOGETHER = 64
 """Objects that become one table."""
 _AHEAD = 2 * _TOGETHER
@@ -51,13 +53,28 @@ def image_lines_of(store: Store, plan: PlanReader, columns: Sequence[str]) -> It
             yield _next(ahead)
 
 
-def worker_lines_of(store: Store, job: JobRecord, plan: PlanReader) -> pa.Table:
+def worker_lines_of(
+    store: Store, job: JobRecord, plan: PlanReader, used: Mapping[str, Used] | None = None
+) -> pa.Table:
     """The lines that no image has, with all columns: as written when the job finished, else as they
-    stand now."""
-    if is_finished(store, generation(store)) and store.exists(layout.WORKER_LEDGER):
+    stand now.
+
+    Args:
+        used: None of a job whose ledger is ``closed``; else what the lines of images that were read
+            before come to, by worker: what is committed since then stands in ``wasted`` still.
+    """
+    if used is None:
         return _read(store, layout.WORKER_LEDGER, LEDGER.names)
-    lines = all_lines(fold(store, plan), job.config.pricing.storage_months)
+    totals = fold(store, plan)
+    for worker, use in totals.workers.items():
+        use.used_ns, use.used_amount = used.get(worker, (0, 0))
+    lines = all_lines(totals, job.config.pricing.storage_months)
     return ledger_table(lines, Attribution.of(job.config.job))
+
+
+def closed(store: Store) -> bool:
+    """Whether the ledger of the workers is written for good."""
+    return is_finished(store, generation(store)) and store.exists(layout.WORKER_LEDGER)
 
 
 def _next(ahead: deque[Future[pa.Table]]) -> pa.Table:

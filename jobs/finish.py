@@ -70,6 +70,8 @@ def finish(
     whole = totals.sealed == totals.shards and not totals.pending
     done = is_finished(store, generation) or (end is not None and end.finished and whole)
     if done and end is not None and ours:
+        # before the manifest: what is finished has its whole bill on the ledger
+        closing = close_ledger(store, job, totals)
         _write_manifest(store, job, generation, totals, closing)
         if totals.attempts > 1 or totals.quarantined:
             sweep(store, plan)
@@ -117,7 +119,7 @@ def _write_derived(
     is not finished they may be missing: a full disk must not hide what was reached and how to go
     on."""
     try:
-        closing = _close_ledger(store, job, totals)
+        closing = close_ledger(store, job, totals)
         return closing, tuple(write_report(store, job, plan, totals, closing, facts))
     except (StoreFull, StoreUnavailable, StoreRefused) as error:
         if needed:
@@ -126,7 +128,7 @@ def _write_derived(
         return close(totals, job.config.pricing.storage_months), ()
 
 
-def _close_ledger(store: Store, job: JobRecord, totals: Totals) -> Bill:
+def close_ledger(store: Store, job: JobRecord, totals: Totals) -> Bill:
     """Write the workers' lines, and again when a worker of another run stamped meanwhile: two
     drivers that end at once must not replace the fuller ledger by the older one."""
     months = job.config.pricing.storage_months

@@ -82,6 +82,8 @@ def verify(store: Store, *, threads: int = 8, on_progress: Progress | None = Non
     bill = close(totals, job.config.pricing.storage_months)
     _check_bill(bill, findings)
     finished, cost = _check_manifest(store, totals, bill, findings)
+    if finished and cost == as_decimal(bill.total_amount):
+        _check_worker_lines(store, bill, findings)
     return Verification(
         url=store.url,
         finished=finished,
@@ -211,6 +213,17 @@ def _check_cost(key: str, said: object, billed: Decimal, findings: Findings) -> 
         pass
     findings.add(f"'cost' in {key} is {said}; expected {billed:f}, or less")
     return None
+
+
+def _check_worker_lines(store: Store, bill: Bill, findings: Findings) -> None:
+    """What was written of a finished job's workers is what their lifetimes come to."""
+    found, expected = _ledger_amount(store), bill.total_amount - bill.amount["used"]
+    if found != expected:
+        lines = "cannot be read" if found is None else f"come to {as_decimal(found):f}"
+        findings.add(
+            f"the lines in {layout.WORKER_LEDGER} {lines}; expected {as_decimal(expected):f}; "
+            f"'imagemill report {shlex.quote(store.url)}' writes them anew"
+        )
 
 
 def _outlived(store: Store, cost: Decimal | None, bill: Bill) -> str:

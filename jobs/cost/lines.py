@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster import layout
-from cluster.counted_ledger import image_lines_of, worker_lines_of
+from cluster.counted_ledger import Used, closed, image_lines_of, worker_lines_of
 from cluster.ledger import LEDGER
 from cluster.ledger_days import on_days
 from conf.errors import ImageMillError
@@ -30,6 +30,7 @@ _OPTIONS: dict[str, str | bool | int | float | list[str]] = {
     "autoload_known_extensions": False,
 }
 _BATCH_ROWS = 65_536
+_USED = ("worker", "gpu_ns", "amount_nano")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,12 +98,17 @@ class _Source:
         if not output.store.exists(layout.PLAN_SHARDS):
             return
         plan = output.plan()
-        workers = worker_lines_of(output.store, output.job, plan)
-        yield on_days(workers) if self._wanted.by_day else workers
-        columns = self._plain_columns
+        columns = list(dict.fromkeys([*self._plain_columns, *_USED]))
         if self._wanted.tags and "tags" not in columns:
             columns.append("tags")
-        yield from image_lines_of(output.store, plan, columns)
+        used: dict[str, Used] | None = None if closed(output.store) else {}
+        for table in image_lines_of(output.store, plan, columns):
+            if used is not None:
+                _add_used(used, table)
+            yield table
+        # last: while a job runs, what they tell must be no older than the lines of images
+        workers = worker_lines_of(output.store, output.job, plan, used)
+        yield on_days(workers) if self._wanted.by_day else workers
 
     def _shaped(self, table: pa.Table, output: Output) -> pa.Table:
         table = table.unify_dictionaries().combine_chunks()
@@ -110,6 +116,15 @@ class _Source:
         columns += [tag_values(table["tags"], tag) for _, tag in self._wanted.tags]
         columns.append(pa.repeat(pa.scalar(output.url), table.num_rows))
         return pa.Table.from_arrays(columns, schema=self.schema)
+
+
+def _add_used(used: dict[str, Used], table: pa.Table) -> None:
+    """Add what a worker's images used on these lines."""
+    plain = table.select(list(_USED)).set_column(0, "worker", table["worker"].cast(pa.string()))
+    sums = plain.group_by("worker").aggregate([("gpu_ns", "sum"), ("amount_nano", "sum")])
+    for row in sums.to_pylist():
+        ns, amount = used.get(row["worker"], (0, 0))
+        used[row["worker"]] = (ns + row["gpu_ns_sum"], amount + (row["amount_nano_sum"] or 0))
 
 
 def tag_values(tags: pa.ChunkedArray, tag: str) -> pa.ChunkedArray:

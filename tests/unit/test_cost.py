@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -11,11 +12,13 @@ import pyarrow as pa
 import pytest
 
 from cluster import layout
+from cluster.counted_ledger import image_lines_of
 from cluster.money import as_decimal
 from cluster.store import Store
 from cluster.tables import to_parquet
 from conf.errors import ConfigError, CorruptOutput, OutputMissing
 from jobs.cost import CostAnswer, cost
+from jobs.cost import lines as cost_lines
 from jobs.cost.lines import tag_values
 from tests.made_ledgers import NOON, image_line, ledger_of, made_output, other_line, worker_line
 from tests.small_jobs import prepare_small_job, run_small_job, work_on
@@ -179,6 +182,22 @@ def test_an_unfinished_output_is_said_to_be_one_and_its_workers_cost_so_far(tmp_
     assert told.standing.unfinished == (small.store.url,)
     assert told.standing.simulated == (small.store.url,)
     assert total(told)["cost"] == as_decimal(small.bill().total_amount)
+
+
+def test_what_is_committed_while_it_is_asked_is_not_counted_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = run_small_job(tmp_path, [{"prompt": f"p{i}"} for i in range(12)], shards=[0])
+
+    def while_others_work(store: Store, *asked: Any) -> Iterator[pa.Table]:
+        work_on(small, shards=[1])
+        yield from image_lines_of(store, *asked)
+        work_on(small, shards=[2])
+
+    monkeypatch.setattr(cost_lines, "image_lines_of", while_others_work)
+    told = total(cost([small.store.url]))
+    assert told["cost"] == as_decimal(small.bill().total_amount)
+    assert told["images"] == 8
 
 
 def test_an_output_that_was_stopped_before_its_plan_costs_nothing(tmp_path: Path) -> None:

@@ -114,6 +114,22 @@ def test_a_ledger_that_was_overtaken_while_it_was_written_is_written_again(
     assert billed_ns(small) == stamp.lifetime_ns == found.bill.total_ns
 
 
+def test_a_job_is_not_finished_before_its_bill_is_on_the_ledger(tmp_path: Path) -> None:
+    small = run_small_job(tmp_path, ROWS, **TINY)
+
+    class Dies(Store):
+        """The driver dies when it writes the manifest."""
+
+        def put_if_absent(self, key: str, data: bytes) -> bool:
+            if key.startswith("manifests/"):
+                raise KeyboardInterrupt
+            return super().put_if_absent(key, data)
+
+    with pytest.raises(KeyboardInterrupt):
+        ended(small, Dies(small.store.url, ONCE))
+    assert billed_ns(small) == small.bill().total_ns > 0
+
+
 def test_resume_of_a_finished_job_removes_what_its_killed_driver_left_and_report_does_not(
     tmp_path: Path,
 ) -> None:

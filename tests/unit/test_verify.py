@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from cluster import layout
@@ -19,6 +20,7 @@ from cluster.records import Commit, commit_from_json, count_of, to_json
 from cluster.tables import read_parquet, to_parquet
 from conf.errors import OutputMissing
 from jobs import shard_check
+from jobs.finish import close_ledger
 from jobs.run import report
 from jobs.verify import Verification, report_lines, verify
 from tests.small_jobs import SmallJob, prepare_small_job, run_small_job, work_on
@@ -43,6 +45,7 @@ def made(tmp_path: Path, output_format: str = "files", **changes: Any) -> SmallJ
 
 def write_manifest(small: SmallJob, generation: int = 0, **changes: object) -> None:
     totals = small.totals()
+    close_ledger(small.store, small.job, totals)
     plain = {
         "rows": totals.rows,
         "committed": totals.committed,
@@ -356,6 +359,24 @@ def test_a_worker_that_lived_on_after_the_manifest_is_billed_and_no_problem(tmp_
     assert f"outlived   {before}{renew}" in report_lines(found)
     assert report(small.store.url)
     assert verify(small.store).outlived == f"{before}the ledger has been renewed since"
+
+
+@pytest.mark.parametrize(("left", "said"), [(0, "come to 0.000000000"), (None, "cannot be read")])
+def test_lines_of_workers_that_are_missing_are_named(
+    tmp_path: Path, left: int | None, said: str
+) -> None:
+    small = made(tmp_path)
+    write_manifest(small)
+    file = place(small, layout.WORKER_LEDGER)
+    lines = pq.read_table(file)
+    file.unlink()
+    if left is not None:
+        pq.write_table(lines.slice(0, left), file)
+    (problem,) = verify(small.store).problems
+    assert problem.startswith(f"the lines in ledger/workers.parquet {said}; expected 0.")
+    assert problem.endswith(f"; 'imagemill report {small.store.url}' writes them anew")
+    assert report(small.store.url)
+    assert verify(small.store).problems == ()
 
 
 def test_a_manifest_over_shards_that_are_not_sealed(tmp_path: Path) -> None:
