@@ -19,6 +19,7 @@ from cluster.reader import KNOWN
 from conf.errors import ConfigError, InputError, RowRejected
 from conf.price_book import InstancePrice, PriceBook, book_of
 from conf.schema import RunConfig
+from conf.secrets import without_secrets
 from jobs import rates
 from jobs.maker import Maker, settle
 from jobs.measured import device_name, is_cpu, rate_key
@@ -272,8 +273,12 @@ def _notes(
             "pricing.instance_type=… names it where cluster.address=local, "
             "IMAGEMILL_INSTANCE_TYPE elsewhere"
         )
-    if config.pricing.storage_months and asked.kept.price is None:
-        yield f"no storage price for {config.output.path} in the price book: keeping is in no cost"
+    charged = config.pricing.storage_months or "://" in config.output.path
+    if charged and asked.kept.price is None:
+        yield (
+            f"no storage price for {without_secrets(config.output.path)} in the price book: "
+            "keeping and requests are in no cost"
+        )
     elif config.pricing.storage_months and pilot is None:
         yield "keeping the images is in no cost: how large they are is known after a pilot only"
     if pilot is None:

@@ -126,6 +126,26 @@ def test_storage_and_requests_are_in_the_cost(tmp_path: Path) -> None:
     assert offer.cost.middle == pytest.approx(paid)
 
 
+def test_storage_without_a_price_is_told(tmp_path: Path) -> None:
+    found = asked(tmp_path, "pricing.storage_months=2")
+    assert any(
+        note.startswith("no storage price for") and note.endswith("are in no cost")
+        for note in found.notes
+    )
+    assert not any("storage" in note for note in asked(tmp_path).notes)
+
+
+def test_a_book_without_this_machine_knows_no_speed(tmp_path: Path) -> None:
+    write_rows(tmp_path / "in" / "a.parquet", prompts(8))
+    book_at(tmp_path, instances=[UNKNOWN])
+    found = quote(words(tmp_path))
+    assert [offer.cost for offer in found.offers] == [None]
+    assert any("no entry for this machine" in note for note in found.notes)
+    book_at(tmp_path, effective_until="2020-01-01")
+    late = quote(words(tmp_path))
+    assert any("ended on 2020-01-01: a run today would be unpriced" in note for note in late.notes)
+
+
 def test_remembered_rates_of_two_runs_give_an_interval(tmp_path: Path) -> None:
     write_rows(tmp_path / "in" / "a.parquet", prompts(40))
     book_at(tmp_path)
