@@ -17,7 +17,7 @@ from cluster.coordinator import Snapshot
 from cluster.crew import Member
 from cluster.staff import Staff
 from cluster.worker import WorkerOutcome
-from conf.errors import CoordinatorLost, EngineHung, Preempted
+from conf.errors import CoordinatorLost, EngineHung, NoImages, OptionRefused, Preempted
 from conf.schema import RunConfig
 
 log = logging.getLogger("imagemill")
@@ -59,7 +59,8 @@ class Departures:
             hung = outcome.error == EngineHung.__name__
             self._lost(member, f"stopped: {outcome.message}", crashed=hung)
         else:
-            self._staff.drain(outcome.message)
+            futile = outcome.error in (OptionRefused.__name__, NoImages.__name__)
+            self._staff.drain(outcome.message, futile=futile)
 
     def _died(self, member: Member, how: str) -> None:
         """A worker that went with its machine is no evidence against the rows that it held."""

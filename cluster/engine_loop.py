@@ -15,9 +15,9 @@ from operators.engine import Engine, ImageFailure, ImageResult
 class EngineLoop:
     """Drives an engine in the caller's thread and uploads in ``pool`` beside it.
 
-    ``run`` returns when nothing is left to do or the worker drains, and raises what the engine
-    raises: then the device is lost. How many finished images may be in memory is the state's to
-    say: see ``WorkerState.bound``.
+    ``run`` returns when nothing is left to do or the worker drains, with all that the engine had
+    finished on its way to the store, and raises what the engine raises: then the device is lost.
+    How many finished images may be in memory is the state's to say: see ``WorkerState.bound``.
 
     Args:
         row_timeout_s: a row whose ticks took longer is quarantined.
@@ -49,17 +49,24 @@ class EngineLoop:
             self._forget_revoked()
             requests = self._state.next_requests(room=engine.room, busy=engine.busy)
             if requests is None:
-                return
+                break
             engine.admit(requests)
             for result in self._tick():
                 self._route(result)
             self._cut_overdue()
+        for result in self._finish():
+            self._route(result)
 
     def _tick(self) -> list[ImageResult | ImageFailure]:
         if not self._engine.busy:
             return []
         with self._state.ticking():
             return self._engine.tick(more_to_come=self._state.more_to_come)
+
+    def _finish(self) -> list[ImageResult | ImageFailure]:
+        """A device that hangs hangs here as in a tick."""
+        with self._state.ticking():
+            return self._engine.finish()
 
     def _cut_overdue(self) -> None:
         """Quarantine the rows that keep their batch busy without an end."""

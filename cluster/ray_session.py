@@ -12,7 +12,7 @@ from typing import Any
 import ray
 
 from cluster.nodes import Node, Shape, described, may_come, whole_nodes
-from conf.errors import ConfigError
+from conf.errors import ConfigError, OptionRefused
 from conf.schema import RunConfig
 
 log = logging.getLogger("imagemill")
@@ -82,6 +82,7 @@ def resources(config: RunConfig) -> Resources:
 
     Raises:
         ConfigError: no node can ever hold a worker; what is missing.
+        OptionRefused: workers without a GPU cannot do what the configuration asks.
     """
     nodes = whole_nodes()
     cluster = config.cluster
@@ -93,6 +94,7 @@ def resources(config: RunConfig) -> Resources:
     grows = may_come(shape)
     if not holds and not grows:
         raise _impossible(config, shape, nodes, needs_gpu=needs_gpu)
+    refuse_offload(config, gpus_per_worker=shape.gpus)
     least, most = cluster.min_workers, cluster.max_workers
     if cluster.workers is not None:
         least = most = cluster.workers
@@ -110,6 +112,21 @@ def resources(config: RunConfig) -> Resources:
         threads=max(1, cores // workers),
         grows=grows,
     )
+
+
+def refuse_offload(config: RunConfig, *, gpus_per_worker: float) -> None:
+    """Refuse to keep weights out of a GPU that no worker gets.
+
+    Raises:
+        OptionRefused: ``engine.offload`` is not off.
+    """
+    engine = config.engine
+    if engine.offload != "off" and engine.name != "simulated" and not gpus_per_worker:
+        raise OptionRefused(
+            f"engine.offload={engine.offload} keeps weights out of a GPU's memory, and no worker "
+            "gets a GPU; nothing was started; give engine.offload=off, or workers with a GPU "
+            "(cluster.gpus_per_worker)"
+        )
 
 
 def _what_fits(wished: int, holds: int, shape: Shape, nodes: tuple[Node, ...]) -> int:
@@ -133,7 +150,8 @@ def _impossible(
     if needs_gpu and not any(node.gpus for node in nodes):
         return ConfigError(
             f"the model {config.model.name} needs a GPU (model.needs_gpu); the cluster has none: "
-            f"{there}; nothing was started; add a node with GPUs, or choose another model"
+            f"{there}; nothing was started; add a node with GPUs, choose another model, or give "
+            "model.needs_gpu=false where it is small enough for a CPU"
         )
     asked = f"cluster.gpus_per_worker is {shape.gpus:g}; " if shape.gpus else ""
     largest = max(nodes, key=lambda node: (node.gpus, node.cpus), default=None)

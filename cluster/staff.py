@@ -45,6 +45,7 @@ class Staff:
         self.nodes: tuple[Node, ...] = ()
         self.look_due_s = 0.0
         self.draining = False
+        self.futile = False
         self.reason = ""
 
     def snapshot(self) -> Snapshot:
@@ -126,11 +127,12 @@ class Staff:
         else:
             self.discard(member)
 
-    def drain(self, reason: str) -> None:
-        """Let the workers finish what they have."""
+    def drain(self, reason: str, *, futile: bool = False) -> None:
+        """Let the workers finish what they have; ``futile``: another run would end the same way."""
         if self.draining:
             return
         self.draining = True
+        self.futile = futile
         self.reason = reason
         answer_of(self.coordinator.drain.remote())
         self.drop_unstarted()

@@ -49,12 +49,14 @@ class Control(Protocol):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunEnd:
     """How a run ended. ``finished``: every shard of the assignment is sealed. ``restarts``: how
-    many workers were hired in the place of others."""
+    many workers were hired in the place of others. ``futile``: another run of this job would end
+    the same way."""
 
     finished: bool
     reason: str
     snapshot: Snapshot
     restarts: int
+    futile: bool = False
 
 
 class Supervisor:
@@ -117,6 +119,7 @@ class Supervisor:
             reason=reason,
             snapshot=snapshot,
             restarts=self._staff.restarts,
+            futile=self._staff.futile,
         )
 
     def _work(self, control: Control, on_progress: Callable[[Snapshot], None]) -> None:

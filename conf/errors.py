@@ -5,7 +5,9 @@
     ImageMillError
     ├── ConfigError            fix the command or the configuration, run again; nothing was started
     │   ├── UnknownKey         a configuration key that does not exist; names the nearest ones
+    │   ├── OptionRefused      an option that a worker cannot honour; start again without it
     │   ├── ModelUnusable      the model is absent, incomplete or cannot be run
+    │   │   └── NoImages       its pipeline answers with something else; start again without it
     │   ├── OutputTaken        the output path belongs to another job
     │   ├── OutputMissing      no job lives at this output path
     │   └── StoreRefused       the output cannot be written, or cannot promise put-if-absent
@@ -44,8 +46,16 @@ class UnknownKey(ConfigError):
     """A configuration key does not exist."""
 
 
+class OptionRefused(ConfigError):
+    """An option, fixed for a job that has begun, that its workers cannot honour."""
+
+
 class ModelUnusable(ConfigError):
     """The model is absent, incomplete or cannot be run."""
+
+
+class NoImages(ModelUnusable):
+    """The model's pipeline answers with something else than images."""
 
 
 class OutputTaken(ConfigError):

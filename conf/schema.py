@@ -155,7 +155,9 @@ class EngineConfig:
         "the pipeline; group: layers, fetched ahead; sequential: single layers, slowest",
         choices=("off", "model", "sequential", "group"),
     )
-    allow_tf32: bool = key("let GPUs multiply float32 matrices as TF32; faster, less exact")
+    allow_tf32: bool = key(
+        "let GPUs round float32 products and convolutions to TF32; faster, less exact"
+    )
     max_batch: int | None = key(
         "rows of a batch; null: found by measuring the first steps of each image size (pipeline "
         "engine: 8 on a CPU, 16 on a GPU)",

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from cluster.input_files import InputFiles
+from cluster.ray_session import refuse_offload
 from cluster.store import Store
 from cluster.store_access import LOOK_S
-from conf.errors import ConfigError, StoreUnavailable
+from conf.errors import ConfigError, OptionRefused, StoreUnavailable
 from conf.schema import ModelConfig, RunConfig
 from jobs.compile_choice import JobSize, choose_compile
-from jobs.figures import duration, plural
+from jobs.figures import duration, plural, share
 from jobs.maker import Maker, settle
-from jobs.measured import rate_key, simulated_seconds
+from jobs.measured import device_name, is_cpu, rate_key, simulated_seconds
 from jobs.plan import PlannedJob, make_plan
 from jobs.preview import Preview, make_preview
 from jobs.run import check_claimable, prepare
@@ -50,6 +51,7 @@ def dry_run_lines(overrides: Sequence[str]) -> list[str]:
         *_preview_lines(preview),
         _time_line(config, maker.model_revision, preview),
         *_compile_lines(maker.config, maker.model_revision, planned, preview),
+        *_worker_lines(config),
         *_output_lines(config),
         "nothing was written",
     ]
@@ -85,6 +87,17 @@ def _output_lines(config: RunConfig) -> list[str]:
     return []
 
 
+def _worker_lines(config: RunConfig) -> list[str]:
+    """What workers could not do, where it is known here what they will get."""
+    asked = config.cluster.gpus_per_worker
+    without = config.cluster.address == "local" and is_cpu(device_name())
+    try:
+        refuse_offload(config, gpus_per_worker=0.0 if asked == 0 or without else 1.0)
+    except OptionRefused as error:
+        return [f"{REFUSED}a run would be refused: {error}"]
+    return []
+
+
 def _preview_lines(preview: Preview) -> list[str]:
     lines = [
         f"images    {preview.images:,}, {preview.guided:,} with a guidance pass and "
@@ -112,7 +125,11 @@ def _compile_lines(
     if config.engine.name != "stepwise" or not preview.images:
         return []
     size = JobSize.of(preview, config, rows=planned.rows, workers=_crew(config))
-    return [f"compile   {choose_compile(config, revision, lambda: size).why}"]
+    line = f"compile   {choose_compile(config, revision, lambda: size).why}"
+    if config.engine.compile in ("regional", "full"):
+        own = f"{config.model.width} x {config.model.height}"
+        line += f"; {share(size.usual)} of the images are {own}, the one size that is compiled"
+    return [line]
 
 
 def _crew(config: RunConfig) -> int:

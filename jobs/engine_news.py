@@ -19,6 +19,7 @@ class EngineNews:
     def __init__(self, config: RunConfig) -> None:
         self._asked = config.engine.compile
         self._said: set[EngineInfo] = set()
+        self._precisions: dict[str, str] = {}
 
     def show(self, snapshot: Snapshot) -> None:
         """Say what is new."""
@@ -27,6 +28,21 @@ class EngineNews:
             if plain not in self._said:
                 self._said.add(plain)
                 self._say(engine)
+                self._compare(engine)
+
+    def _compare(self, engine: EngineInfo) -> None:
+        """Warn of each further precision among the workers."""
+        if engine.precision in self._precisions:
+            return
+        self._precisions[engine.precision] = engine.device
+        if len(self._precisions) > 1:
+            log.warning(
+                "the workers compute in different precisions (%s), so the same row would become "
+                "different pictures; the metadata's column precision tells which; start jobs with "
+                "one engine.precision other than auto to have the same everywhere",
+                ", ".join(f"{name} on {device}" for name, device in self._precisions.items()),
+                extra={"event": "precisions_differ"},
+            )
 
     def _say(self, engine: EngineInfo) -> None:
         code = "not compiled"

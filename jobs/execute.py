@@ -185,7 +185,7 @@ def _run(
 def _decided(job: JobRecord, store: Store, plan: PlanReader, workers: int) -> RunConfig:
     """The configuration for the workers: ``engine.compile`` is decided by what is left to do."""
     config = job.config
-    if config.engine.compile != "auto" or config.engine.name != "stepwise":
+    if config.engine.compile != "auto":
         return config
     try:
         choice = choose_compile(

@@ -28,12 +28,14 @@ class ReportFacts:
     """What the totals do not hold: how the last run went.
 
     ``wall_s`` is 0 where nothing was run just now; ``reason`` says why a run ended before the work
-    did; ``broken_files`` are input files that were left out, each with its problem.
+    did; ``futile``: another run would end the same way; ``broken_files`` are input files that were
+    left out, each with its problem.
     """
 
     wall_s: float = 0.0
     restarts: int = 0
     reason: str = ""
+    futile: bool = False
     broken_files: tuple[str, ...] = ()
 
 

@@ -78,6 +78,7 @@ def finish(
         wall_s=wall_s,
         restarts=end.restarts if end else 0,
         reason=_why_not(end, totals) if end and not done else "",
+        futile=end is not None and end.futile and not done,
         broken_files=tuple(f"{item.source}: {item.problem}" for item in broken),
     )
     written: tuple[str, ...] = ()

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from conf.errors import ConfigError
 from conf.schema import RunConfig
+from operators.attention_choice import refuse_attention
 from operators.engine_choice import choose_engine
 from operators.model_source import find_model, pin_model
 from operators.row_defaults import row_defaults
@@ -36,6 +37,7 @@ def settle(config: RunConfig) -> Maker:
         return Maker(config=config, model_revision="simulated", why="SIMULATED, no model runs")
     model = pin_model(config.model)
     files = find_model(model)
+    refuse_attention(config.engine.attention, files)
     defaults = row_defaults(config)
     choice = choose_engine(config.engine.name, files, defaults.sampler)
     if choice.name == "pipeline":

@@ -129,6 +129,11 @@ def _incomplete(finish: Finish, status: int) -> list[str]:
 
 def _next(job: JobRecord, where: str, finish: Finish) -> list[str]:
     quoted = shlex.quote(where)
+    if not finish.finished and finish.facts.futile:
+        kept = "what is committed here stays"
+        if not finish.totals.committed:
+            kept = f"nothing was committed, so {where} may be deleted"
+        return [f"next       start again with another output.path; {kept}"]
     if not finish.finished:
         spent = finish.facts.reason.startswith("budget.")
         more = f" {finish.facts.reason.partition('=')[0]}=…" if spent else ""

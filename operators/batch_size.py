@@ -22,7 +22,9 @@ _SHAPES = 256
 
 
 class Knee:
-    """The search for one shape: ``slots`` is the size to use now, ``settled`` whether for good.
+    """The search for one shape: ``slots`` is the size to use now.
+
+    Once it is ``settled``, only a batch that does not fit makes it smaller.
 
     Args:
         most: no more slots than this.
@@ -54,9 +56,16 @@ class Knee:
         else:
             self._settle(most=self.slots)
 
-    def too_many(self) -> None:
-        """The present size did not fit in memory."""
-        if not self.settled:
+    def too_many(self, *, rows: int) -> None:
+        """A step of ``rows`` rows did not fit in memory.
+
+        A batch that is larger than ``slots`` began before that was made smaller: it tells nothing.
+        """
+        if rows > self.slots:
+            return
+        if self.settled:
+            self.slots = max(1, self.slots // 2)
+        else:
             self._settle(most=max(1, self.slots // 2))
 
     def _settle(self, *, most: int) -> None:
@@ -67,11 +76,11 @@ class Knee:
 
 
 class BatchSizes:
-    """The slots of every shape, found once and remembered.
+    """The slots of every shape, found once, remembered, and made smaller when they do not fit.
 
     Args:
         first: what another run found for a shape, if any.
-        found: hears what was found.
+        found: hears what was found, again when it proved too much.
     """
 
     def __init__(
@@ -96,15 +105,15 @@ class BatchSizes:
         """See ``Knee.observe``."""
         self._tell(shape, lambda knee: knee.observe(rows=rows, passes=passes, spent_ns=spent_ns))
 
-    def too_many(self, shape: Shape) -> None:
+    def too_many(self, shape: Shape, *, rows: int) -> None:
         """See ``Knee.too_many``."""
-        self._tell(shape, Knee.too_many)
+        self._tell(shape, lambda knee: knee.too_many(rows=rows))
 
     def _tell(self, shape: Shape, tell: Callable[[Knee], None]) -> None:
         knee = self._knee(shape)
-        was_settled = knee.settled
+        before = (knee.settled, knee.slots)
         tell(knee)
-        if knee.settled and not was_settled:
+        if knee.settled and before != (True, knee.slots):
             self._found(shape, knee.slots)
 
     def _knee(self, shape: Shape) -> Knee:

@@ -24,6 +24,8 @@ _MOST_PADDING = 1.34
 _MOST_GRAPHS = 64
 """Torch gives up on code that it had to compile more often; its own 8 are few for many blocks."""
 _MESSAGE_CHARACTERS = 300
+_CALLS_TO_JUDGE = 200
+"""So many calls tell whether compiling was of use."""
 Backend = str | Callable[..., Any]
 
 
@@ -40,6 +42,8 @@ class Compilation:
 class CompiledFamily:
     """A family whose ``predict`` fills a batch up to the next compiled size.
 
+    Says once if most calls had to run uncompiled.
+
     Args:
         sizes: the batch sizes that were compiled.
         shape: the latent shape [c, h, w] that they were compiled for.
@@ -49,6 +53,8 @@ class CompiledFamily:
         self._family = family
         self._sizes = sorted(sizes)
         self._shape = tuple(shape)
+        self._calls = self._uncompiled = 0
+        self._told = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._family, name)
@@ -63,6 +69,7 @@ class CompiledFamily:
         """See ``operators.families.family.Family``."""
         rows = len(latents)
         wanted = self._size_for(rows) if latents.shape[1:] == self._shape else None
+        self._count(compiled=wanted is not None)
         if wanted is None:
             with torch.compiler.set_stance("force_eager"):
                 return self._family.predict(latents, timesteps, conditioning, size)
@@ -74,6 +81,21 @@ class CompiledFamily:
                 {name: _filled(tensor, wanted) for name, tensor in conditioning.items()},
                 size,
             )[:rows]
+
+    def _count(self, *, compiled: bool) -> None:
+        self._calls += 1
+        self._uncompiled += not compiled
+        most = 2 * self._uncompiled > self._calls
+        if most and self._calls >= _CALLS_TO_JUDGE and not self._told:
+            self._told = True
+            _log.warning(
+                "%d of %d calls of the denoiser ran uncompiled: compiled are batches of %s at the "
+                "model's own image size; engine.compile=off saves the time that compiling takes",
+                self._uncompiled,
+                self._calls,
+                " and ".join(str(size) for size in self._sizes),
+                extra={"event": "mostly_uncompiled"},
+            )
 
     def _size_for(self, rows: int) -> int | None:
         size = next((size for size in self._sizes if size >= rows), None)

@@ -14,8 +14,9 @@ import torch
 
 from operators.device_time import Clock, HostClock
 
-_LAPS_BEHIND = 8
-"""Laps that a GPU may be behind: about two ticks of work given out ahead."""
+_LAPS_BEHIND = 3
+"""Laps that a GPU may be behind: three steady ticks, which make one lap each. Ticks in which rows
+enter or leave make more laps, and fewer of them are given out ahead."""
 
 
 class Fetch(Protocol):
@@ -44,6 +45,17 @@ class Device(Protocol):
 def device_for(device: torch.device) -> Device:
     """How to deal with ``device``."""
     return CudaDevice(device) if device.type == "cuda" else HostDevice()
+
+
+def to_device(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor of the CPU on ``device``; it may still be under way when the next work is given out.
+
+    A plain copy to a GPU would wait for all work before it.
+    """
+    if device.type != "cuda":
+        return values.to(device)
+    # the allocator keeps pinned memory until its copy is done
+    return values.pin_memory().to(device, non_blocking=True)
 
 
 class _Here:
@@ -110,8 +122,7 @@ class CudaDevice:
         self._copies: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def stage(self, values: npt.NDArray[Any]) -> torch.Tensor:
-        # the allocator keeps pinned memory until its copy is done
-        return torch.from_numpy(values).pin_memory().to(self.where, non_blocking=True)
+        return to_device(torch.from_numpy(values), self.where)
 
     def fetch(self, tensors: list[torch.Tensor]) -> Fetch:
         self._copies.wait_stream(torch.cuda.current_stream(self.where))

@@ -1,7 +1,8 @@
 """The engine protocol: what a worker needs from anything that turns requests into pixels.
 
 An engine is driven by one thread: ``admit`` requests while ``room`` is positive, call ``tick``
-until ``busy`` is false. It owns batching; it knows nothing of shards, leases, files or money.
+until ``busy`` is false, or ``finish`` to leave before that. It owns batching; it knows nothing of
+shards, leases, files or money.
 """
 
 from __future__ import annotations
@@ -104,13 +105,19 @@ class Engine(Protocol):
         """Whether any request is inside."""
 
     def admit(self, requests: Sequence[Request]) -> None:
-        """Take requests over; each comes back from ``tick`` exactly once unless discarded."""
+        """Take requests over; each comes back exactly once unless discarded."""
 
     def tick(self, *, more_to_come: bool = False) -> list[ImageResult | ImageFailure]:
         """Advance one batch by one step; return what finished or failed.
 
         Never raises for one row; what it raises means that the device is lost. ``more_to_come``:
         requests may be admitted later, which tells a starved batch from the last one.
+        """
+
+    def finish(self) -> list[ImageResult | ImageFailure]:
+        """Hand over what is finished and was not returned yet, waiting for it; denoise no more.
+
+        All device time spent so far is in ``stats.busy_ns`` then. Raises what ``tick`` does.
         """
 
     def overdue(self, limit_s: float) -> list[Request]:

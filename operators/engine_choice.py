@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from conf.errors import ConfigError
 from operators.families import FAMILIES, REFUSED_UNET_OPTIONS, no_adapter
 from operators.model_files import ModelFiles
 from operators.nonlinear_options import nonlinear_option
@@ -31,12 +32,19 @@ def choose_engine(asked: str, files: ModelFiles, sampler: str) -> EngineChoice:
 
     Raises:
         ModelUnusable: the stepwise engine was asked for, and it has no adapter for this model.
+        ConfigError: it was asked for, and cannot do what the model or the sampler needs.
     """
     if asked == "stepwise" and files.pipeline_class not in FAMILIES:
         raise no_adapter(files)
-    if asked != "auto":
+    if asked not in ("auto", "stepwise"):
         return EngineChoice(name=asked, why="asked for")
     against = _against_stepwise(files, sampler)
+    if asked == "stepwise":
+        if against is not None:
+            raise ConfigError(
+                f"engine=stepwise: {against}; give engine=pipeline or another sampling.sampler"
+            )
+        return EngineChoice(name=asked, why="asked for")
     if against is not None:
         return EngineChoice(name="pipeline", why=against)
     return EngineChoice(

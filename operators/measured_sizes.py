@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import torch
 
+from conf.schema import EngineConfig
 from operators.batch_size import BatchSizes
 from operators.batcher import Shape
 from operators.device import Device
@@ -18,22 +19,24 @@ _log = logging.getLogger("imagemill")
 _FILE = "batch_sizes"
 
 
-def remembered_slots(info: EngineInfo, shape: Shape) -> int | None:
-    """What another run found for this model, device and shape, if any."""
-    found = RememberedNumbers(_FILE).get(*_key(info), *shape)
+def remembered_slots(info: EngineInfo, engine: EngineConfig, shape: Shape) -> int | None:
+    """What another run found for this model, device, options and shape, if any."""
+    found = RememberedNumbers(_FILE).get(*_key(info, engine), *shape)
     return None if found is None else max(1, int(found))
 
 
-def measured_sizes(info: EngineInfo, device: Device, *, fixed: Mapping[Shape, int]) -> BatchSizes:
-    """Batch sizes by measuring, remembered for this model on this kind of device.
+def measured_sizes(
+    info: EngineInfo, engine: EngineConfig, device: Device, *, fixed: Mapping[Shape, int]
+) -> BatchSizes:
+    """Batch sizes by measuring, remembered for this model and options on this kind of device.
 
     The shapes of ``fixed`` have theirs already.
     """
     remembered = RememberedNumbers(_FILE)
-    key = _key(info)
+    key = _key(info, engine)
 
     def first(shape: Shape) -> int | None:
-        return fixed.get(shape) or remembered_slots(info, shape)
+        return fixed.get(shape) or remembered_slots(info, engine, shape)
 
     def keep(shape: Shape, slots: int) -> None:
         remembered.keep(slots, *key, *shape)
@@ -45,6 +48,8 @@ def measured_sizes(info: EngineInfo, device: Device, *, fixed: Mapping[Shape, in
     )
 
 
-def _key(info: EngineInfo) -> tuple[object, ...]:
+def _key(info: EngineInfo, engine: EngineConfig) -> tuple[object, ...]:
+    """What decides how much fits and how long it takes, beside the shape."""
     cores = "" if info.device != "cpu" else torch.get_num_threads()
-    return (info.model_revision, info.device, cores, info.precision)
+    options = (engine.offload, engine.attention)
+    return (info.model_revision, info.device, cores, info.precision, *options)

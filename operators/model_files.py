@@ -56,7 +56,17 @@ WEIGHTLESS_COMPONENTS = ("scheduler", "tokenizer", "tokenizer_2", "tokenizer_3")
 WEIGHT_ENDINGS = (".safetensors", ".bin")
 INDEX = "model_index.json"
 NEVER_LOADED = ("safety_checker",)
-_NEEDS_IMAGE = ("ControlNet", "Edit", "Img2Img", "Inpaint", "Pix2Pix", "Upscale", "Video")
+_NEEDS_IMAGE = (
+    "Adapter",
+    "ControlNet",
+    "Edit",
+    "Img2Img",
+    "Inpaint",
+    "Pix2Pix",
+    "Refiner",
+    "SuperResolution",
+    "Upscale",
+)
 _CHUNK_BYTES = 1 << 20
 
 
@@ -174,13 +184,18 @@ def pipeline_class_of(folder: Path, index: Mapping[str, Any]) -> str:
     """The pipeline class of a model that makes images from text alone, as far as its name tells.
 
     Raises:
-        ModelUnusable: the index names none, or one that starts from an image.
+        ModelUnusable: the index names none, or one that starts from an image or makes videos.
     """
     name = index.get("_class_name")
     if not isinstance(name, str):
         raise ModelUnusable(
             f"{folder / INDEX} names no pipeline class: found _class_name={name!r}, expected text "
             "such as StableDiffusionPipeline. Set model.path to a folder with a whole pipeline"
+        )
+    if "Video" in name:
+        raise ModelUnusable(
+            f"model folder {folder} is a {name}; it makes videos. Set model.path to a model that "
+            "makes images from text"
         )
     if any(word in name for word in _NEEDS_IMAGE):
         raise ModelUnusable(

@@ -10,12 +10,10 @@ from typing import Any
 
 import torch
 
-from conf.errors import ConfigError
+from conf.errors import OptionRefused
 from conf.schema import EngineConfig
+from operators.attention_choice import SDPA
 from operators.families.family import Family
-
-SDPA = "sdpa"
-"""``engine.attention`` that leaves the model as diffusers makes it: torch's own attention."""
 
 
 def pipeline_of(family: Family) -> Any:
@@ -37,11 +35,10 @@ def apply_options(pipeline: Any, engine: EngineConfig) -> None:
     """Set what ``engine`` asks for, before weights are offloaded or code compiled.
 
     Raises:
-        ConfigError: the model or this machine cannot do it.
+        OptionRefused: the model or this machine cannot do it.
     """
     denoiser, vae = _denoiser(pipeline), pipeline.components.get("vae")
-    if engine.allow_tf32:
-        allow_tf32()
+    set_tf32(engine.allow_tf32)
     if engine.attention != SDPA:
         _set_attention(denoiser, engine.attention)
     if engine.channels_last:
@@ -53,10 +50,13 @@ def apply_options(pipeline: Any, engine: EngineConfig) -> None:
         _switch(vae, "enable_slicing", "vae_slicing")
 
 
-def allow_tf32() -> None:
-    """Let matrix products and convolutions of this process round float32 to TF32 on GPUs."""
-    torch.backends.cuda.matmul.allow_tf32 = True
-    torch.backends.cudnn.allow_tf32 = True
+def set_tf32(allowed: bool) -> None:
+    """Whether products and convolutions of this process may round float32 to TF32 on GPUs.
+
+    torch's own defaults allow it to convolutions, so that exactness must be asked for.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
 
 
 def _set_attention(denoiser: Any, backend: str) -> None:
@@ -64,7 +64,7 @@ def _set_attention(denoiser: Any, backend: str) -> None:
     processors = getattr(denoiser, "attn_processors", {}).values()
     kinds = sorted({type(p).__name__ for p in processors if not hasattr(p, "_attention_backend")})
     if kinds or not processors:
-        raise ConfigError(
+        raise OptionRefused(
             f"engine.attention={backend}: the {type(denoiser).__name__} of this model takes no "
             f"attention backend (it attends with {', '.join(kinds) or 'layers of its own'}); give "
             f"engine.attention={SDPA}"
@@ -72,7 +72,7 @@ def _set_attention(denoiser: Any, backend: str) -> None:
     try:
         denoiser.set_attention_backend(backend)
     except (ValueError, RuntimeError, ImportError) as error:
-        raise ConfigError(
+        raise OptionRefused(
             f"engine.attention={backend} cannot be used here: {error}. Install what it needs "
             f"wherever a worker runs, or give engine.attention={SDPA}"
         ) from error
@@ -82,12 +82,12 @@ def _switch(vae: Any, method: str, key: str) -> None:
     """Call a switch that diffusers defines for some VAEs only.
 
     Raises:
-        ConfigError: this one has no such thing.
+        OptionRefused: this one has no such thing.
     """
     try:
         getattr(vae, method)()
     except (AttributeError, NotImplementedError) as error:
-        raise ConfigError(
+        raise OptionRefused(
             f"engine.{key}=true: the {type(vae).__name__} of this model has no {method}; give "
             f"engine.{key}=false"
         ) from error

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import torch
 
-from conf.errors import ConfigError
+from conf.errors import OptionRefused
 from operators.families.family import Family, Tensors, Text
 from operators.model_options import pipeline_of
 
@@ -19,12 +19,12 @@ def loads_on(offload: str, device: torch.device) -> torch.device:
     """Where the weights go at first: what is offloaded never fills the GPU as a whole.
 
     Raises:
-        ConfigError: there is no GPU to keep free.
+        OptionRefused: there is no GPU to keep free.
     """
     if offload == "off":
         return device
     if device.type != "cuda":
-        raise ConfigError(
+        raise OptionRefused(
             f"engine.offload={offload} keeps weights out of a GPU's memory, and the worker has no "
             "GPU; expected off. Give engine.offload=off, or a worker with a GPU"
         )

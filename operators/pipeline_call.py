@@ -14,11 +14,23 @@ import diffusers
 import torch
 
 from conf.errors import ConfigError, ModelUnusable, RowRejected
+from operators.families.loading import silent_diffusers
 from operators.model_files import ModelFiles
 from operators.request import Request, RowDefaults
 from operators.sampler_names import OWN_SAMPLER
 
 _NEEDED = ("prompt", "num_inference_steps", "generator")
+_OTHER_OUTPUT = {
+    "num_frames": "videos",
+    "video_length": "videos",
+    "audio_length_in_s": "sound",
+    "audio_end_in_s": "sound",
+    "audio_duration": "sound",
+    "audio_duration_s": "sound",
+}
+"""What a pipeline makes that takes such a value."""
+_OTHER_INPUT = ("control_image", "control_video", "mask_image", "gligen_images")
+"""Names that only pipelines have which cannot do without; their defaults of None say otherwise."""
 _FIXED = {"clean_caption": False, "use_resolution_binning": False, "output_type": "np"}
 """Given wherever they are taken: prompts are not rewritten, images have the size asked for."""
 
@@ -82,7 +94,8 @@ def pipeline_call(files: ModelFiles) -> PipelineCall:
         ModelUnusable: diffusers has no such class, or it does not make images from text alone.
     """
     name = files.pipeline_class
-    cls = getattr(diffusers, name, None)
+    with silent_diffusers():  # only now does diffusers import the class, and transformers with it
+        cls = getattr(diffusers, name, None)
     if cls is None or not hasattr(cls, "from_pretrained"):
         raise ModelUnusable(
             f"the model in {files.path} is a {name}, which diffusers {diffusers.__version__} does "
@@ -96,11 +109,15 @@ def pipeline_call(files: ModelFiles) -> PipelineCall:
         if one.default is one.empty and one.kind is one.POSITIONAL_OR_KEYWORD
     ]
     more = [one for one in more if one not in (*_NEEDED, "height", "width", "guidance_scale")]
-    if missing or more:
-        what = f"takes no {missing[0]}" if missing else f"also needs {more[0]}"
+    made = next((kind for taken, kind in _OTHER_OUTPUT.items() if taken in parameters), None)
+    more += [one for one in _OTHER_INPUT if one in parameters]
+    wrong = [f"makes {made}"] if made else []
+    wrong += [f"takes no {one}" for one in missing] + [f"also needs {one}" for one in more]
+    wrong += [] if "height" in parameters else ["takes no height"]
+    if wrong:
         raise ModelUnusable(
-            f"the model in {files.path} is a {name}, which {what}; expected a pipeline that makes "
-            "images from text, steps and seed. Set model.path to another model"
+            f"the model in {files.path} is a {name}, which {wrong[0]}; expected a pipeline that "
+            "makes images from text, steps and seed. Set model.path to another model"
         )
     limit = parameters.get("max_sequence_length")
     return PipelineCall(

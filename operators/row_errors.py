@@ -7,13 +7,22 @@ from operators.splitting import is_out_of_memory
 
 
 def row_error(stage: str, error: Exception) -> RowRejected:
-    reason = "out_of_memory" if is_out_of_memory(error) else f"{stage}_failed"
-    message = f"{type(error).__name__}: {error}"
-    if reason == "out_of_memory":
-        message = f"this image alone does not fit in memory ({message}); ask for a smaller size"
-    return RowRejected(stage=stage, reason=reason, message=message)
+    """Why a stage failed for this row alone, in the words of whatever raised, and what to do."""
+    said = f"{type(error).__name__}: {error}"
+    if is_out_of_memory(error):
+        message = f"this image alone does not fit in memory ({said}); ask for a smaller size"
+        return RowRejected(stage=stage, reason="out_of_memory", message=message)
+    message = (
+        f"this image alone failed ({said}); run 'imagemill retry' if that may pass, else change "
+        "the row's prompt, size or sampler"
+    )
+    return RowRejected(stage=stage, reason=f"{stage}_failed", message=message)
 
 
 def nan_image() -> RowRejected:
-    message = "the image holds values that are no numbers; lower guidance_scale or use float32"
+    """An image that is no picture."""
+    message = (
+        "the image holds values that are no numbers; lower guidance_scale, or make the row in a "
+        "job with engine.precision=float32"
+    )
     return RowRejected(stage="check", reason="nan_image", message=message)

@@ -1,6 +1,7 @@
-"""Decoding in float16 that nobody need fear: what overflowed is decoded again in float32.
+"""Decoding with float16 VAEs that nobody need fear.
 
-Some VAEs compute values that float16 cannot hold: the image is not finite, or black. bfloat16 holds
+Some compute values that float16 cannot hold: the image is not finite, or black. What a family so
+decodes is decoded again in float32; whole pipelines decode in float32 at once. bfloat16 holds
 whatever float32 does. Knows nothing of slots or requests.
 """
 
@@ -61,6 +62,23 @@ def guard_vae(family: Family, vae: Any) -> Family:
     The guard waits for the device at every decoding, which the others need not.
     """
     return cast(Family, SafeVae(family, vae)) if vae.dtype == torch.float16 else family
+
+
+def decode_exactly(pipeline: Any) -> None:
+    """Let a whole pipeline decode in float32 if its VAE is float16, whatever its latents are in.
+
+    Some pipelines never compare the two. Before the weights are offloaded.
+    """
+    vae = pipeline.components.get("vae")
+    if vae is None or vae.dtype != torch.float16:
+        return
+    vae.to(dtype=torch.float32)
+    decode = vae.decode
+
+    def decode_float32(latents: torch.Tensor, *args: Any, **options: Any) -> Any:
+        return decode(latents.float(), *args, **options)
+
+    vae.decode = decode_float32
 
 
 def _overflowed(decoded: torch.Tensor) -> torch.Tensor:

@@ -7,15 +7,23 @@ remembered per key, so that the next batch of that kind starts small enough.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Hashable, Sequence
 from typing import TypeVar
 
 import torch
 
+from conf.errors import NoImages
+
 _log = logging.getLogger(__name__)
+
+_OUT_OF_MEMORY = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""What plain RuntimeErrors say: the CPU's allocator, and cuBLAS where its workspace did not fit."""
 
 T = TypeVar("T")
 R = TypeVar("R")
+_DIGITS = re.compile(r"\d+")
+_WITNESSES = 4
 
 
 class BatchCaps:
@@ -48,9 +56,11 @@ def run_split(
     """Run all items, in as few batches as memory allows; one answer or error an item.
 
     A batch that fails is run again in halves, so that an error ends on the item that causes it.
+    Where both halves, and some items alone, fail with the same words, the others are not tried.
 
     Raises:
         Exception: the device itself is broken; whatever is tried next would fail too.
+        NoImages: the model makes none, whatever the items.
     """
     answers: list[R | Exception] = []
     while len(answers) < len(items):
@@ -64,16 +74,64 @@ def run_split(
         elif is_out_of_memory(error):
             caps.lower(key, len(part))
         else:
-            middle = len(part) // 2
-            for half in (part[:middle], part[middle:]):
-                answers += run_split(half, run, caps=caps, key=key)
+            answers += _halved(part, run, caps=caps, key=key)
     return answers
 
 
+def _halved(
+    part: Sequence[T],
+    run: Callable[[Sequence[T]], Sequence[R]],
+    *,
+    caps: BatchCaps,
+    key: Hashable,
+) -> list[R | Exception]:
+    """The answers of a batch that failed."""
+    middle = len(part) // 2
+    halves = (part[:middle], part[middle:])
+    made: tuple[list[R | Exception], list[R | Exception]] = ([], [])
+    errors = [_try(half, run, answers) for half, answers in zip(halves, made, strict=True)]
+    if len(part) > _WITNESSES and _fail_alike(errors):
+        fault = _shared_fault(part, run)
+        if fault is not None:
+            return [fault] * len(part)
+    for half, answers, error in zip(halves, made, errors, strict=True):
+        if error is None:
+            continue
+        if len(half) == 1:
+            answers.append(error)
+        elif is_out_of_memory(error):
+            caps.lower(key, len(half))
+            answers += run_split(half, run, caps=caps, key=key)
+        else:
+            answers += _halved(half, run, caps=caps, key=key)
+    return made[0] + made[1]
+
+
+def _shared_fault(part: Sequence[T], run: Callable[[Sequence[T]], Sequence[R]]) -> Exception | None:
+    """Why every item of a batch fails, whose halves fail alike; None where only some are at fault.
+
+    Four items alone bear witness, neither all neighbours nor at equal distances. So fewer than four
+    faulty items never cost a sound one.
+    """
+    errors: list[Exception | None] = []
+    for place in (0, 1, len(part) // 2, len(part) - 1):
+        errors.append(_try([part[place]], run, []))
+        if not _fail_alike(errors):
+            return None
+    return errors[0]
+
+
+def _fail_alike(errors: Sequence[Exception | None]) -> bool:
+    """Whether all failed for one reason, other than memory; numbers may differ by batch size."""
+    if any(error is None or is_out_of_memory(error) for error in errors):
+        return False
+    return len({_DIGITS.sub("0", f"{type(error).__name__}: {error}") for error in errors}) == 1
+
+
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether a smaller batch may succeed; the CPU's allocator raises a plain RuntimeError."""
+    """Whether a smaller batch may succeed."""
     return isinstance(error, torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+        isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
     )
 
 
@@ -83,6 +141,8 @@ def _try(
     """Append the answers of one batch, or return why there are none."""
     try:
         answers += run(part)
+    except NoImages:
+        raise
     except Exception as error:
         if _is_device_broken(error):
             raise
@@ -96,4 +156,6 @@ def _try(
 
 
 def _is_device_broken(error: Exception) -> bool:
+    if is_out_of_memory(error):
+        return False
     return isinstance(error, torch.AcceleratorError) or "CUDA error" in str(error)

@@ -65,6 +65,9 @@ class Hooked:
         self._before_tick()
         return [self._change(result) for result in self._engine.tick(more_to_come=more_to_come)]
 
+    def finish(self) -> list[ImageResult | ImageFailure]:
+        return [self._change(result) for result in self._engine.finish()]
+
     def overdue(self, limit_s: float) -> list[Request]:
         return self._engine.overdue(limit_s)
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from conf.errors import RowRejected
+from conf.errors import NoImages, RowRejected
 from conf.schema import EngineConfig, ModelConfig
 from operators.batcher import TickPlan
 from operators.device import device_for
@@ -33,6 +33,7 @@ from operators.pipeline_call import PipelineCall, pipeline_call
 from operators.precision import dtype_of, name_of
 from operators.request import Request
 from operators.row_errors import nan_image, row_error
+from operators.safe_vae import decode_exactly
 from operators.sampler_names import OWN_SAMPLER
 from operators.samplers import make_scheduler, misfit
 from operators.splitting import BatchCaps, run_split
@@ -62,6 +63,7 @@ def load(engine: EngineConfig, model: ModelConfig) -> PipelineEngine:
     )
     pipeline.set_progress_bar_config(disable=True)
     apply_options(pipeline, engine)
+    decode_exactly(pipeline)
     offload_pipeline(pipeline, engine.offload, device=device)
     info = EngineInfo(
         name="pipeline",
@@ -115,14 +117,25 @@ class PipelineModel:
             raise RowRejected(stage="denoise", reason="sampler_unfit", message=message)
 
     def make(self, requests: Sequence[Request]) -> list[Pixels | None]:
-        """The images of requests of one group; None where values are no numbers."""
+        """The images of requests of one group; None where values are no numbers.
+
+        Raises:
+            NoImages: the pipeline makes something else, whatever the rows.
+        """
         with silent_diffusers():
             given = self.call.arguments(requests)
             if self._own_scheduler is not None:
                 scheduler = self._scheduler(requests[0].sampler)
                 _draw_from(scheduler, given["generator"])
                 self._pipeline.scheduler = scheduler
-            made = self._pipeline(**given).images
+            answer = self._pipeline(**given)
+        made = getattr(answer, "images", None)
+        if made is None:
+            raise NoImages(
+                f"the {self.call.pipeline_class} of this model answers with a "
+                f"{type(answer).__name__} that holds no images; expected a pipeline that makes "
+                "images from text. Set model.path to another model"
+            )
         if len(made) != len(requests):
             raise ValueError(f"the pipeline made {len(made)} images of {len(requests)} prompts")
         return [_to_pixels(np.asarray(image)) for image in made]
@@ -204,6 +217,9 @@ class PipelineEngine:
         self._meter.lap([(work, 1) for work in works])
         self._meter.settle()
         return [self._outcome(work, answer) for work, answer in zip(works, answers, strict=True)]
+
+    def finish(self) -> list[Outcome]:
+        return []
 
     def _answers(self, works: Sequence[Work]) -> list[Pixels | Exception | None]:
         """The image of each request, or why there is none."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from conf.errors import ConfigError
+from conf.errors import OptionRefused
 from conf.schema import EngineConfig, ModelConfig
 from operators.batcher import Batcher
 from operators.device_time import DeviceMeter, HostClock
@@ -32,10 +32,10 @@ def load(engine: EngineConfig, model: ModelConfig) -> SimulatedEngine:
     """Needs no model folder.
 
     Raises:
-        ConfigError: there are no times to wait for.
+        OptionRefused: there are no times to wait for.
     """
     if engine.simulated_speed > 0 and not engine.simulated_seconds:
-        raise ConfigError(
+        raise OptionRefused(
             "engine.simulated_seconds is empty; expected seconds of a step by batch size. "
             "Use engine=simulated, or measure them with benchmarks/calibrate.py"
         )
@@ -180,6 +180,9 @@ class SimulatedEngine:
             work.result(pixels, truncated_tokens=0)
             for work, pixels in zip(finished.values(), pictures, strict=True)
         ]
+
+    def finish(self) -> list[ImageResult | ImageFailure]:
+        return []
 
     def _wait(self, pixels: int, rows: int) -> None:
         if self._speed > 0:

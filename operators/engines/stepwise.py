@@ -76,7 +76,7 @@ def load(engine: EngineConfig, model: ModelConfig) -> StepwiseEngine:
     )
     usual = (model.height, model.width)
     passes = guidance_passes(model.guidance_scale, two_pass_guidance=family.two_pass_guidance)
-    slots = engine.max_batch or remembered_slots(info, usual) or COMPILED_SLOTS
+    slots = engine.max_batch or remembered_slots(info, engine, usual) or COMPILED_SLOTS
     compilation = compile_family(
         family,
         # how long the job is only the driver knows, and it has decided before it hired us
@@ -86,7 +86,11 @@ def load(engine: EngineConfig, model: ModelConfig) -> StepwiseEngine:
     )
     info = replace(info, compile=compilation.how, compile_seconds=compilation.seconds)
     compiled = {} if compilation.how == "off" else {usual: slots}
-    sizes = None if engine.max_batch else measured_sizes(info, device_for(device), fixed=compiled)
+    sizes = (
+        None
+        if engine.max_batch
+        else measured_sizes(info, engine, device_for(device), fixed=compiled)
+    )
     return StepwiseEngine(compilation.family, info, sizes=sizes)
 
 
@@ -103,8 +107,8 @@ def _load_family(
 class StepwiseEngine:
     """See ``operators.engine.Engine``.
 
-    The host never waits for the device while a batch is denoised: it is up to two ticks ahead, and
-    takes pictures over when they have arrived.
+    While a batch is denoised the host waits for the device only when that is as many laps behind as
+    its clock allows, on a GPU three steady ticks. It takes pictures over when they have arrived.
 
     Invariant: an admitted request is in ``_new``, in the batcher (then it is in ``_work``) or in
     ``_leaving`` until its outcome is returned or it is discarded; in the batcher its row has a slot
@@ -194,6 +198,11 @@ class StepwiseEngine:
                 outcomes += self._denoise(plan.shape, running)
                 outcomes += self._finish(plan.shape, running)
         return outcomes + self._take_arrived(wait=self._batcher.inside == 0)
+
+    def finish(self) -> list[Outcome]:
+        outcomes = self._take_arrived(wait=True)
+        self._meter.settle()
+        return outcomes
 
     def _compile_new(self) -> list[Outcome]:
         """Compile the samplers of new requests; those with a table wait for a slot from now on.
@@ -322,7 +331,7 @@ class StepwiseEngine:
             return
         passes = sum(work.weight for work in works)
         if self._caps.of(("denoise", shape), passes) < passes:
-            self._sizes.too_many(shape)
+            self._sizes.too_many(shape, rows=len(works))
         self._sizes.observe(shape, rows=len(works), passes=passes, spent_ns=spent_ns)
         if self._batcher.holds(shape):
             self._batcher.resize(shape, self._sizes.slots(shape))

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
+from operators.device import to_device
 from operators.families.clip_tokens import ClipTokens
 from operators.families.family import GUIDANCE, Tensors, Text
 from operators.families.loading import check_latent_channels, load_pipeline
@@ -65,8 +66,8 @@ class Flux:
         return min(self._t5.count_truncated(text), self._clip.count_truncated(text))
 
     def embed(self, texts: Sequence[Text]) -> Tensors:
-        clip_ids = self._clip.read(texts).input_ids.to(self.device)
-        t5_ids = self._t5.read(texts).input_ids.to(self.device)
+        clip_ids = to_device(self._clip.read(texts).input_ids, self.device)
+        t5_ids = to_device(self._t5.read(texts).input_ids, self.device)
         return {
             "embeddings": self._pipeline.text_encoder_2(t5_ids)[0].to(self.dtype),
             "pooled": self._pipeline.text_encoder(clip_ids).pooler_output.to(self.dtype),

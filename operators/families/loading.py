@@ -35,7 +35,7 @@ def load_pipeline(
     try:
         with silent_diffusers():
             pipeline = _read(files, {"dtype": dtype, "local_files_only": True, **options})
-        pipeline.to(device)
+            pipeline.to(device)
     except Exception as error:
         raise ModelUnusable(
             f"diffusers cannot load the model in {files.path}: {type(error).__name__}: {error}. "

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from conf.errors import ModelUnusable
+from operators.device import to_device
 from operators.families.family import Tensors, Text
 from operators.families.loading import check_latent_channels, load_pipeline
 from operators.families.patches import check_patches
@@ -58,8 +59,9 @@ class PixArtSigma:
 
     def embed(self, texts: Sequence[Text]) -> Tensors:
         inputs = self._tokens.read([_plain(text) for text in texts])
-        mask = inputs.attention_mask.to(self.device)
-        hidden = self.text_encoder(inputs.input_ids.to(self.device), attention_mask=mask)[0]
+        mask = to_device(inputs.attention_mask, self.device)
+        ids = to_device(inputs.input_ids, self.device)
+        hidden = self.text_encoder(ids, attention_mask=mask)[0]
         return {"embeddings": hidden.to(self.dtype), "mask": mask}
 
     def predict(

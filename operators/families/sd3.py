@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from operators.device import to_device
 from operators.families.clip_tokens import ClipTokens
 from operators.families.family import Tensors, Text
 from operators.families.loading import check_latent_channels, load_pipeline
@@ -74,7 +75,7 @@ class StableDiffusion3:
 
     def embed(self, texts: Sequence[Text]) -> Tensors:
         answers = [
-            encoder(tokens.read(texts).input_ids.to(self.device), output_hidden_states=True)
+            encoder(to_device(tokens.read(texts).input_ids, self.device), output_hidden_states=True)
             for tokens, encoder in self._clips
         ]
         clip = torch.cat([answer.hidden_states[-2] for answer in answers], dim=-1)
@@ -110,7 +111,7 @@ class StableDiffusion3:
         if self._t5 is None:
             width = int(self.transformer.config.joint_attention_dim)
             return torch.zeros(len(texts), T5_TOKENS, width, device=self.device)
-        ids = self._t5.read(texts).input_ids.to(self.device)
+        ids = to_device(self._t5.read(texts).input_ids, self.device)
         return self._pipeline.text_encoder_3(ids)[0]  # type: ignore[no-any-return]
 
 

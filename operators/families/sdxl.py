@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from conf.errors import ModelUnusable
+from operators.device import to_device
 from operators.families.clip_tokens import ClipTokens
 from operators.families.family import Tensors, Text
 from operators.families.loading import check_latent_channels, load_pipeline, refuse_unet_options
@@ -22,6 +23,8 @@ from operators.model_files import ModelFiles
 
 TIME_IDS = 6
 """Original size, crop's corner and target size, two numbers each."""
+_SIZES = 256
+"""Image sizes whose time ids are kept."""
 
 
 class StableDiffusionXL:
@@ -43,6 +46,7 @@ class StableDiffusionXL:
             (ClipTokens(pipeline, pipeline.tokenizer), pipeline.text_encoder),
             (ClipTokens(pipeline, pipeline.tokenizer_2), pipeline.text_encoder_2),
         )
+        self._time_ids: dict[tuple[int, int], torch.Tensor] = {}
         if self.vae.dtype == torch.float16 and self.vae.config.force_upcast:
             self.vae.to(dtype=torch.float32)
 
@@ -62,7 +66,7 @@ class StableDiffusionXL:
 
     def embed(self, texts: Sequence[Text]) -> Tensors:
         answers = [
-            encoder(tokens.read(texts).input_ids.to(self.device), output_hidden_states=True)
+            encoder(to_device(tokens.read(texts).input_ids, self.device), output_hidden_states=True)
             for tokens, encoder in self._readers
         ]
         hidden = torch.cat([answer.hidden_states[-2] for answer in answers], dim=-1)
@@ -71,9 +75,11 @@ class StableDiffusionXL:
             "pooled": answers[1].text_embeds.to(self.dtype),
         }
         if self._pipeline.config.force_zeros_for_empty_prompt:
-            absent = [place for place, text in enumerate(texts) if text is None]
-            for tensor in made.values():
-                tensor[absent] = 0.0
+            absent = to_device(torch.tensor([text is None for text in texts]), self.device)
+            made = {
+                name: tensor.masked_fill(absent.reshape(-1, *[1] * (tensor.dim() - 1)), 0.0)
+                for name, tensor in made.items()
+            }
         return made
 
     def predict(
@@ -83,18 +89,26 @@ class StableDiffusionXL:
         conditioning: Tensors,
         size: tuple[int, int],
     ) -> torch.Tensor:
-        time_ids = torch.tensor([*size, 0, 0, *size], dtype=self.dtype, device=self.device)
         output = self.unet(
             latents.to(self.dtype),
             timesteps,
             encoder_hidden_states=conditioning["embeddings"],
             added_cond_kwargs={
                 "text_embeds": conditioning["pooled"],
-                "time_ids": time_ids.expand(len(latents), TIME_IDS),
+                "time_ids": self._time_ids_of(size).expand(len(latents), TIME_IDS),
             },
             return_dict=False,
         )[0]
         return output.float()  # type: ignore[no-any-return]
+
+    def _time_ids_of(self, size: tuple[int, int]) -> torch.Tensor:
+        """[TIME_IDS] on the device, where those of the last sizes stay."""
+        if size not in self._time_ids:
+            if len(self._time_ids) == _SIZES:
+                del self._time_ids[next(iter(self._time_ids))]
+            values = torch.tensor([*size, 0, 0, *size], dtype=self.dtype)
+            self._time_ids[size] = to_device(values, self.device)
+        return self._time_ids[size]
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         config = self.vae.config
@@ -144,4 +158,5 @@ def _check_added_inputs(files: ModelFiles, pipeline: Any) -> None:
 
 def _channels(values: Sequence[float], latents: torch.Tensor) -> torch.Tensor:
     """One value a channel, [1, c, 1, 1]."""
-    return torch.tensor(values, dtype=latents.dtype, device=latents.device)[None, :, None, None]
+    there = to_device(torch.tensor(values, dtype=latents.dtype), latents.device)
+    return there[None, :, None, None]

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from operators.device import to_device
 from operators.families.clip_tokens import ClipTokens
 from operators.families.family import Tensors, Text
 from operators.families.loading import check_latent_channels, load_pipeline, refuse_unet_options
@@ -49,8 +50,9 @@ class StableDiffusion:
     def embed(self, texts: Sequence[Text]) -> Tensors:
         inputs = self._tokens.read(texts)
         uses_mask = getattr(self.text_encoder.config, "use_attention_mask", False)
-        mask = inputs.attention_mask.to(self.device) if uses_mask else None
-        hidden = self.text_encoder(inputs.input_ids.to(self.device), attention_mask=mask)[0]
+        mask = to_device(inputs.attention_mask, self.device) if uses_mask else None
+        ids = to_device(inputs.input_ids, self.device)
+        hidden = self.text_encoder(ids, attention_mask=mask)[0]
         return {"embeddings": hidden.to(self.dtype)}
 
     def predict(

@@ -11,7 +11,7 @@ import ray
 
 from cluster.nodes import Shape, nodes_now
 from cluster.ray_session import Resources, resources
-from conf.errors import ConfigError
+from conf.errors import ConfigError, OptionRefused
 from jobs.configure import compose
 
 
@@ -73,7 +73,8 @@ def test_a_model_that_needs_a_gpu_is_refused_where_there_is_none(cluster: None) 
         sized("model.needs_gpu=true")
     assert str(raised.value) == (
         "the model shapes needs a GPU (model.needs_gpu); the cluster has none: 4 CPU, 0 GPU on 1 "
-        "node; nothing was started; add a node with GPUs, or choose another model"
+        "node; nothing was started; add a node with GPUs, choose another model, or give "
+        "model.needs_gpu=false where it is small enough for a CPU"
     )
     assert sized("model.needs_gpu=true", "engine=simulated").shape == Shape(gpus=0.0)
 
@@ -81,3 +82,12 @@ def test_a_model_that_needs_a_gpu_is_refused_where_there_is_none(cluster: None) 
 def test_ray_says_what_is_free_and_that_nobody_is_going(cluster: None) -> None:
     (node,) = nodes_now()
     assert (node.cpus, node.free_cpus, node.gpus, node.draining) == (4, 4, 0, False)
+
+
+def test_weights_are_not_kept_out_of_a_gpu_that_no_worker_gets(cluster: None) -> None:
+    with pytest.raises(
+        OptionRefused, match=r"engine\.offload=model .* no worker gets a GPU"
+    ) as told:
+        sized("engine.offload=model")
+    assert "nothing was started; give engine.offload=off" in str(told.value)
+    assert sized("engine.offload=model", "engine=simulated").shape == Shape(gpus=0.0)

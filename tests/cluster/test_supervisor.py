@@ -189,3 +189,11 @@ def test_a_coordinator_that_dies_at_the_last_checkpoint_costs_only_a_warning(
     with caplog.at_level(logging.WARNING):
         supervisor._checkpoint()
     assert "the last checkpoint is missing: the run's coordinator died" in caplog.text
+
+
+def test_an_option_that_only_a_worker_can_refuse_makes_going_on_futile(small: SmallJob) -> None:
+    engine = replace(small.config.engine, simulated_speed=1.0, simulated_seconds={})
+    end = supervise(replace(small, config=replace(small.config, engine=engine)), HERE, Control())
+    assert not end.finished
+    assert end.futile
+    assert end.reason.startswith("engine.simulated_seconds is empty")

@@ -205,6 +205,17 @@ def test_pictures_depend_on_prompt_and_seed(new_engine):
     assert len(pixels) == 3
 
 
+def test_finishing_returns_each_request_at_most_once_and_makes_no_further_step(new_engine):
+    engine = new_engine()
+    engine.admit([ask(n, steps=1 + n) for n in range(4)])
+    outcomes = engine.tick()
+    ticks = engine.stats.ticks
+    outcomes += engine.finish()
+    assert engine.stats.ticks == ticks
+    outcomes += drain(engine)
+    assert sorted(outcome.request.row_id for outcome in outcomes) == [0, 1, 2, 3]
+
+
 def test_discarded_requests_do_not_return(new_engine):
     engine = new_engine()
     engine.admit([ask(n) for n in range(6)])

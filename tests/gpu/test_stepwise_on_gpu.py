@@ -9,6 +9,7 @@ import torch
 from operators.device import CudaDevice
 from operators.engine import ImageResult
 from tests.stepwise_rows import ask, difference, drain, load, reference, run
+from tests.tiny_families import TINY_FAMILIES
 from tests.tiny_model import build_tiny_stable_diffusion
 
 pytestmark = [
@@ -29,9 +30,11 @@ def test_pictures_are_those_of_diffusers_on_the_cpu(path):
         assert difference(made[row_id].pixels, picture) <= 1
 
 
-def test_no_tick_waits_for_the_device(path):
-    engine = load(path)
-    engine.admit([ask(n, steps=20, sampler="euler_ancestral") for n in range(4)])
+@pytest.mark.parametrize("name", TINY_FAMILIES)
+def test_no_tick_waits_for_the_device(name, tmp_path):
+    build, samplers = TINY_FAMILIES[name]
+    engine = load(build(tmp_path))
+    engine.admit([ask(n, steps=20, sampler=samplers[n % 2]) for n in range(4)])
     for _ in range(3):
         engine.tick()
     torch.cuda.set_sync_debug_mode("error")

@@ -17,9 +17,10 @@ from jobs import measured, rates
 from jobs.compile_choice import CompileChoice, JobSize, choose_compile, remember_compilation
 from jobs.dry_run import dry_run_lines
 from jobs.engine_news import EngineNews
+from jobs.execute import _decided
 from jobs.measured import rate_key
 from operators.engine import EngineInfo
-from tests.small_jobs import small_config
+from tests.small_jobs import prepare_small_job, small_config
 
 HOUR = JobSize(pixel_steps=3600, usual=1.0, workers=1)
 """An hour's work where one pixel-step takes a second."""
@@ -168,6 +169,22 @@ def test_auto_and_float32_are_one_rate_on_a_cpu(config: RunConfig) -> None:
     assert rate_key(exact, "r") != rate_key(config, "r")
 
 
+@pytest.mark.parametrize("asked", ["regional", "full"])
+def test_the_dry_run_tells_how_much_of_a_job_is_compiled(tmp_path: Path, asked: str) -> None:
+    sizes = [64, 64, 64, 128]
+    write_rows(tmp_path / "in" / "a.parquet", {"prompt": ["a"] * 4, "width": sizes})
+    given = [f"input.path={tmp_path / 'in'}", f"output.path={tmp_path / 'out'}"]
+    (line,) = [
+        text
+        for text in dry_run_lines([*given, f"engine.compile={asked}"])
+        if text.startswith("compile ")
+    ]
+    assert line == (
+        f"compile   {asked}, as engine.compile says; 75 % of the images are 64 x 64, the one size "
+        "that is compiled"
+    )
+
+
 def test_the_dry_run_tells_what_compiling_costs_and_saves(tmp_path: Path) -> None:
     write_rows(tmp_path / "in" / "a.parquet", prompts(3))
     given = [f"input.path={tmp_path / 'in'}", f"output.path={tmp_path / 'out'}"]
@@ -244,3 +261,36 @@ def test_workers_that_cannot_compile_are_told_of_once(
     (warning,) = [record.getMessage() for record in caplog.records]
     assert warning.startswith("engine.compile=regional: the denoiser cannot be compiled on cpu")
     assert "runs uncompiled; the worker's log says why" in warning
+
+
+def test_an_engine_that_compiles_nothing_is_not_expected_to(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    small = prepare_small_job(tmp_path, [{"prompt": "a"}])
+    job = replace(small.job, config=told(small.config, name="pipeline", compile="auto"))
+    decided = _decided(job, small.store, small.plan, 1)
+    assert decided.engine.compile == "off"
+    coordinator = Coordinator(iter([0]), total=1, lease_s=60)
+    coordinator.beat("w0", progress(engine_of("off")))
+    with caplog.at_level(logging.INFO, "imagemill"):
+        EngineNews(decided).show(coordinator.snapshot())
+    assert [record.levelname for record in caplog.records] == ["INFO"]
+
+
+def test_workers_of_different_precision_are_told_of_once(
+    config: RunConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    coordinator = Coordinator(iter(range(1)), total=1, lease_s=60)
+    gpu = replace(engine_of("off"), device="NVIDIA L4", precision="bfloat16")
+    news = EngineNews(told(config, compile="off"))
+    with caplog.at_level(logging.WARNING, "imagemill"):
+        for name, engine in (("w0", engine_of("off")), ("w1", replace(gpu, precision="float32"))):
+            coordinator.beat(name, progress(engine))
+            news.show(coordinator.snapshot())
+        assert caplog.messages == []
+        for _ in range(2):
+            coordinator.beat("w2", progress(gpu))
+            news.show(coordinator.snapshot())
+    (warning,) = caplog.messages
+    assert "different precisions (float32 on cpu, bfloat16 on NVIDIA L4)" in warning
+    assert "start jobs with one engine.precision" in warning

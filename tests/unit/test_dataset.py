@@ -27,7 +27,7 @@ from cluster.tables import METADATA
 from jobs.figures import ReportFacts
 from jobs.plan import make_plan
 from jobs.report import image_list, write_report
-from tests.small_jobs import SmallJob, small_config, work_on
+from tests.small_jobs import SmallJob, run_small_job, small_config, work_on
 from tests.stores import ONCE
 
 FORMATS = ("files", "webdataset", "parquet")
@@ -222,6 +222,19 @@ def test_the_metadata_keep_maps_as_maps(tmp_path: Path) -> None:
         for entry in small.store.listing("metadata/")
     ]
     assert pa.types.is_map(table.schema.field("pairs").type)
+
+
+def test_the_metadata_say_in_which_precision_and_on_which_device(tmp_path: Path) -> None:
+    rows = [{"prompt": "a", "device": "mine"}]
+    small = run_small_job(tmp_path, rows, **{"engine.precision": "bfloat16"})
+    (key,) = [entry.key for entry in small.store.listing("metadata/")]
+    (row,) = pq.read_table(io.BytesIO(small.store.get(key) or b"")).to_pylist()
+    assert (row["engine"], row["precision"], row["device"]) == (
+        "simulated",
+        "bfloat16",
+        "simulated",
+    )
+    assert row["input_device"] == "mine"
 
 
 def test_a_time_that_python_cannot_hold_becomes_null() -> None:

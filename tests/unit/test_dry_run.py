@@ -144,3 +144,15 @@ def test_the_device_is_named_by_the_driver_then_by_nvidia_smi_then_by_cores(
     information.parent.mkdir(parents=True)
     information.write_text("Model: \t\t NVIDIA H100 80GB HBM3\nIRQ: 1\n")
     assert device_name() == "NVIDIA H100 80GB HBM3"
+
+
+@pytest.mark.parametrize("where", ["cluster.address=local", "cluster.gpus_per_worker=0"])
+def test_offload_is_refused_where_no_worker_would_get_a_gpu(tmp_path: Path, where: str) -> None:
+    write_rows(tmp_path / "in" / "a.parquet", prompts(1))
+    elsewhere = [] if "address" in where else ["cluster.address=ray://elsewhere:1"]
+    asked = ["engine=stepwise", "engine.offload=model", where, *elsewhere]
+    assert "run would be refused: engine.offload=model keeps" in one(
+        lines_of(tmp_path, *asked), "refused"
+    )
+    elsewhere = ["engine=stepwise", "engine.offload=model", "cluster.address=ray://elsewhere:1"]
+    assert not [line for line in lines_of(tmp_path, *elsewhere) if line.startswith("refused")]

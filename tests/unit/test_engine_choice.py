@@ -9,7 +9,7 @@ import diffusers
 import pytest
 from diffusers import DDIMScheduler, EulerDiscreteScheduler
 
-from conf.errors import ModelUnusable, RowRejected
+from conf.errors import ConfigError, ModelUnusable, RowRejected
 from operators.engine_choice import choose_engine
 from operators.model_files import describe_model
 from operators.nonlinear_options import CLIPPING, LEARNING, nonlinear_option
@@ -75,6 +75,22 @@ def test_what_is_asked_for_is_taken(folder, tmp_path):
     other = describe_model(str(build_tiny_latent_diffusion(tmp_path / "ldm")))
     with pytest.raises(ModelUnusable, match="has adapters for StableDiffusionPipeline, "):
         choose_engine("stepwise", other, "ddim")
+
+
+@pytest.mark.parametrize(
+    ("part", "options", "why"),
+    [
+        ("scheduler", {"thresholding": True}, "with which sampler ddim is not linear"),
+        ("unet", {"time_cond_proj_dim": 16}, "the UNet has time_cond_proj_dim=16"),
+    ],
+)
+def test_the_stepwise_engine_cannot_be_asked_for_what_it_cannot_do(folder, part, options, why):
+    assert choose_engine("stepwise", describe_model(str(folder)), "ddim").why == "asked for"
+    change(folder, part, **options)
+    with pytest.raises(ConfigError, match=f"engine=stepwise: .*{why}") as told:
+        choose_engine("stepwise", describe_model(str(folder)), "ddim")
+    assert "give engine=pipeline or another sampling.sampler" in str(told.value)
+    assert choose_engine("pipeline", describe_model(str(folder)), "ddim").why == "asked for"
 
 
 def test_the_options_of_each_scheduler_are_those_of_diffusers():

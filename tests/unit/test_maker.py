@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from input_tables import prompts, write_rows
 
-from conf.errors import ConfigError
+from conf.errors import ConfigError, OptionRefused
 from jobs.configure import compose
 from jobs.dry_run import dry_run_lines
 from jobs.maker import revision_now, settle
@@ -16,6 +16,7 @@ from jobs.measured import rate_key
 from jobs.models import model_lines
 from jobs.run import prepare
 from operators.row_defaults import row_defaults
+from tests.tiny_flux import build_tiny_flux
 from tests.tiny_model import build_tiny_stable_diffusion
 from tests.tiny_others import build_tiny_latent_diffusion
 
@@ -127,3 +128,14 @@ def test_a_model_may_be_a_folder_a_file_or_a_hub_id(
 def test_an_unknown_model_says_what_a_model_may_be() -> None:
     with pytest.raises(ConfigError, match=r"model=nonsense does not exist.*model=owner/name"):
         compose([*PATHS, "model=nonsense"])
+
+
+def test_an_attention_backend_is_refused_where_the_model_takes_none(tmp_path: Path) -> None:
+    for engine in ("stepwise", "pipeline"):
+        asked = [*PATHS, "engine.attention=flash", f"engine={engine}"]
+        with pytest.raises(
+            OptionRefused, match=r"engine\.attention=flash: the UNet2DConditionModel"
+        ):
+            settle(prepare(asked))
+    flux = build_tiny_flux(tmp_path / "flux")
+    settle(prepare([*PATHS, f"model={flux}", "engine.attention=flash"]))

@@ -82,13 +82,13 @@ def test_a_size_that_did_not_fit_is_left_for_the_best_one_that_did():
     knee = new_knee()
     while knee.slots < 16:
         knee.observe(rows=knee.slots, passes=knee.slots, spent_ns=int(cost_of(GPU, knee.slots)))
-    knee.too_many()
+    knee.too_many(rows=16)
     assert (knee.slots, knee.settled) == (8, True)
 
 
 def test_no_size_at_all_that_fits_is_half_of_the_first():
     knee = new_knee()
-    knee.too_many()
+    knee.too_many(rows=FIRST_SLOTS)
     assert (knee.slots, knee.settled) == (FIRST_SLOTS // 2, True)
 
 
@@ -122,6 +122,30 @@ def test_what_was_found_is_told_once_and_used_at_once_by_the_next_run():
     assert told == [SHAPE]
     assert new_sizes().slots(SHAPE) == sizes.slots(SHAPE) == 16
     assert new_sizes().slots((128, 128)) == FIRST_SLOTS
+
+
+def test_a_remembered_size_that_does_not_fit_is_halved_and_told_until_it_does():
+    told = []
+    sizes = BatchSizes(
+        most=64,
+        may_double=lambda: True,
+        first=lambda _: 16,
+        found=lambda _, slots: told.append(slots),
+    )
+    sizes.too_many(SHAPE, rows=16)
+    assert (sizes.slots(SHAPE), told) == (8, [8])
+    sizes.too_many(SHAPE, rows=16)
+    assert (sizes.slots(SHAPE), told) == (8, [8]), "that batch began before"
+    for _ in range(5):
+        sizes.too_many(SHAPE, rows=1)
+    assert (sizes.slots(SHAPE), told) == (1, [8, 4, 2, 1])
+
+
+def test_a_size_that_was_found_and_does_not_fit_any_more_is_halved():
+    knee = new_knee()
+    search(knee, GPU)
+    knee.too_many(rows=16)
+    assert (knee.slots, knee.settled) == (8, True)
 
 
 def test_a_remembered_size_never_exceeds_the_bound():

@@ -25,12 +25,14 @@ from operators.families import load_family
 from operators.measured_sizes import measured_sizes, remembered_slots
 from operators.model_files import describe_model
 from operators.model_options import denoiser_of
+from tests.engine_config import engine_config
 from tests.stepwise_rows import ask, difference, load, load_info, new_engine, run
 from tests.tiny_flux import build_tiny_flux
 from tests.tiny_model import SIZE, build_tiny_stable_diffusion
 from tests.tiny_pixart import build_tiny_pixart
 
 PIXELS = (SIZE, SIZE)
+ENGINE = engine_config("stepwise")
 ROOT = Path(conf.__path__[0]).parent
 pytestmark = pytest.mark.filterwarnings(
     # torch's own, of its own compiler
@@ -157,6 +159,23 @@ def test_a_batch_is_filled_up_only_where_that_costs_less_than_it_gains(model_pat
     assert seen == [(expected or rows,) * 3]
 
 
+class Echo:
+    def predict(self, latents, timesteps, conditioning, size):
+        return latents
+
+
+@pytest.mark.parametrize(("compiled", "warnings"), [(99, 1), (100, 0)])
+def test_code_that_is_compiled_for_little_is_told_of_once(caplog, compiled, warnings):
+    family = CompiledFamily(Echo(), (8, 4), (4, 2, 2))
+    with caplog.at_level(logging.WARNING):
+        for rows in [4] * compiled + [1] * (200 - compiled) + [4, 1]:
+            family.predict(torch.zeros(rows, 4, 2, 2), torch.ones(rows), {}, PIXELS)
+    found = [record.getMessage() for record in caplog.records]
+    assert len(found) == warnings
+    assert all("101 of 200 calls of the denoiser ran uncompiled" in one for one in found)
+    assert all("batches of 4 and 8 at the model's own" in one for one in found)
+
+
 def test_full_batches_with_and_without_guidance_are_compiled():
     assert batch_sizes(8, passes=2) == (16, 8)
     assert batch_sizes(8, passes=1) == (8,)
@@ -217,16 +236,25 @@ def test_torchs_own_compiler_makes_the_same_pictures_and_its_code_is_kept(model_
 def test_a_compiled_size_is_what_another_run_found_best_and_stays(tmp_path):
     info = dataclasses.replace(load_info(), max_batch=8)
     device = device_for(torch.device("cpu"))
-    assert remembered_slots(info, PIXELS) is None
-    sizes = measured_sizes(info, device, fixed={PIXELS: 3})
+    assert remembered_slots(info, ENGINE, PIXELS) is None
+    sizes = measured_sizes(info, ENGINE, device, fixed={PIXELS: 3})
     assert sizes.slots(PIXELS) == 3
     sizes.observe(PIXELS, rows=3, passes=6, spent_ns=1)
-    assert remembered_slots(info, PIXELS) is None
-    search = measured_sizes(info, device, fixed={})
+    assert remembered_slots(info, ENGINE, PIXELS) is None
+    search = measured_sizes(info, ENGINE, device, fixed={})
     for rows in (4, 8):
         for _ in range(4):
             search.observe(PIXELS, rows=rows, passes=rows, spent_ns=rows)
-    assert remembered_slots(info, PIXELS) == search.slots(PIXELS) == 4
+    assert remembered_slots(info, ENGINE, PIXELS) == search.slots(PIXELS) == 4
+
+
+@pytest.mark.parametrize("option", [{"offload": "group"}, {"attention": "flash"}])
+def test_a_size_is_remembered_for_the_options_that_it_was_found_with(option):
+    info = dataclasses.replace(load_info(), max_batch=8)
+    device, other = device_for(torch.device("cpu")), dataclasses.replace(ENGINE, **option)
+    measured_sizes(info, ENGINE, device, fixed={}).too_many(PIXELS, rows=4)
+    assert remembered_slots(info, ENGINE, PIXELS) == 2
+    assert remembered_slots(info, other, PIXELS) is None
 
 
 def test_auto_leaves_the_decision_to_the_driver(model_path):

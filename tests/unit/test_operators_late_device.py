@@ -13,20 +13,19 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from operators.device import HostDevice
+from operators.device import CudaClock, HostDevice
 from operators.engine import ImageFailure, ImageResult
 from operators.engines import stepwise
 from operators.engines.stepwise import StepwiseEngine
 from tests.stepwise_rows import ask, drain, load, load_info, new_engine, run
-from tests.tiny_flux import build_tiny_flux
+from tests.tiny_families import TINY_FAMILIES
 from tests.tiny_model import build_tiny_stable_diffusion
-from tests.tiny_sd3 import build_tiny_sd3
 
 
 class LateClock:
     """Marks are numbers of a queue; each tells 1,000 ns; ``done`` of them are behind the device."""
 
-    behind = 8
+    behind = CudaClock.behind
 
     def __init__(self) -> None:
         self.given = 0
@@ -108,6 +107,16 @@ def test_late_time_is_charged_to_the_last_nanosecond(family, device):
     assert sum(outcome.device_ns for outcome in outcomes.values()) == engine.stats.busy_ns > 0
 
 
+def test_the_host_is_no_more_than_three_steady_ticks_ahead(family, device):
+    engine = late_engine(family)
+    engine.admit([ask(n, steps=20) for n in range(4)])
+    after = []
+    for _ in range(9):
+        assert engine.tick() == []
+        after.append(device.clock.given)
+    assert after[-4] <= device.clock.done < after[-3]
+
+
 def test_the_next_rows_are_denoised_while_pictures_are_under_way(family, device):
     engine = late_engine(family, max_batch=1)
     run(engine, [ask(n, steps=4) for n in range(5)])
@@ -134,6 +143,21 @@ def test_a_row_that_became_no_number_leaves_when_that_is_known(family, device):
     assert sum(outcome.device_ns for outcome in outcomes.values()) == engine.stats.busy_ns
 
 
+def test_whoever_leaves_early_gets_what_is_finished_and_pays_for_the_rest(family, device):
+    engine = late_engine(family, max_batch=2)
+    engine.admit([ask(0, steps=2), ask(1, steps=9)])
+    assert [engine.tick() for _ in range(3)] == [[]] * 3
+    ticks = engine.stats.ticks
+    (finished,) = engine.finish()
+    assert isinstance(finished, ImageResult)
+    assert finished.request.row_id == 0
+    assert (engine.stats.ticks, engine.stats.active) == (ticks, 1)
+    (left,) = engine._work.values()
+    assert engine.stats.busy_ns == finished.device_ns + left.device_ns
+    assert len(engine._meter._open) == 0
+    assert engine.finish() == []
+
+
 class Waits(TorchDispatchMode):
     """Counts what makes the host wait for a GPU: reading a value of a tensor."""
 
@@ -150,30 +174,30 @@ class Waits(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize(
-    ("build", "samplers"),
-    [
-        (build_tiny_stable_diffusion, ("euler", "euler_ancestral")),
-        (build_tiny_sd3, ("flow_match_euler", "dpmpp_2m_sde")),
-        (build_tiny_flux, ("flow_match_euler", "dpmpp_2m_sde")),
-    ],
-)
-def test_the_host_reads_no_value_of_the_device_inside_a_tick(
-    build, samplers, tmp_path, device, monkeypatch
-):
+@pytest.mark.parametrize("name", TINY_FAMILIES)
+def test_the_host_reads_no_value_of_the_device_inside_a_tick(name, tmp_path, device, monkeypatch):
+    build, samplers = TINY_FAMILIES[name]
     engine = late_engine(load(build(tmp_path))._family)
     engine.admit([ask(n, steps=9, sampler=samplers[n % 2]) for n in range(4)])
     engine.tick()
-    read = []
-    for name in ("cpu", "item", "tolist", "__bool__"):
-        original = getattr(torch.Tensor, name)
+    waited = []
+    for method in ("cpu", "item", "tolist", "__bool__"):
+        original = getattr(torch.Tensor, method)
 
-        def spy(self, *args, _original=original, _name=name):
-            read.append(_name)
+        def spy(self, *args, _original=original, _method=method):
+            waited.append(_method)
             return _original(self, *args)
 
-        monkeypatch.setattr(torch.Tensor, name, spy)
+        monkeypatch.setattr(torch.Tensor, method, spy)
+    for maker in ("tensor", "as_tensor"):
+        original = getattr(torch, maker)
+
+        def make(*args, _original=original, _maker=maker, **how):
+            waited.extend([_maker] if how.get("device") is not None else [])
+            return _original(*args, **how)
+
+        monkeypatch.setattr(torch, maker, make)
     with Waits() as waits:
         for _ in range(3):
             assert engine.tick() == []
-    assert (waits.count, read) == (0, [])
+    assert (waits.count, waited) == (0, [])

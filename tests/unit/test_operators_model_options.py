@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from conf.errors import ConfigError
+from conf.errors import ConfigError, OptionRefused
+from operators.attention_choice import refuse_attention
 from operators.families import load_family
 from operators.model_files import describe_model
 from operators.model_options import apply_options, denoiser_of, pipeline_of
@@ -14,6 +15,9 @@ from tests.engine_config import engine_config
 from tests.stepwise_rows import ask, difference, load, new_engine, run
 from tests.tiny_flux import build_tiny_flux
 from tests.tiny_model import SIZE, build_tiny_stable_diffusion
+from tests.tiny_pixart import build_tiny_pixart
+from tests.tiny_sd3 import build_tiny_sd3
+from tests.tiny_sdxl import build_tiny_sdxl
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 ROWS = [ask(0), ask(1, guidance_scale=1.0, sampler="dpmpp_2m"), ask(2, height=2 * SIZE)]
@@ -67,18 +71,23 @@ def test_vae_tiling_decodes_large_images_in_tiles(model_path, plain):
     assert made[2].pixels.shape == (2 * SIZE, SIZE, 3)
 
 
-def test_tf32_is_allowed_only_when_asked_for(model_path, monkeypatch):
+@pytest.fixture
+def _torch_tf32():
+    """torch's own defaults: products exact, convolutions not."""
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     before = (matmul.allow_tf32, cudnn.allow_tf32)
-    try:
-        matmul.allow_tf32 = cudnn.allow_tf32 = False
-        load(model_path)
-        assert not matmul.allow_tf32
-        load(model_path, allow_tf32=True)
-        assert matmul.allow_tf32
-        assert cudnn.allow_tf32
-    finally:
-        matmul.allow_tf32, cudnn.allow_tf32 = before
+    matmul.allow_tf32, cudnn.allow_tf32 = False, True
+    yield
+    matmul.allow_tf32, cudnn.allow_tf32 = before
+
+
+@pytest.mark.usefixtures("_torch_tf32")
+@pytest.mark.parametrize("engine", ["stepwise", "pipeline"])
+def test_tf32_is_allowed_only_when_asked_for(model_path, engine):
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    for asked in (False, True, False):
+        load(model_path, engine=engine, allow_tf32=asked)
+        assert (matmul.allow_tf32, cudnn.allow_tf32) == (asked, asked)
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +122,18 @@ def test_an_attention_backend_reaches_every_layer(flux_path):
 def test_an_attention_backend_that_cannot_be_used_is_refused(flux_path, backend, words):
     with pytest.raises(ConfigError, match=words):
         load(flux_path, attention=backend)
+
+
+@pytest.mark.parametrize(
+    "build", [build_tiny_stable_diffusion, build_tiny_sdxl, build_tiny_sd3, build_tiny_pixart]
+)
+def test_what_files_tell_of_attention_is_what_the_loaded_model_does(tmp_path, build):
+    files = describe_model(str(build(tmp_path)))
+    refuse_attention("sdpa", files)
+    with pytest.raises(OptionRefused, match="takes no attention backend; give engine"):
+        refuse_attention("_native_math", files)
+    with pytest.raises(OptionRefused, match="of this model takes no attention backend"):
+        load(files.path, attention="_native_math")
 
 
 def test_a_model_that_takes_no_attention_backend_is_refused_one(model_path):

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from conf.errors import ConfigError, ModelUnusable
+import conf
+from conf.errors import ConfigError, ModelUnusable, NoImages
 from operators.engine import ImageFailure, ImageResult
-from operators.engines.pipeline import PipelineEngine
+from operators.engines.pipeline import PipelineEngine, PipelineModel
 from operators.model_files import describe_model
 from operators.pipeline_call import check_defaults, pipeline_call
 from operators.request import RowDefaults
@@ -181,6 +187,15 @@ def test_a_pipeline_says_what_it_cannot_do(folder_of):
     ("name", "part"),
     [
         ("TomorrowsPipeline", "which diffusers .* does not have. Install a newer diffusers"),
+        ("CogVideoXPipeline", "it makes videos. Set model.path to a model that makes images"),
+        ("WanPipeline", "which makes videos; expected a pipeline that makes images from text"),
+        ("LattePipeline", "which makes videos"),
+        ("AudioLDMPipeline", "which makes sound"),
+        ("StableAudioPipeline", "which makes sound"),
+        ("FluxControlPipeline", "which also needs control_image"),
+        ("FluxFillPipeline", "which also needs mask_image"),
+        ("VQDiffusionPipeline", "which takes no height"),
+        ("IFSuperResolutionPipeline", "it starts from an image"),
         ("DDPMPipeline", "which takes no prompt; expected a pipeline that makes images from text"),
         ("WuerstchenDecoderPipeline", "which also needs image_embeddings"),
         ("KandinskyV22Pipeline", "takes no prompt"),
@@ -195,6 +210,36 @@ def test_a_class_that_makes_no_images_from_text_is_refused(tmp_path, name, part)
     (folder / "model_index.json").write_text(json.dumps({**index, "_class_name": name}))
     with pytest.raises(ModelUnusable, match=part):
         load(folder, engine="pipeline")
+
+
+def test_finding_out_how_a_pipeline_is_called_says_nothing_on_stderr(folder_of):
+    """Diffusers imports parts that nobody loads; transformers misses torchvision for some."""
+    code = (
+        "import sys; from operators.model_files import describe_model;"
+        "from operators.pipeline_call import pipeline_call;"
+        "pipeline_call(describe_model(sys.argv[1]))"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code, str(folder_of("sd"))],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(conf.__path__[0]).parent,
+    )
+    assert ended.stderr == ""
+
+
+def test_loading_says_nothing_of_what_diffusers_advises(folder_of):
+    said = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())
+    library = logging.getLogger("diffusers")
+    library.addHandler(handler)
+    try:
+        load(folder_of("sd"), engine="pipeline", precision="float16")
+    finally:
+        library.removeHandler(handler)
+    assert said == []
 
 
 class Broken:
@@ -250,6 +295,28 @@ def test_a_row_that_breaks_the_pipeline_costs_itself_alone(engine_of):
     assert [number for number, one in made.items() if isinstance(one, ImageFailure)] == [2]
     assert "ValueError: no such word" in made[2].message
     assert sum(outcome.device_ns for outcome in made.values()) == engine.stats.busy_ns
+
+
+def test_a_model_that_answers_without_images_ends_the_engine_not_the_rows(engine_of):
+    model = engine_of("sd")._model
+    calls = []
+
+    class MakesFrames:
+        scheduler = model._pipeline.scheduler
+
+        def __init__(self):
+            self.components = {}
+
+        def __call__(self, **given):
+            calls.append(given)
+            return SimpleNamespace(frames=[])
+
+    wrong = PipelineModel(MakesFrames(), model.call, device=model.device)
+    engine = PipelineEngine(wrong, engine_of("sd").info)
+    engine.admit([ask(0), ask(1)])
+    with pytest.raises(NoImages, match="answers with a SimpleNamespace that holds no images"):
+        drain(engine)
+    assert len(calls) == 1
 
 
 def test_a_broken_device_ends_the_engine(engine_of):

@@ -111,3 +111,22 @@ def test_an_engine_in_16_bits_makes_the_pictures_that_would_overflow(model_path)
         gap = np.abs(outcome.pixels.astype(int) - expected[number].pixels.astype(int))
         assert gap.mean() < 10
         assert difference(outcome.pixels, np.zeros_like(outcome.pixels)) > 0
+
+
+def test_whole_pipelines_decode_what_would_overflow_in_float32(model_path):
+    engine = load(model_path, engine="pipeline", precision="float16")
+    exact = load(model_path, engine="pipeline")
+    for each in (engine, exact):
+        each._model._pipeline.vae.decoder.conv_in.weight.data *= 1e5
+    rows = [ask(0, steps=2), ask(1, steps=2)]
+    made, expected = run(engine, rows), run(exact, rows)
+    assert engine._model._pipeline.unet.dtype == torch.float16
+    for number, outcome in made.items():
+        assert isinstance(outcome, ImageResult), outcome
+        gap = np.abs(outcome.pixels.astype(int) - expected[number].pixels.astype(int))
+        assert gap.mean() < 10
+
+
+def test_pipelines_in_other_precisions_are_left_alone(model_path):
+    engine = load(model_path, engine="pipeline", precision="bfloat16")
+    assert engine._model._pipeline.vae.dtype == torch.bfloat16

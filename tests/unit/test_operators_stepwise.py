@@ -325,6 +325,27 @@ def test_a_batch_size_that_was_found_is_used_by_the_next_engine(model_path, tmp_
     assert (engine.stats.active, engine.stats.offered) == (slots, slots)
 
 
+def test_a_batch_size_that_does_not_fit_any_more_is_halved_for_the_next_engine_too(
+    model_path, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    first = load(model_path, max_batch=None)
+    first._sizes._found((SIZE, SIZE), 8)
+    engine = load(model_path, max_batch=None)
+    predict = engine._family.predict
+
+    def small_memory(latents, *given):
+        if len(latents) > 4:
+            raise torch.OutOfMemoryError("4 passes and no more")
+        return predict(latents, *given)
+
+    monkeypatch.setattr(engine._family, "predict", small_memory)
+    made = run(engine, [ask(n, guidance_scale=1.0, steps=3) for n in range(16)])
+    assert all(isinstance(outcome, ImageResult) for outcome in made.values())
+    after = load(model_path, max_batch=None)
+    assert engine._sizes.slots((SIZE, SIZE)) == after._sizes.slots((SIZE, SIZE)) == 4
+
+
 def test_weights_that_cannot_be_loaded_name_the_folder(tmp_path):
     path = build_tiny_stable_diffusion(tmp_path / "model")
     weights = next((path / "unet").glob("*.safetensors"))

@@ -182,6 +182,20 @@ def test_an_unfinished_job_names_the_command_that_goes_on(tmp_path: Path) -> Non
     assert lines[-1].strip() == f"next       imagemill resume {small.config.output.path}"
 
 
+@pytest.mark.parametrize(
+    ("shards", "kept"),
+    [([0], "what is committed here stays"), ([], "nothing was committed, so {} may be deleted")],
+)
+def test_a_job_that_can_never_go_on_is_to_be_started_anew(
+    tmp_path: Path, shards: list[int], kept: str
+) -> None:
+    small = run_small_job(tmp_path, [{"prompt": "a"}] * 12, shards=shards)
+    facts = ReportFacts(wall_s=3.0, reason="engine.attention=flash cannot", futile=True)
+    last = summary_lines(small.job, ended(small, facts), 3)[-1]
+    expected = f"start again with another output.path; {kept}"
+    assert last == f"next       {expected.format(small.config.output.path)}"
+
+
 def test_too_many_quarantined_rows_are_explained(tmp_path: Path) -> None:
     small = run_small_job(tmp_path, [{"prompt": ""}, {"prompt": "fine"}])
     lines = summary_lines(small.job, ended(small), 1)

@@ -143,6 +143,53 @@ def test_drain_commits_what_is_finished_and_returns_the_leases(tmp_path: Path) -
     assert stage.link.seals == []
 
 
+class Withholding(Hooked):
+    """An engine whose finished pictures are under way until somebody waits for them."""
+
+    def __init__(self, *args: Any, **how: Any) -> None:
+        super().__init__(*args, **how)
+        self.under_way: list[ImageResult | ImageFailure] = []
+
+    def tick(self, *, more_to_come: bool = False) -> list[ImageResult | ImageFailure]:
+        self.under_way += super().tick(more_to_come=more_to_come)
+        return []
+
+    def finish(self) -> list[ImageResult | ImageFailure]:
+        return self.under_way
+
+
+@pytest.mark.parametrize("how", ["drained", "preempted"])
+def test_what_the_engine_had_finished_is_committed_before_a_worker_leaves(
+    tmp_path: Path, how: str
+) -> None:
+    rows = [{"prompt": "quick", "steps": 1}] + [{"prompt": "slow", "steps": 1000}] * 3
+    stage = Stage(tmp_path, rows, **{"job.commit_seconds": 1e6})
+    ticks = iter(range(10**9))
+
+    def leave_at_the_third() -> None:
+        if next(ticks) == 2:
+            worker.preempt("taken away") if how == "preempted" else worker._state.drain()
+
+    worker = stage.worker(Withholding(stage.small, before_tick=leave_at_the_third))
+    assert worker.run().error == (None if how == "drained" else "Preempted")
+    assert stage.whole() == (1, 0, 3)
+    assert stage.link.returns == [(0, False)]
+
+
+def test_a_device_that_hangs_while_a_worker_leaves_is_left_behind(tmp_path: Path) -> None:
+    class Stuck(Hooked):
+        never = threading.Event()
+
+        def finish(self) -> list[ImageResult | ImageFailure]:
+            self.never.wait(PATIENCE_S)
+            return []
+
+    stage = Stage(tmp_path, ROWS[:4], **{"job.row_timeout_s": 0.3})
+    outcome = stage.run(Stuck(stage.small))
+    Stuck.never.set()
+    assert outcome.error == "EngineHung"
+
+
 def test_what_a_drained_worker_left_is_finished_by_the_next_one(tmp_path: Path) -> None:
     small = run_small_job(tmp_path, ROWS, shards=[0], **TINY)
     assert verify(small.store).pending == 2
