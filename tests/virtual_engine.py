@@ -128,6 +128,9 @@ class VirtualEngine:
         self._forget(list(done))
         return [self._result(one) for one in done.values()]
 
+    def finish(self) -> list[ImageResult | ImageFailure]:
+        return []
+
     def _result(self, one: _Inside) -> ImageResult | ImageFailure:
         if self._fails(one.request):
             return ImageFailure(
