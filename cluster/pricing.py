@@ -83,8 +83,8 @@ def price_on(
 ) -> Price:
     """The price of a worker that writes to the URL ``output``; without an amount, and with the
     reason, where the book has none."""
-    entry = _entry(book, machine, at)
-    amount = entry if isinstance(entry, str) else _worker_share(entry, takes)
+    entry = entry_for(book, machine, at)
+    amount = entry if isinstance(entry, str) else worker_share(entry, takes)
     known = asdict(machine) | (
         {}
         if isinstance(entry, str)
@@ -99,18 +99,16 @@ def price_on(
         region=known["region"],
         instance_type=known["instance_type"],
         purchase_option=known["purchase_option"],
-        storage=_storage(book, output),
+        storage=storage_for(book, output),
         unpriced=amount if isinstance(amount, str) else "",
     )
 
 
-def _entry(book: PriceBook, machine: Machine, at: datetime) -> InstancePrice | str:
+def entry_for(book: PriceBook, machine: Machine, at: datetime) -> InstancePrice | str:
     """The one entry that holds, or why there is none."""
-    today = at.date()
-    if book.effective_from is not None and today < book.effective_from:
-        return f"prices {book.version} hold only from {book.effective_from} on"
-    if book.effective_until is not None and today >= book.effective_until:
-        return f"prices {book.version} ended on {book.effective_until}"
+    why = not_in_force(book, at)
+    if why:
+        return why
     found = [entry for entry in book.instances if _holds(entry, machine)]
     sharpest = max((_named(entry) for entry in found), default=0)
     best = [entry for entry in found if _named(entry) == sharpest]
@@ -122,7 +120,17 @@ def _entry(book: PriceBook, machine: Machine, at: datetime) -> InstancePrice | s
     return f"prices {book.version} have {many} for a node of which is known: {machine}{hint}"
 
 
-def _storage(book: PriceBook, output: str) -> StoragePrice | None:
+def not_in_force(book: PriceBook, at: datetime) -> str:
+    """Why none of a book's prices holds at a time; "" while they do."""
+    today = at.date()
+    if book.effective_from is not None and today < book.effective_from:
+        return f"prices {book.version} hold only from {book.effective_from} on"
+    if book.effective_until is not None and today >= book.effective_until:
+        return f"prices {book.version} ended on {book.effective_until}"
+    return ""
+
+
+def storage_for(book: PriceBook, output: str) -> StoragePrice | None:
     """The entry with the longest beginning of the URL."""
     found = [entry for entry in book.storage if output.startswith(entry.url)]
     return max(found, key=lambda entry: len(entry.url), default=None)
@@ -142,7 +150,7 @@ def _named(entry: InstancePrice) -> int:
     return sum(getattr(entry, name) is not None for name in PLACE)
 
 
-def _worker_share(entry: InstancePrice, takes: Takes) -> int | str:
+def worker_share(entry: InstancePrice, takes: Takes) -> int | str:
     """What of the machine's price the worker pays, to the nearest unit."""
     if entry.gpus and takes.gpus:
         share = Fraction(str(takes.gpus)) / Fraction(str(entry.gpus))

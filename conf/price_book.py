@@ -45,6 +45,8 @@ class InstancePrice:
     nano_per_hour: int
     gpus: float | None = None
     vcpus: float | None = None
+    speed: float | None = None
+    speed_of: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +79,9 @@ class PriceBook:
     def to_json(self) -> bytes:
         """The book as canonical JSON."""
         plain = dataclasses.asdict(self)
+        for entry in plain["instances"]:
+            if entry["speed"] is None:  # a book that states no speeds keeps its digest
+                del entry["speed"], entry["speed_of"]
         return (json.dumps(plain, sort_keys=True, default=str) + "\n").encode()
 
     @classmethod
@@ -194,7 +199,8 @@ def nano(value: Any, where: str) -> int:
 
 
 def _instance(entry: Any, where: str) -> InstancePrice:
-    _check_keys(entry, (*PLACE, "price_per_hour", "owned", "gpus", "vcpus"), where)
+    known = (*PLACE, "price_per_hour", "owned", "gpus", "vcpus", "speed", "speed_of")
+    _check_keys(entry, known, where)
     option = entry.get("purchase_option")
     if option is not None and option not in OPTIONS:
         raise ConfigError(
@@ -202,6 +208,11 @@ def _instance(entry: Any, where: str) -> InstancePrice:
         )
     if ("price_per_hour" in entry) == ("owned" in entry):
         raise ConfigError(f"{where}: expected either price_per_hour or owned")
+    if ("speed" in entry) != ("speed_of" in entry):
+        raise ConfigError(
+            f"{where}: expected speed and speed_of together: how many times as fast a worker on it "
+            "is as one on the instance type speed_of"
+        )
     place: dict[str, str | None] = {
         name: None if entry.get(name) is None else str(entry[name]) for name in PLACE
     }
@@ -212,6 +223,8 @@ def _instance(entry: Any, where: str) -> InstancePrice:
         else _owned(entry["owned"], f"{where}: owned"),
         gpus=_share(entry, "gpus", where),
         vcpus=_share(entry, "vcpus", where),
+        speed=_share(entry, "speed", where),
+        speed_of=str(entry["speed_of"]) if "speed_of" in entry else None,
     )
 
 

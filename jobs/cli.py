@@ -30,6 +30,7 @@ from jobs.execute import JobResult, version
 from jobs.gc import collect, collected_lines
 from jobs.models import model_lines
 from jobs.prices import Import, book_lines, import_catalogue
+from jobs.quote.command import add_quote_words, tell
 from jobs.status import status, status_lines
 from jobs.summary import summary_lines
 from jobs.verify import report_lines, verify
@@ -94,6 +95,12 @@ def build_parser() -> argparse.ArgumentParser:
             one.add_argument(
                 "--dry-run", action="store_true", help="show what would be done; write nothing"
             )
+    quote = _command(
+        commands, "quote", "tell time and cost of a job before it; writes nothing", tell
+    )
+    quote.formatter_class = argparse.RawDescriptionHelpFormatter
+    quote.epilog = keys_help()
+    add_quote_words(quote)
     for name, help_text, command in (
         ("resume", "go on with a job that was stopped", _resume),
         ("retry", "work on the quarantined rows of a finished job again", _retry),

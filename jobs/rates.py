@@ -8,6 +8,9 @@ from operators.remembered import RememberedNumbers
 from operators.sampler_names import model_calls
 
 _FILE = "rates"
+_EARLIER = "earlier_rates"
+_KEPT = 8
+"""Earlier runs of which the rate is kept, to tell how they differ."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,8 +35,20 @@ def weighted_steps(*, sampler: str, steps: int, passes: int) -> int:
 
 def remember(key: RateKey, *, pixel_steps: float, seconds: float) -> None:
     """Keep the rate of one worker: ``pixel_steps`` (pixels x weighted steps) in ``seconds``."""
-    if pixel_steps > 0 and seconds > 0:
-        RememberedNumbers(_FILE).keep(pixel_steps / seconds, *key.parts())
+    if pixel_steps <= 0 or seconds <= 0:
+        return
+    RememberedNumbers(_FILE).keep(pixel_steps / seconds, *key.parts())
+    earlier = RememberedNumbers(_EARLIER)
+    count = int(earlier.get(*key.parts(), "runs") or 0)
+    earlier.keep(pixel_steps / seconds, *key.parts(), count % _KEPT)
+    earlier.keep(count + 1, *key.parts(), "runs")
+
+
+def earlier_rates(key: RateKey) -> list[float]:
+    """Pixel-steps a second of the last eight runs, in no order."""
+    numbers = RememberedNumbers(_EARLIER)
+    found = [numbers.get(*key.parts(), place) for place in range(_KEPT)]
+    return [rate for rate in found if rate is not None]
 
 
 def estimate(key: RateKey, pixel_steps: float, *, workers: int = 1) -> float | None:

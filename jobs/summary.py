@@ -31,6 +31,7 @@ from jobs.figures import (
     why_empty,
 )
 from jobs.finish import Finish
+from jobs.quote.against import quoted_lines
 from jobs.report.survey import survey
 
 _MOST_BROKEN = 2
@@ -46,6 +47,7 @@ def summary_lines(job: JobRecord, finish: Finish, status: int) -> list[str]:
         lines.append(SIMULATED)
     lines.append(_images(totals, figures))
     lines.append(_cost(finish.bill, figures, job.currency))
+    lines += quoted_lines(job, finish.totals, finish.bill) if finish.finished else []
     if unpriced(finish.bill):
         lines.append(f"unpriced   {unpriced(finish.bill)}")
     if facts.wall_s:

@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import secrets
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,16 @@ class RememberedNumbers:
 
     def keep(self, number: float, *key: object) -> None:
         """Keep a number under a key."""
+        self.keep_all({key: number})
+
+    def keep_all(self, found: Mapping[tuple[object, ...], float | None]) -> None:
+        """Keep numbers under their keys; None forgets what is there."""
         numbers = self._load()
-        numbers[_text(key)] = number
+        for key, number in found.items():
+            if number is None:
+                numbers.pop(_text(key), None)
+            else:
+                numbers[_text(key)] = number
         text = json.dumps({"schema": _SCHEMA, "numbers": numbers}, indent=1)
         temporary = self.path.with_name(f".{self.path.name}-{secrets.token_hex(6)}")
         try:

@@ -1,0 +1,297 @@
+"""A quote from start to end: count the job, try a few rows or remember, price it.
+
+Writes nothing to the output path, which is not even looked at.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from random import Random
+
+from cluster.cell_values import plain_values
+from cluster.input_files import InputFiles
+from cluster.pricing import entry_for, machine_of, not_in_force, storage_for
+from cluster.reader import KNOWN
+from conf.errors import ConfigError, InputError, RowRejected
+from conf.price_book import InstancePrice, PriceBook, book_of
+from conf.schema import RunConfig
+from conf.secrets import without_secrets
+from jobs import rates
+from jobs.maker import Maker, settle
+from jobs.measured import device_name, is_cpu, rate_key
+from jobs.plan import PlannedJob, make_plan
+from jobs.quote.estimate import Crew, Size, Work, by_pilot, by_rates
+from jobs.quote.kept import remember_quote
+from jobs.quote.offers import Asked, Kept, Offer, offers
+from jobs.quote.pilot import Pilot, run_pilot
+from jobs.quote.strata import Strata, Stratum
+from jobs.run import prepare
+from jobs.scan import scan_input
+from operators.engines import load_engine
+from operators.guidance import guidance_passes, has_two_pass_guidance
+from operators.request import parse_row
+from operators.row_defaults import row_defaults
+
+PILOT_SECONDS = 120.0
+_SEED = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quote:
+    """What a job would come to. ``pilot`` is None where only remembered rates were used;
+    ``earlier`` counts the runs whose spread is in the interval; ``notes`` are for people."""
+
+    config: RunConfig
+    revision: str
+    device: str
+    rows: int
+    rejected: int
+    images: int
+    strata: int
+    sizes: int
+    pilot: Pilot | None
+    earlier: int
+    work: Work
+    crew: Crew
+    offers: tuple[Offer, ...]
+    notes: tuple[str, ...]
+    currency: str
+
+
+def quote(
+    overrides: Sequence[str],
+    *,
+    remembered: bool = False,
+    pilot_seconds: float = PILOT_SECONDS,
+) -> Quote:
+    """Answer what a job would take and cost, and remember the answer for after the job.
+
+    Args:
+        remembered: try nothing, take the rates of earlier runs on this machine.
+        pilot_seconds: about how long rows may be tried, after loading.
+
+    Raises:
+        ConfigError, InputError: what is wrong with the words, the model or the input; nothing can
+            be made; or there is nothing to tell a time from.
+    """
+    if not 0 < pilot_seconds < float("inf"):
+        raise ConfigError(
+            f"--pilot-seconds is {pilot_seconds:g}; expected a number of seconds above 0"
+        )
+    maker = settle(prepare(overrides))
+    config = maker.config
+    planned = make_plan(config, None)
+    strata, rejected = _count(config, planned)
+    if not strata.stocks:
+        raise InputError(
+            f"nothing can be quoted: no row of {config.input.path} can become an image; "
+            "'imagemill plan' with the same keys says why"
+        )
+    earlier = rates.earlier_rates(rate_key(config, maker.model_revision))
+    pilot = None if remembered else _pilot(config, strata, pilot_seconds)
+    work = _work(strata, pilot, earlier)
+    if work is None:
+        raise ConfigError(
+            "no run of this model with this engine was measured on this machine yet; leave "
+            "--remembered out to try a few rows"
+        )
+    book = book_of(config.pricing)
+    asked = _asked(config, planned, strata, pilot, work, book)
+    found = Quote(
+        config=config,
+        revision=maker.model_revision,
+        device=device_name(),
+        rows=planned.rows,
+        rejected=rejected,
+        images=asked.kept.images,
+        strata=len(strata.stocks),
+        sizes=len(strata.sizes()),
+        pilot=pilot,
+        earlier=len(earlier),
+        work=work,
+        crew=asked.crew,
+        offers=tuple(offers(book, asked)),
+        notes=tuple(_notes(config, maker, book, asked, pilot, earlier)),
+        currency=book.currency,
+    )
+    remember_quote(config.digest(), found.offers)
+    return found
+
+
+def _count(config: RunConfig, planned: PlannedJob) -> tuple[Strata, int]:
+    """All rows by stratum, and how many rows are rejected."""
+    strata, rejected = Strata(Random(_SEED)), 0
+    defaults = row_defaults(config)
+    twice = has_two_pass_guidance(config.model)
+    files = InputFiles.of(config, None)
+    for scanned in scan_input(planned.inputs, KNOWN, config.input.columns, files.open):
+        if scanned.problem is not None:
+            rejected += scanned.rows
+            continue
+        values = {name: plain_values(item, name) for name, item in scanned.columns.items()}
+        for offset in range(scanned.rows):
+            row = {name: column[offset] for name, column in values.items()}
+            try:
+                found = parse_row(row, row_id=scanned.first_row_id + offset, defaults=defaults)
+            except RowRejected:
+                rejected += 1
+                continue
+            request = found[0]
+            stratum = Stratum(
+                width=request.width,
+                height=request.height,
+                steps=request.steps,
+                passes=guidance_passes(request.guidance_scale, two_pass_guidance=twice),
+                sampler=request.sampler,
+            )
+            weight = rates.weighted_steps(
+                sampler=stratum.sampler, steps=stratum.steps, passes=stratum.passes
+            )
+            work = float(weight * stratum.width * stratum.height * len(found))
+            strata.add(stratum, request, len(found), work)
+    return strata, rejected
+
+
+def _pilot(config: RunConfig, strata: Strata, limit_s: float) -> Pilot:
+    if config.model.needs_gpu and is_cpu(device_name()) and config.engine.name != "simulated":
+        raise ConfigError(
+            f"model {config.model.name} needs a GPU (model.needs_gpu) and this machine has none, "
+            "so that no row can be tried here; ask for the quote on a machine like the workers'"
+        )
+    with _threads_of_a_worker(config):
+        return run_pilot(
+            strata,
+            lambda: load_engine(config.engine, config.model),
+            config.output,
+            limit_s=limit_s,
+            random=Random(_SEED),
+        )
+
+
+@contextmanager
+def _threads_of_a_worker(config: RunConfig) -> Iterator[None]:
+    """torch reads this when it is loaded: workers share the cores of the machine they are on."""
+    name = "OMP_NUM_THREADS"
+    before = os.environ.get(name)
+    os.environ[name] = str(_threads(config))
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+def _work(strata: Strata, pilot: Pilot | None, earlier: Sequence[float]) -> Work | None:
+    if pilot is not None:
+        return by_pilot(pilot.sizes, earlier)
+    return by_rates(sum(stock.pixel_steps for stock in strata.stocks.values()), earlier)
+
+
+def _threads(config: RunConfig) -> int:
+    """Of a worker on this machine."""
+    together = _workers(config) if config.cluster.address == "local" else 1
+    return max(1, (os.cpu_count() or 1) // together)
+
+
+def _workers(config: RunConfig) -> int:
+    return config.cluster.workers or config.cluster.max_workers or config.cluster.min_workers
+
+
+def _asked(
+    config: RunConfig,
+    planned: PlannedJob,
+    strata: Strata,
+    pilot: Pilot | None,
+    work: Work,
+    book: PriceBook,
+) -> Asked:
+    pixels = sum(s.images * k.width * k.height for k, s in strata.stocks.items())
+    sizes: tuple[Size, ...] = pilot.sizes if pilot else ()
+    return Asked(
+        work=work,
+        crew=Crew(
+            workers=min(_workers(config), max(1, planned.shard_count)),
+            shards=planned.shard_count,
+            load_s=pilot.load_s if pilot else 0.0,
+            stretch=pilot.stretch if pilot else 1.0,
+        ),
+        sizes=sizes,
+        kept=Kept(
+            images=sum(stock.images for stock in strata.stocks.values()),
+            image_bytes=pilot.bytes_per_pixel * pixels if pilot else None,
+            months=config.pricing.storage_months,
+            apart=config.output.format == "files",
+            commit_images=config.job.commit_images,
+            commit_s=config.job.commit_seconds,
+            price=storage_for(book, config.output.path),
+        ),
+        here=_here(config, book),
+        gpus=config.cluster.gpus_per_worker,
+        threads=_threads(config),
+    )
+
+
+def _here(config: RunConfig, book: PriceBook) -> InstancePrice | None:
+    """The entry of the machine that measures. What ``pricing.*`` says of nodes is said of this
+    machine only where the workers are on it."""
+    if config.cluster.address != "local":
+        config = replace(
+            config,
+            cluster=replace(config.cluster, address="local"),
+            pricing=replace(
+                config.pricing,
+                provider=None,
+                region=None,
+                instance_type=None,
+                purchase_option=None,
+            ),
+        )
+    found = entry_for(book, machine_of(config, {}, os.environ), datetime.now(UTC))
+    return None if isinstance(found, str) else found
+
+
+def _notes(
+    config: RunConfig,
+    maker: Maker,
+    book: PriceBook,
+    asked: Asked,
+    pilot: Pilot | None,
+    earlier: Sequence[float],
+) -> Iterator[str]:
+    why = not_in_force(book, datetime.now(UTC))
+    if why:
+        yield f"{why}: a run today would be unpriced, and no machine is known to be this one"
+    elif asked.here is None:
+        yield (
+            "the price book has no entry for this machine, so that no speed is known for any; "
+            "pricing.instance_type=… names it where cluster.address=local, "
+            "IMAGEMILL_INSTANCE_TYPE elsewhere"
+        )
+    charged = config.pricing.storage_months or "://" in config.output.path
+    if charged and asked.kept.price is None:
+        yield (
+            f"no storage price for {without_secrets(config.output.path)} in the price book: "
+            "keeping and requests are in no cost"
+        )
+    elif config.pricing.storage_months and pilot is None:
+        yield "keeping the images is in no cost: how large they are is known after a pilot only"
+    if pilot is None:
+        yield "starting up is in no time: it is known after a pilot only"
+    if pilot is not None and pilot.failed:
+        yield f"{pilot.failed} of {pilot.tried} tried rows became no image: {pilot.problem}"
+    if asked.work.untried:
+        yield (
+            f"{asked.work.untried:.1%} of the work is of sizes that were not tried; it counts at "
+            "the mean rate of the others"
+        )
+    if len(earlier) < 2:
+        yield (
+            "how runs on this machine differ from each other is not known (fewer than two were "
+            "measured): the interval holds for a machine as busy as now"
+        )
