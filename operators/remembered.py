@@ -19,6 +19,8 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 _SCHEMA = 2
+_MOST = 10_000
+"""Numbers of a file; those that were kept longest ago go first."""
 
 
 class RememberedNumbers:
@@ -39,10 +41,11 @@ class RememberedNumbers:
         """Keep numbers under their keys; None forgets what is there."""
         numbers = self._load()
         for key, number in found.items():
-            if number is None:
-                numbers.pop(_text(key), None)
-            else:
+            numbers.pop(_text(key), None)
+            if number is not None:
                 numbers[_text(key)] = number
+        for oldest in list(numbers)[:-_MOST]:
+            del numbers[oldest]
         text = json.dumps({"schema": _SCHEMA, "numbers": numbers}, indent=1)
         temporary = self.path.with_name(f".{self.path.name}-{secrets.token_hex(6)}")
         try:

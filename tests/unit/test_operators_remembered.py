@@ -55,6 +55,14 @@ def test_a_corrupt_file_is_ignored_with_a_warning_and_replaced(
     assert numbers.get("x") == 3.0
 
 
+def test_only_the_newest_numbers_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("operators.remembered._MOST", 3)
+    numbers = RememberedNumbers("speeds")
+    for key in ("a", "b", "c", "a", "d"):
+        numbers.keep(1.0, key)
+    assert [numbers.get(key) for key in "abcd"] == [1.0, None, 1.0, 1.0]
+
+
 def test_a_number_that_cannot_be_kept_costs_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
