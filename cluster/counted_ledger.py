@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster import layout
+from cluster.corrections import without_taken_back
 from cluster.job_log import JobRecord, generation, is_finished
 from cluster.ledger import LEDGER, Attribution, ledger_table
 from cluster.plan_file import PlanReader
@@ -55,7 +56,7 @@ def worker_lines_of(store: Store, job: JobRecord, plan: PlanReader) -> pa.Table:
     """The lines that no image has, with all columns: as written when the job finished, else as they
     stand now."""
     if is_finished(store, generation(store)) and store.exists(layout.WORKER_LEDGER):
-        return _read(store, layout.WORKER_LEDGER, LEDGER.names)
+        return without_taken_back(_read(store, layout.WORKER_LEDGER, LEDGER.names))
     lines = all_lines(fold(store, plan), job.config.pricing.storage_months)
     return ledger_table(lines, Attribution.of(job.config.job))
 

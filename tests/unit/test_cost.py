@@ -156,6 +156,20 @@ def test_lines_without_a_price_are_told_and_make_no_average(tmp_path: Path) -> N
     assert total(told)["unpriced_gpu_hours"] == pytest.approx(1 + 1 / 3600)
 
 
+def test_a_line_that_has_a_price_by_now_is_unpriced_no_more(tmp_path: Path) -> None:
+    unpriced = other_line(line_id="storage", amount_nano=None, price_nano_per_unit=None)
+    corrects = {"line_id": "storage:1", "corrects": "storage"}
+    others = [
+        unpriced,
+        {**unpriced, **corrects, "quantity": -2},
+        other_line(corrects="storage", line_id="storage:2"),
+    ]
+    told = cost([made_output(tmp_path, [image_line()], others).url])
+    assert told.unpriced_lines == 0
+    assert total(told)["storage"] == Decimal("0.04")
+    assert total(told)["cost_per_image"] == Decimal("0.041")
+
+
 def test_several_currencies_are_never_added_up(tmp_path: Path) -> None:
     store = made_output(tmp_path, [image_line(0), image_line(1, currency="EUR", amount_nano=7)])
     told = cost([store.url])
