@@ -32,6 +32,8 @@ _VARIABLES = {
 }
 """Environment variables of the worker that tell, such as by Kubernetes' downward API."""
 _THIS_MACHINE = {"provider": "local", "instance_type": "local", "purchase_option": "owned"}
+_FEW = 3
+"""How many of a book's instance types are named."""
 _WORDS = {"standard": "on-demand", "ondemand": "on-demand"}
 
 
@@ -115,9 +117,20 @@ def entry_for(book: PriceBook, machine: Machine, at: datetime) -> InstancePrice 
     if len(best) == 1:
         return best[0]
     many = f"{len(best)} entries" if best else "no entry"
+    known = f"prices {book.version} have {many} for a node of which is known: {machine}"
+    return f"{known}{_hint(book, machine)}"
+
+
+def _hint(book: PriceBook, machine: Machine) -> str:
+    """What would help: another type or book where this one is not in the book, else what is not
+    known of the machine."""
+    types = sorted({entry.instance_type for entry in book.instances if entry.instance_type})
+    named = all(entry.instance_type for entry in book.instances)
+    if named and machine.instance_type is not None and machine.instance_type not in types:
+        few = ", ".join(types[:_FEW]) + (", …" if len(types) > _FEW else "")
+        return f"; the book has the instance types {few or '(none)'}; pricing.book=… takes another"
     lacking = [name for name in PLACE if name != "zone" and getattr(machine, name) is None]
-    hint = f"; pricing.{lacking[0]}=… would tell more" if lacking else ""
-    return f"prices {book.version} have {many} for a node of which is known: {machine}{hint}"
+    return f"; pricing.{lacking[0]}=… would tell more" if lacking else ""
 
 
 def not_in_force(book: PriceBook, at: datetime) -> str:

@@ -85,8 +85,10 @@ def _images(totals: Totals, figures: Figures) -> str:
 
 
 def _cost(closing: Bill, figures: Figures, currency: str) -> str:
+    if closing.unpriced and len(closing.unpriced) == closing.workers:
+        return "cost       unknown: no worker has a price"
     line = f"cost       {format_money(closing.total_amount, currency)}"
-    if figures.cost_per_image is not None:
+    if figures.cost_per_image is not None and not closing.unpriced:
         line += f", {money(figures.cost_per_image, currency)} an image"
     if closing.total_ns:
         line += f"; {share(closing.ns['used'] / closing.total_ns)} of the paid time made images"

@@ -112,7 +112,8 @@ def _wanted(by: Sequence[Dimension]) -> Wanted:
 
 
 def _grouped(by: Sequence[Dimension]) -> str:
-    """The one pass over the lines: integer sums, by dimensions, currency and output."""
+    """The one pass over the lines: integer sums, by dimensions, currency and output, and
+    ``of_image``."""
     keys = [f"{one.sql} AS {quoted(one.name)}" for one in by]
     kinds = [
         f"sum(amount_nano) FILTER (kind = '{kind}') AS {kind}" for kind in GPU_KINDS + OTHER_KINDS
@@ -129,8 +130,15 @@ def _grouped(by: Sequence[Dimension]) -> str:
         "count(*) FILTER (amount_nano IS NULL) AS unpriced_lines",
         "sum(gpu_ns) FILTER (amount_nano IS NULL) AS unpriced_gpu_ns",
     ]
-    chosen = ", ".join([*keys, "currency", "output AS source", *sums])
+    chosen = ", ".join([*keys, _of_image(by), "currency", "output AS source", *sums])
     return f"CREATE TEMP TABLE summed AS SELECT {chosen} FROM lines GROUP BY ALL"
+
+
+def _of_image(by: Sequence[Dimension]) -> str:
+    """Where a tag is missing: whether lines are images' (null elsewhere). Such images and what no
+    image has are two rows, for together they would make a false cost per image."""
+    missing = " OR ".join(f"{one.sql} IS NULL" for one in by if one.tag is not None)
+    return f"CASE WHEN {missing or 'false'} THEN kind = 'used' END AS of_image"
 
 
 def _figures(by: Sequence[Dimension], table: str) -> str:
@@ -139,7 +147,8 @@ def _figures(by: Sequence[Dimension], table: str) -> str:
     summed = ["cost", *GPU_KINDS, *OTHER_KINDS, "images", "gpu_ns", "lines", "unpriced_lines"]
     sums = [f"sum({name}) AS {name}" for name in (*summed, "unpriced_gpu_ns")]
     keys = ", ".join([*names, "currency"])
-    groups = f"SELECT {keys}, {', '.join(sums)} FROM {table} GROUP BY ALL"
+    apart = ["of_image"] if by else []
+    groups = f"SELECT {', '.join([keys, *apart, *sums])} FROM {table} GROUP BY ALL"
     gpu = " + ".join(f"coalesce({kind}, 0)" for kind in GPU_KINDS)
     known = "images > 0 AND unpriced_lines = 0"
     shown = [
@@ -155,7 +164,7 @@ def _figures(by: Sequence[Dimension], table: str) -> str:
         *_trend(by),
     ]
     first = [] if _timed(by) else ["cost DESC NULLS LAST"]
-    order = ", ".join([*first, *names, "currency"])
+    order = ", ".join([*first, *names, "currency", *apart])
     return f"SELECT {keys}, {', '.join(shown)} FROM ({groups}) ORDER BY {order}"
 
 
@@ -168,7 +177,8 @@ def _trend(by: Sequence[Dimension]) -> list[str]:
     time = _timed(by)
     if time is None:
         return []
-    others = ", ".join([*(quoted(one.name) for one in by if one.name != time), "currency"])
+    names = [quoted(one.name) for one in by if one.name != time]
+    others = ", ".join([*names, "currency", "of_image"])
     before = f"lag(cost) OVER (PARTITION BY {others} ORDER BY {time})"
     return [f"CAST(cost - {before} AS DOUBLE) / nullif({before}, 0) AS cost_change"]
 

@@ -42,7 +42,7 @@ def spread(by: Sequence[Dimension]) -> str:
         if one.name not in _OF_IMAGES and not one.name.startswith(TAG)
     ]
     among = f"PARTITION BY {', '.join([*apart, 'currency', 'source'])}"
-    upto = f"({among} ORDER BY {', '.join([*names, 'currency'])} ROWS UNBOUNDED PRECEDING)"
+    upto = f"({among} ORDER BY {', '.join([*names, 'of_image'])} ROWS UNBOUNDED PRECEDING)"
     sums = (*OTHERS, "others_ns")
     pools = [f"coalesce(sum({name}) OVER ({among}), 0) AS {name}_pool" for name in sums]
     cut = {
@@ -52,7 +52,7 @@ def spread(by: Sequence[Dimension]) -> str:
     }
     parts = [f"{cut[name]} AS {name}" for name in sums]
     total = " + ".join(f"coalesce({name}, 0)" for name in ("used", *OTHERS))
-    keys = ", ".join([*names, "currency", "source"])
+    keys = ", ".join([*names, "of_image", "currency", "source"])
     return f"""
         CREATE TEMP TABLE shared AS
         WITH weighed AS (

@@ -53,6 +53,7 @@ def check_books(
     first = [line for line in lines if line.get("corrects") is None]
     if any((line[name] or 0) < 0 for line in first for name in ("gpu_ns", "amount_nano")):
         problems.append("a line is negative")
+    problems += [said for line in others if (said := _off_its_price(line))]
     for worker, stamp in stamps.items():
         own = [line for line in lines if line["worker"] == worker]
         _check_time(books, stamp, [line for line in own if line["kind"] in _TIME], problems)
@@ -108,6 +109,19 @@ def _check_requests(
             problems.append(f"{stamp['worker']} is charged for {name} that have no price")
         if prices is not None and sum(amounts) != _rounded(Fraction(prices[name]) * asked / 1000):
             problems.append(f"{stamp['worker']} made {asked} {name}; its lines charge {amounts}")
+
+
+def _off_its_price(line: Mapping[str, Any]) -> str:
+    """What is wrong with the amount of a line by quantity, corrections included; "" if nothing."""
+    price, amount = line["price_nano_per_unit"], line["amount_nano"]
+    if line["kind"] in _TIME:
+        return ""
+    if price is None or amount is None:
+        wrong = price is not amount
+    else:
+        wrong = abs(amount - price * Fraction(line["quantity"])) > 1
+    told = f"{line['line_id']} charges {amount} for {line['quantity']} at {price}"
+    return told if wrong else ""
 
 
 class _PriceBooks:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from decimal import Decimal
+from fractions import Fraction
+from typing import Any
 
 import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from shard_records import PRICE, STAMP
 
-from cluster.corrections import with_corrections
+from cluster.corrections import with_corrections, without_taken_back
 from cluster.ledger import LEDGER, Attribution, ledger_table
 from cluster.money import charge
 from cluster.tables import read_parquet, to_parquet
@@ -29,11 +31,15 @@ S3 = StoragePrice(
 
 
 def totals_of(
-    *workers: tuple[int, int, int, int], asked: int = 0, price: int | None = 10**9 + 7
+    *workers: tuple[int, int, int, int],
+    asked: int = 0,
+    price: int | None = 10**9 + 7,
+    storage: StoragePrice | None = S3,
+    digest: str = PRICE.digest,
 ) -> Totals:
     """Workers by their used, wasted, overhead and idle nanoseconds."""
     totals = Totals(image_bytes=1_500_000_001)
-    at = replace(PRICE, nano_per_hour=price, storage=S3)
+    at = replace(PRICE, nano_per_hour=price, storage=storage, digest=digest)
     for number, (used, wasted, overhead, idle) in enumerate(workers):
         name = f"w{number}"
         stamp = replace(
@@ -100,6 +106,102 @@ def test_whatever_is_learnt_later_the_lines_add_up_and_none_that_was_there_chang
         used = sum(use.used_amount for use in totals.workers.values())
         assert sum(parts[2] for parts in sums(ledger).values()) + used == bill.total_amount
         assert sum(bill.amount.values()) == bill.total_amount
+
+
+def standing(table: pa.Table) -> dict[tuple[object, ...], list[object]]:
+    """What is charged for each line at each price; None where there is no amount."""
+    found: dict[tuple[object, ...], list[object]] = {}
+    for line in table.to_pylist():
+        prices = ("price_nano_per_hour", "price_nano_per_unit", "price_digest")
+        key = (line["corrects"] or line["line_id"], *(line[name] for name in prices))
+        sums = found.setdefault(key, [0, Decimal(0), None])
+        sums[0] += line["gpu_ns"] or 0
+        sums[1] += line["quantity"] or 0
+        if line["amount_nano"] is not None:
+            sums[2] = (sums[2] or 0) + line["amount_nano"]
+    return {key: parts for key, parts in found.items() if parts[0] or parts[1] or parts[2]}
+
+
+prices = st.fixed_dictionaries(
+    {
+        "price": st.sampled_from([None, 0, 10**9 + 7, 3 * 10**9]),
+        "storage": st.sampled_from([None, S3, replace(S3, nano_per_gb_month=7)]),
+        "digest": st.sampled_from(["d1", "d2"]),
+    }
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(looks=st.lists(st.tuples(looks.map(lambda found: found[0]), prices), min_size=1, max_size=5))
+def test_whatever_becomes_of_the_prices_the_standing_lines_are_those_of_the_newest_look(
+    looks: list[tuple[tuple[list[tuple[int, int, int, int]], int, float], dict[str, Any]]],
+) -> None:
+    """A line may gain a price, lose it, or have another one."""
+    ledger = LEDGER.empty_table()
+    for (workers, asked, months), at in looks:
+        before = ledger.to_pylist()
+        now = table_of(totals_of(*workers, asked=asked, **at), months)
+        ledger = with_corrections(ledger, now)
+        assert ledger.to_pylist()[: len(before)] == before
+        assert with_corrections(ledger, now).num_rows == ledger.num_rows
+        assert standing(ledger) == standing(without_taken_back(ledger)) == standing(now)
+        assert sums(ledger) == sums(now)
+        assert unknown(ledger) == unknown(now), "a line that has a price now is not unpriced"
+        assert len(set(ledger["line_id"].to_pylist())) == ledger.num_rows
+        for line in ledger.to_pylist():
+            assert_is_price_by_quantity(line)
+
+
+def unknown(table: pa.Table) -> set[str]:
+    """The lines whose cost is not known."""
+    lines = without_taken_back(table).to_pylist()
+    return {line["corrects"] or line["line_id"] for line in lines if line["amount_nano"] is None}
+
+
+def assert_is_price_by_quantity(line: dict[str, Any]) -> None:
+    """To the unit, for rounding, and for what a worker's images left over."""
+    hourly, unit = line["price_nano_per_hour"], line["price_nano_per_unit"]
+    if hourly is None and unit is None:
+        assert line["amount_nano"] is None
+        return
+    hours = Fraction(line["gpu_ns"] or 0, 3600 * 10**9)
+    exact = hours * (hourly or 0) + Fraction(line["quantity"] or 0) * (unit or 0)
+    assert abs(line["amount_nano"] - exact) <= 3, line["line_id"]
+
+
+def test_a_price_that_is_lost_takes_the_line_back_and_one_that_is_found_charges_it_anew() -> None:
+    asked, month = (0, 0, 0, 10**9), 1.0
+    priced = table_of(totals_of(asked), month)
+    unpriced = table_of(totals_of(asked, storage=None), month)
+    ledger = LEDGER.empty_table()
+    for now in (priced, unpriced, unpriced, priced):
+        ledger = with_corrections(ledger, now)
+    told = [
+        (line["line_id"], line["quantity"], line["price_nano_per_unit"], line["amount_nano"])
+        for line in ledger.to_pylist()
+        if line["kind"] == "storage"
+    ]
+    kept, unit, amount = Decimal("1.500000001"), 23_000_000, 34_500_000
+    assert told == [
+        ("storage", kept, unit, amount),
+        ("storage:1", -kept, unit, -amount),
+        ("storage:2", kept, None, None),
+        ("storage:3", -kept, None, None),
+        ("storage:4", kept, unit, amount),
+    ]
+    assert unknown(ledger) == set()
+
+
+def test_an_amount_that_stands_without_a_price_is_taken_back() -> None:
+    unpriced = table_of(totals_of((0, 0, 0, 0), storage=None), 1)
+    lines = [line for line in unpriced.to_pylist() if line["kind"] == "storage"]
+    wrong = {"line_id": "storage:1", "corrects": "storage", "quantity": 0, "amount_nano": -9}
+    written = pa.Table.from_pylist([*lines, lines[0] | wrong], schema=LEDGER)
+    now = pa.Table.from_pylist(lines, schema=LEDGER)
+    mended = with_corrections(written, now)
+    assert standing(mended)[("storage", None, None, PRICE.digest)][2] == 0
+    assert mended["amount_nano"].to_pylist() == [None, -9, 9]
+    assert with_corrections(mended, now).num_rows == 3
 
 
 def test_a_correction_names_what_it_corrects_and_says_the_difference() -> None:

@@ -86,7 +86,11 @@ def test_each_dimension_groups_by_what_its_name_says(tmp_path: Path) -> None:
     assert by(cost(where, ["size"]), "images") == {"1024x1024": 2, "512x1024": 1, None: 0}
     tags = by(cost(where, ["tag:customer"]), "images")
     assert tags == {"acme": 1, "bolt": 1, None: 1}
-    assert by(cost(where, ["tag:nobody-has-it"]), "images") == {None: 3}
+    nobody = cost(where, ["tag:nobody-has-it"]).rows
+    assert (nobody["tag:nobody-has-it"].to_pylist(), nobody["images"].to_pylist()) == (
+        [None, None],
+        [0, 3],
+    )
     assert by(cost(where, ["project,model"]), "images") == {
         ("shop", "sdxl"): 2,
         ("shop", None): 0,
@@ -101,6 +105,36 @@ def test_each_dimension_groups_by_what_its_name_says(tmp_path: Path) -> None:
     machines = by(cost(where, ["instance_type", "purchase_option"]), "lines")
     assert machines == {("p5.4xlarge", "on-demand"): 4, (None, None): 1}
     assert by(cost(where, ["month"]), "images") == {"2026-03": 3}
+
+
+def test_images_without_a_tag_stand_apart_from_what_no_image_has(tmp_path: Path) -> None:
+    lines = [image_line(0), image_line(1, tags=[]), image_line(2, tags=[("team", "x")])]
+    others = [
+        worker_line(tags=[], amount_nano=9_000_000),
+        other_line(tags=[], amount_nano=39_000_000),
+    ]
+    where = [made_output(tmp_path, lines, others).url]
+    told = cost(where, ["tag:customer"]).rows.to_pylist()
+    names = ("tag:customer", "images", "cost", "cost_per_image")
+    assert [tuple(row[name] for name in names) for row in told] == [
+        (None, 0, Decimal("0.048"), None),
+        (None, 2, Decimal("0.002"), Decimal("0.001")),
+        ("acme", 1, Decimal("0.001"), Decimal("0.001")),
+    ]
+    spread = cost(where, ["tag:customer"], spread_others=True).rows.to_pylist()
+    assert [(row["tag:customer"], row["images"], row["cost"]) for row in spread] == [
+        (None, 2, Decimal("0.034")),
+        ("acme", 1, Decimal("0.017")),
+    ]
+
+
+def test_the_trend_of_images_without_a_tag_is_theirs_alone(tmp_path: Path) -> None:
+    later = NOON + timedelta(days=1)
+    lines = [image_line(0, tags=[]), image_line(1, tags=[], start=later, amount_nano=1_500_000)]
+    others = [worker_line(tags=[], amount_nano=8_000_000)]
+    told = cost([made_output(tmp_path, lines, others).url], ["day", "tag:customer"]).rows
+    assert told["images"].to_pylist() == [0, 1, 1]
+    assert told["cost_change"].to_pylist() == [None, None, pytest.approx(0.5)]
 
 
 def test_cost_per_image_and_waste_share(tmp_path: Path) -> None:
@@ -157,6 +191,20 @@ def test_lines_without_a_price_are_told_and_make_no_average(tmp_path: Path) -> N
     }
     assert told.unpriced_lines == 2
     assert total(told)["unpriced_gpu_hours"] == pytest.approx(1 + 1 / 3600)
+
+
+def test_a_line_that_has_a_price_by_now_is_unpriced_no_more(tmp_path: Path) -> None:
+    unpriced = other_line(line_id="storage", amount_nano=None, price_nano_per_unit=None)
+    corrects = {"line_id": "storage:1", "corrects": "storage"}
+    others = [
+        unpriced,
+        {**unpriced, **corrects, "quantity": -2},
+        other_line(corrects="storage", line_id="storage:2"),
+    ]
+    told = cost([made_output(tmp_path, [image_line()], others).url])
+    assert told.unpriced_lines == 0
+    assert total(told)["storage"] == Decimal("0.04")
+    assert total(told)["cost_per_image"] == Decimal("0.041")
 
 
 def test_several_currencies_are_never_added_up(tmp_path: Path) -> None:

@@ -111,7 +111,11 @@ def test_what_has_no_price_is_said_and_is_in_no_amount(tmp_path: Path) -> None:
     assert {line["amount_nano"] for line in lines_of(small)} == {None}
     assert {line["instance_type"] for line in lines_of(small)} == {"p5"}
     says = "unpriced   1 of 1 worker: prices local-1 have no entry for a node of which is known: "
-    why = "region us, instance_type p5; pricing.provider=… would tell more; their time is in no"
+    why = (
+        "region us, instance_type p5; the book has the instance types local; pricing.book=… takes "
+        "another; their time is in no"
+    )
+    assert "cost       unknown: no worker has a price" in summary_lines(small.job, ended, 0)
     assert f"{says}{why} amount" in summary_lines(small.job, ended, 0)
     assert f"{says}{why} amount" in status_lines(status(small.store))
     found = verify(small.store)
@@ -130,6 +134,9 @@ def test_a_part_of_the_workers_may_have_a_price(tmp_path: Path) -> None:
     closing = work_on(priced_at(small, "3"), shards=[1]).bill()
     assert (closing.workers, len(closing.unpriced)) == (2, 1)
     assert closing.total_amount == sum(closing.amount.values()) > 0
+    ended = finish(small.store, small.job, small.plan, generation=0, end=None, wall_s=0)
+    (said,) = [line for line in summary_lines(small.job, ended, 0) if line.startswith("cost ")]
+    assert "an image" not in said, "what is not known of some is no average"
 
 
 def test_the_prices_of_a_job_are_no_part_of_what_it_is(tmp_path: Path) -> None:

@@ -85,6 +85,7 @@ def test_a_worker_without_a_gpu_on_a_machine_of_gpus_has_no_share_that_is_known(
     ("machine", "says"),
     [
         (replace(P5, instance_type="g7"), "have no entry for a node of which is known: region us-"),
+        (replace(P5, instance_type="g7"), "; the book has the instance types p5; pric"),
         (replace(P5, purchase_option="on-demand"), "purchase_option on-demand; pricing.provider=…"),
         (replace(P5, provider="aws", purchase_option=None), "pricing.purchase_option=… would tell"),
         (replace(P5, provider="gcp"), "have no entry for a node of which is known: provider gcp"),
@@ -97,6 +98,16 @@ def test_no_price_is_guessed(machine: Machine, says: str) -> None:
     assert found.unpriced.startswith("prices v7 ")
     assert says in found.unpriced
     assert found.instance_type == machine.instance_type
+
+
+def test_a_type_that_no_entry_has_names_a_few_that_the_book_has() -> None:
+    g7 = replace(P5, instance_type="g7")
+    many = book(*(entry(instance_type=name) for name in ("d", "b", "a", "c")))
+    end = "; the book has the instance types {}; pricing.book=… takes another"
+    assert priced(many, g7).unpriced.endswith(end.format("a, b, c, …"))
+    assert priced(book(), g7).unpriced.endswith(end.format("(none)"))
+    elsewhere = priced(book(entry(instance_type=None, region="eu")), g7).unpriced
+    assert elsewhere.endswith("pricing.provider=… would tell more")
 
 
 def test_of_entries_that_hold_the_one_that_names_most_does_and_two_alike_do_not() -> None:
