@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import logging
 import shlex
+import ssl
 import subprocess
 import threading
 import urllib.error
 import urllib.request
 from types import TracebackType
+from typing import Any
 
 from cluster.budget import Caps, Spent
 from cluster.coordinator import Snapshot
 from cluster.job_log import JobRecord
 from cluster.money import as_decimal
+from conf.alert_target import is_url
 from conf.secrets import without_secrets
 
 log = logging.getLogger("imagemill")
@@ -80,7 +83,7 @@ class BudgetAlerts:
     def _send(self, data: bytes) -> None:
         target = self._target or ""
         try:
-            if target.startswith(("http://", "https://")):
+            if is_url(target):
                 _post(target, data)
             else:
                 subprocess.run(
@@ -90,28 +93,37 @@ class BudgetAlerts:
                     check=True,
                     capture_output=True,
                 )
-        except (OSError, ValueError, subprocess.SubprocessError) as error:
+        except Exception as error:  # noqa: BLE001 - the end of this thread: nobody else would hear
             log.warning(
-                "budget.alert could not be told: %s",
-                f"status {error.code}" if isinstance(error, urllib.error.HTTPError) else _of(error),
-                extra={"event": "alert_failed"},
+                "budget.alert could not be told: %s", _of(error), extra={"event": "alert_failed"}
             )
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """A redirected POST would become a GET without the message."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
 
 
 def _post(url: str, data: bytes) -> None:
     headers = {"Content-Type": "application/json"}
-    with urllib.request.urlopen(
-        urllib.request.Request(url, data=data, headers=headers), timeout=_PATIENCE_S
-    ):
+    request = urllib.request.Request(url, data=data, headers=headers)
+    with urllib.request.build_opener(_NoRedirects).open(request, timeout=_PATIENCE_S):
         pass
 
 
-def _of(error: Exception) -> str:
-    """Without the target, which may be a secret."""
+def _of(error: BaseException) -> str:
+    """Without the target, which may be a secret: what an error says of itself may repeat it."""
+    if isinstance(error, urllib.error.HTTPError):
+        moved = "; redirects are not followed, give the last URL" if error.code // 100 == 3 else ""
+        return f"status {error.code}{moved}"
     if isinstance(error, subprocess.CalledProcessError):
         return f"the command ended with status {error.returncode}"
     if isinstance(error, subprocess.TimeoutExpired):
         return f"the command took longer than {_PATIENCE_S:g} s"
-    if isinstance(error, urllib.error.URLError):
-        return str(error.reason)
-    return error.strerror or type(error).__name__ if isinstance(error, OSError) else str(error)
+    if isinstance(error, urllib.error.URLError) and isinstance(error.reason, BaseException):
+        return _of(error.reason)
+    if isinstance(error, OSError) and not isinstance(error, ssl.SSLError) and error.strerror:
+        return error.strerror
+    return type(error).__name__
