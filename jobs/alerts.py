@@ -22,7 +22,7 @@ from conf.secrets import without_secrets
 
 log = logging.getLogger("imagemill")
 LEVELS = (50, 80, 100)
-"""Percent. The last is told when the run stops for its budget, which is a little earlier."""
+"""Percent. The last is told when the run stops for its budget, whatever share is used by then."""
 _PATIENCE_S = 30.0
 
 
@@ -52,9 +52,12 @@ class BudgetAlerts:
 
     def see(self, snapshot: Snapshot) -> None:
         """Tell the levels that are reached by now."""
-        used = 100 if snapshot.over_budget else min(self._caps.share(snapshot.spent) * 100, 99)
+        used = min(self._caps.share(snapshot.spent) * 100, 99)
         while self._left and self._left[0] <= used:
             self._tell(self._left.pop(0), snapshot)
+        if snapshot.over_budget and self._left:
+            self._left = []
+            self._tell(LEVELS[-1], snapshot)
 
     def _tell(self, level: int, snapshot: Snapshot) -> None:
         data = json.dumps(self._message(level, snapshot)).encode()
@@ -64,15 +67,16 @@ class BudgetAlerts:
 
     def _message(self, level: int, snapshot: Snapshot) -> dict[str, object]:
         config, spent = self._job.config, snapshot.spent
-        cost = f"{as_decimal(spent.nano):f}"
+        text = f"has used {level} % of its budget: {self._caps.used(spent)}"
+        if level == LEVELS[-1]:
+            text = f"was stopped by its budget: {snapshot.over_budget}"
         return {
-            "text": f"imagemill job '{config.job.name}' has used {level} % of its budget: "
-            f"{cost} {self._caps.currency}",
+            "text": f"imagemill job '{config.job.name}' {text}",
             "level": level,
             "job": config.job.name,
             "project": config.job.project,
             "output": without_secrets(config.output.path),
-            "spent": cost,
+            "spent": f"{as_decimal(spent.nano):f}",
             "max_cost": config.budget.max_cost,
             "currency": self._caps.currency,
             "hours": spent.ns / (3600 * 10**9),

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from cluster.budget import Spent
+from cluster.budget import Caps, Spent
 from cluster.coordinator import Counts, Snapshot
 from cluster.job_log import JobRecord
 from conf.errors import ConfigError
@@ -97,14 +97,27 @@ def test_each_level_is_told_once(tmp_path: Path) -> None:
         tell(
             job_of(tmp_path, url),
             *[seen(usd) for usd in (1, 4.9, 5, 5.1, 7.9, 9.9, 10.2)],
-            seen(9.99, "budget.max_cost=10 USD is all but used"),
+            *[seen(9.99, "budget.max_cost=10 USD is all but used")] * 2,
         )
     assert [message["level"] for message in posted] == [50, 80, 100]
     first, _, last = posted
-    assert first["text"] == "imagemill job 'small' has used 50 % of its budget: 5.000000000 USD"
+    assert first["text"] == "imagemill job 'small' has used 50 % of its budget: 5 of 10 USD used"
     assert (first["spent"], first["max_cost"], first["hours"]) == ("5.000000000", "10", 1.0)
     assert (first["job"], first["project"], first["stopped"]) == ("small", "default", "")
     assert last["stopped"] == "budget.max_cost=10 USD is all but used"
+
+
+def test_a_stop_is_told_as_one_whatever_share_is_used(tmp_path: Path) -> None:
+    caps = Caps(nano=25 * USD, ns=None, currency="USD")
+    spent, kept = Spent(nano=1506 * USD // 100), Spent(nano=994 * USD // 100)
+    with webhook() as (url, posted):
+        tell(job_of(tmp_path, url, max_cost="25"), seen(15.06, caps.exceeded(spent, kept)))
+    assert [message["level"] for message in posted] == [50, 100], "80 % were not used"
+    assert posted[0]["text"].endswith(" has used 50 % of its budget: 15.06 of 25 USD used")
+    assert posted[1]["text"] == (
+        "imagemill job 'small' was stopped by its budget: budget.max_cost=25 USD is all but used: "
+        "15.06 USD are spent, 9.94 USD are kept for workers to leave in order"
+    )
 
 
 def test_what_earlier_runs_had_told_is_not_told_again(tmp_path: Path) -> None:
