@@ -12,6 +12,9 @@ from cluster.totals import Bill, Totals, close, fold
 from conf.errors import BudgetSpent
 from conf.secrets import without_secrets
 
+_HOURS_INSTEAD = "budget.max_cost=null budget.max_hours=…"
+"""How to go on with workers that have no price: all count in hours."""
+
 
 def caps_of(job: JobRecord) -> Caps:
     """The caps of a job."""
@@ -46,6 +49,14 @@ def refuse_spent(job: JobRecord, store: Store, plan: PlanReader) -> None:
         raise BudgetSpent(
             f"{why}; nothing was started; go on with: imagemill resume {where} {key}=…"
         )
+
+
+def keys_to_go_on(reason: str) -> str:
+    """What ``imagemill resume OUTPUT`` must be given after a run that ended for this reason."""
+    if not reason.startswith("budget."):
+        return ""
+    key, capped, _ = reason.split(maxsplit=1)[0].partition("=")
+    return f" {key}=…" if capped else f" {_HOURS_INSTEAD}"
 
 
 def _crew(job: JobRecord, store: Store) -> int:

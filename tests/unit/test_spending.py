@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from cluster.budget import Spent
+from cluster.job_log import write_run_end
 from cluster.money import as_decimal
 from cluster.supervisor import RunEnd
 from conf.errors import BudgetSpent, ConfigError
@@ -88,6 +89,30 @@ def test_a_run_that_its_budget_ended_says_what_is_left(tmp_path: Path) -> None:
     assert left.startswith("left       4 rows, about ")
     assert left.endswith(" USD at what a row has cost so far")
     assert lines[-1] == f"next       imagemill resume {small.store.url} budget.max_cost=…"
+
+
+@pytest.mark.parametrize(
+    ("reason", "keys"),
+    [
+        ("budget.max_cost=5 USD is all but used: 4.9 USD are spent", " budget.max_cost=…"),
+        ("budget.max_hours=2 is all but used: workers lived 1.9 hours", " budget.max_hours=…"),
+        (
+            "budget.max_cost cannot be kept: worker r0001-w0000 has no price",
+            " budget.max_cost=null budget.max_hours=…",
+        ),
+        ("asked to stop", ""),
+    ],
+)
+def test_summary_and_status_say_which_keys_a_resume_needs(
+    tmp_path: Path, reason: str, keys: str
+) -> None:
+    small = half_done(tmp_path)
+    write_run_end(small.store, 1, reason)
+    end = RunEnd(finished=False, reason=reason, snapshot=None, restarts=0)  # type: ignore[arg-type]
+    ended = finish(small.store, small.job, small.plan, generation=0, end=end, wall_s=1.0)
+    next_line = f"next       imagemill resume {small.store.url}{keys}"
+    assert summary_lines(small.job, ended, 3)[-1] == next_line
+    assert status_lines(status(small.store))[-1] == next_line
 
 
 def test_what_would_only_let_the_workers_leave_again_is_not_begun_with(tmp_path: Path) -> None:
