@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 
+from cluster import layout
 from cluster.budget import Spent
 from cluster.job_log import write_run_end
 from cluster.money import as_decimal
+from cluster.records import stamp_from_json, to_json
 from cluster.supervisor import RunEnd
+from cluster.traffic import Requests
 from conf.errors import BudgetSpent, ConfigError
 from jobs.finish import finish
 from jobs.run import open_job
@@ -131,3 +134,44 @@ def test_the_status_says_how_much_of_the_budget_is_used(tmp_path: Path) -> None:
     spent = f"{as_decimal(bill.total_amount).normalize():f}"
     hours = f"{bill.total_ns / 3.6e12:.4g}"
     assert line == f"budget     {spent} of 100 USD used, {hours} of 2 hours used"
+
+
+def asked_the_store(small: SmallJob) -> None:
+    """The job's worker wrote and read, as if to a store that charges for it."""
+    key = layout.stamp(small.outcomes[0].worker)
+    stamp = stamp_from_json(small.store.get(key) or b"", key)
+    later = replace(stamp, requests=Requests(writes=5, reads=7), lifetime_ns=stamp.lifetime_ns + 1)
+    small.store.put(key, to_json(later))
+
+
+def test_a_cap_on_costs_is_refused_after_workers_without_a_price(tmp_path: Path) -> None:
+    small = run_small_job(
+        tmp_path, ROWS, shards=[0], **TINY, **{"pricing.instance_type": "nowhere"}
+    )
+    asked_the_store(small)
+    url = small.store.url
+    job, store = open_job(url, ["budget.max_cost=5", "pricing.price_per_hour=1"])
+    with pytest.raises(ConfigError) as caught:
+        refuse_spent(job, store, small.plan)
+    text = str(caught.value)
+    assert text.startswith(
+        "budget.max_cost cannot be kept, for earlier runs are not all priced: 1 of 1 worker: "
+    )
+    assert "; their time is in no amount, nor are 2 lines of storage and requests; noth" in text
+    how = f"hours instead, which count all workers: imagemill resume {url} budget.max_cost=null "
+    assert text.endswith(f"{how}budget.max_hours=…")
+    job, store = open_job(url, ["budget.max_cost=null", "budget.max_hours=100"])
+    refuse_spent(job, store, small.plan)
+
+
+def test_a_resume_says_that_a_cap_on_costs_leaves_out_requests_without_a_price(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    small = half_done(tmp_path, **{"budget.max_cost": "1000000"})
+    refuse_spent(small.job, small.store, small.plan)
+    assert "does not count" not in caplog.text
+    asked_the_store(small)
+    refuse_spent(small.job, small.store, small.plan)
+    assert (
+        "budget.max_cost does not count 2 lines of storage and requests: the price" in caplog.text
+    )
