@@ -11,6 +11,7 @@ from cluster.plan_file import PlanReader
 from cluster.store import Store
 from cluster.totals import Bill, Totals, close, fold
 from conf.errors import BudgetSpent, ConfigError
+from conf.price_book import PriceBook
 from conf.secrets import without_secrets
 from jobs.figures import unpriced
 
@@ -30,8 +31,8 @@ def settled(job: JobRecord, store: Store, plan: PlanReader) -> Spent:
     return _spent(fold(store, plan)) if caps_of(job).any else Spent()
 
 
-def refuse_spent(job: JobRecord, store: Store, plan: PlanReader) -> None:
-    """Before another run: is there anything left for it?
+def refuse_spent(job: JobRecord, store: Store, plan: PlanReader, book: PriceBook) -> None:
+    """Before another run, which ``book`` prices: is there anything left for it?
 
     Raises:
         BudgetSpent: a cap is used, or what is left of it would have the workers leave at once.
@@ -47,13 +48,23 @@ def refuse_spent(job: JobRecord, store: Store, plan: PlanReader) -> None:
     where = shlex.quote(without_secrets(job.config.output.path))
     _check_known(caps, close(totals, 0), where)
     last = max(stamps, key=lambda stamp: stamp.started_at)
-    reserved = reserve_of(last.price.nano_per_hour, leave_s(job.config), workers=_crew(job, store))
+    price = _one_price(book)
+    if price is None:
+        price = last.price.nano_per_hour
+    reserved = reserve_of(price, leave_s(job.config), workers=_crew(job, store))
     why = caps.exceeded(_spent(totals), reserved)
     if why:
         key = why.partition("=")[0]
         raise BudgetSpent(
             f"{why}; nothing was started; go on with: imagemill resume {where} {key}=…"
         )
+
+
+def _one_price(book: PriceBook) -> int | None:
+    """What a worker costs whatever it runs on, an hour; None where that depends on the machine."""
+    if len(book.instances) != 1 or book.instances[0].gpus or book.instances[0].vcpus:
+        return None
+    return book.instances[0].nano_per_hour
 
 
 def _check_known(caps: Caps, bill: Bill, where: str) -> None:
