@@ -71,7 +71,7 @@ class CoordinatorActor:
             sealed=left.sealed,
             counts=left.counts,
             lease_s=lease_s,
-            budget=Budget(caps, settled, leave_s=leave_s(parsed)) if caps.any else None,
+            budget=Budget(caps, settled, leave_s=leave_s(parsed)),
         )
         self._checkpointer = Checkpointer(store, every_s=parsed.cluster.checkpoint_s)
 

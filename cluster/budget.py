@@ -116,10 +116,13 @@ class Budget:
         self._settled = settled
         self._leave_s = leave_s
         self._accounts: dict[str, Account] = {}
+        self.unpriced = False
+        """Whether a worker without a price was seen: then not all that is spent is known."""
 
     def report(self, worker: str, account: Account) -> None:
         """A worker's newest account."""
         self._accounts[worker] = account
+        self.unpriced |= account.nano_per_hour is None
 
     def gone(self, worker: str, now_s: float) -> None:
         """A worker ended, at the latest now: that is settled."""

@@ -92,7 +92,8 @@ class Snapshot:
     """The run at a glance. ``silent`` workers gave no sign of life for longer than a lease lasts;
     their shards are no longer their own. ``preempted`` ones were told to go. ``commits`` never goes
     back. ``engines``: the different engines that were at work; of each that which compiled longest.
-    ``spent``: by all runs; ``over_budget``: why the run has to stop for it, or "".
+    ``spent``: by this run, and by earlier ones where anything is capped; with ``unpriced``
+    workers not all of it is known. ``over_budget``: why the run has to stop for it, or "".
     """
 
     shards: int
@@ -109,6 +110,7 @@ class Snapshot:
     commits: int
     finished: bool
     spent: Spent = NOTHING
+    unpriced: bool = False
     over_budget: str = ""
     engines: tuple[EngineInfo, ...] = ()
 
@@ -286,6 +288,7 @@ class Coordinator:
                 commits=self._past_commits + sum(p.commits for p in alive),
                 finished=self._board.finished,
                 spent=self._budget.spent(now_s) if self._budget else NOTHING,
+                unpriced=self._budget is not None and self._budget.unpriced,
                 over_budget=self._over_budget,
                 engines=tuple(self._engines.values()),
             )

@@ -13,6 +13,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from conf.alert_target import check_alert
 from conf.errors import ConfigError
 from conf.price_book import nano
 from conf.schema import MISSING, RunConfig, type_name, unknown_key
@@ -67,6 +68,8 @@ def check_together(config: RunConfig) -> RunConfig:
         )
     if config.budget.max_cost is not None:
         nano(config.budget.max_cost, "budget.max_cost")
+    if config.budget.alert is not None:
+        check_alert(config.budget.alert)
     _check_crew(config)
     return config
 

@@ -271,8 +271,8 @@ class BudgetConfig:
         "stop, resumable, before the workers together lived for more hours; null: no cap", low=0
     )
     alert: str | None = key(
-        "URL to POST to, or command to run, at 50, 80 and 100 % of a cap; never written to the "
-        "output"
+        "URL to POST to, or command to run, at 50 and 80 % of a cap and when a run stops for it; "
+        "never written to the output"
     )
 
 

@@ -5,21 +5,24 @@ from __future__ import annotations
 import json
 import logging
 import shlex
+import ssl
 import subprocess
 import threading
 import urllib.error
 import urllib.request
 from types import TracebackType
+from typing import Any
 
 from cluster.budget import Caps, Spent
 from cluster.coordinator import Snapshot
 from cluster.job_log import JobRecord
 from cluster.money import as_decimal
+from conf.alert_target import is_url
 from conf.secrets import without_secrets
 
 log = logging.getLogger("imagemill")
 LEVELS = (50, 80, 100)
-"""Percent. The last is told when the run stops for its budget, which is a little earlier."""
+"""Percent. The last is told when the run stops for its budget, whatever share is used by then."""
 _PATIENCE_S = 30.0
 
 
@@ -49,9 +52,12 @@ class BudgetAlerts:
 
     def see(self, snapshot: Snapshot) -> None:
         """Tell the levels that are reached by now."""
-        used = 100 if snapshot.over_budget else min(self._caps.share(snapshot.spent) * 100, 99)
+        used = min(self._caps.share(snapshot.spent) * 100, 99)
         while self._left and self._left[0] <= used:
             self._tell(self._left.pop(0), snapshot)
+        if snapshot.over_budget and self._left:
+            self._left = []
+            self._tell(LEVELS[-1], snapshot)
 
     def _tell(self, level: int, snapshot: Snapshot) -> None:
         data = json.dumps(self._message(level, snapshot)).encode()
@@ -61,15 +67,16 @@ class BudgetAlerts:
 
     def _message(self, level: int, snapshot: Snapshot) -> dict[str, object]:
         config, spent = self._job.config, snapshot.spent
-        cost = f"{as_decimal(spent.nano):f}"
+        text = f"has used {level} % of its budget: {self._caps.used(spent)}"
+        if level == LEVELS[-1]:
+            text = f"was stopped by its budget: {snapshot.over_budget}"
         return {
-            "text": f"imagemill job '{config.job.name}' has used {level} % of its budget: "
-            f"{cost} {self._caps.currency}",
+            "text": f"imagemill job '{config.job.name}' {text}",
             "level": level,
             "job": config.job.name,
             "project": config.job.project,
             "output": without_secrets(config.output.path),
-            "spent": cost,
+            "spent": f"{as_decimal(spent.nano):f}",
             "max_cost": config.budget.max_cost,
             "currency": self._caps.currency,
             "hours": spent.ns / (3600 * 10**9),
@@ -80,7 +87,7 @@ class BudgetAlerts:
     def _send(self, data: bytes) -> None:
         target = self._target or ""
         try:
-            if target.startswith(("http://", "https://")):
+            if is_url(target):
                 _post(target, data)
             else:
                 subprocess.run(
@@ -90,28 +97,37 @@ class BudgetAlerts:
                     check=True,
                     capture_output=True,
                 )
-        except (OSError, ValueError, subprocess.SubprocessError) as error:
+        except Exception as error:  # noqa: BLE001 - the end of this thread: nobody else would hear
             log.warning(
-                "budget.alert could not be told: %s",
-                f"status {error.code}" if isinstance(error, urllib.error.HTTPError) else _of(error),
-                extra={"event": "alert_failed"},
+                "budget.alert could not be told: %s", _of(error), extra={"event": "alert_failed"}
             )
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """A redirected POST would become a GET without the message."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
 
 
 def _post(url: str, data: bytes) -> None:
     headers = {"Content-Type": "application/json"}
-    with urllib.request.urlopen(
-        urllib.request.Request(url, data=data, headers=headers), timeout=_PATIENCE_S
-    ):
+    request = urllib.request.Request(url, data=data, headers=headers)
+    with urllib.request.build_opener(_NoRedirects).open(request, timeout=_PATIENCE_S):
         pass
 
 
-def _of(error: Exception) -> str:
-    """Without the target, which may be a secret."""
+def _of(error: BaseException) -> str:
+    """Without the target, which may be a secret: what an error says of itself may repeat it."""
+    if isinstance(error, urllib.error.HTTPError):
+        moved = "; redirects are not followed, give the last URL" if error.code // 100 == 3 else ""
+        return f"status {error.code}{moved}"
     if isinstance(error, subprocess.CalledProcessError):
         return f"the command ended with status {error.returncode}"
     if isinstance(error, subprocess.TimeoutExpired):
         return f"the command took longer than {_PATIENCE_S:g} s"
-    if isinstance(error, urllib.error.URLError):
-        return str(error.reason)
-    return error.strerror or type(error).__name__ if isinstance(error, OSError) else str(error)
+    if isinstance(error, urllib.error.URLError) and isinstance(error.reason, BaseException):
+        return _of(error.reason)
+    if isinstance(error, OSError) and not isinstance(error, ssl.SSLError) and error.strerror:
+        return error.strerror
+    return type(error).__name__

@@ -275,6 +275,7 @@ def _display(job: JobRecord, plan: PlanReader, console: Console) -> ProgressDisp
         rows=plan.rows,
         currency=job.currency,
         simulated=job.config.engine.name == "simulated",
+        capped=caps_of(job).any,
     )
 
 

@@ -26,11 +26,15 @@ _RATE_WINDOW_S = 20.0
 
 
 class ProgressDisplay:
-    """Shows snapshots of a run; a context manager. ``rows`` is the number of input rows."""
+    """Shows snapshots of a run; a context manager. ``rows`` is the number of input rows; what is
+    spent is that of all runs where the job is ``capped``, else that of this run."""
 
-    def __init__(self, console: Console, *, rows: int, currency: str, simulated: bool) -> None:
+    def __init__(
+        self, console: Console, *, rows: int, currency: str, simulated: bool, capped: bool
+    ) -> None:
         self._rows = rows
         self._currency = currency
+        self._whose = "so far" if capped else "in this run"
         self._mark = "simulated " if simulated else ""
         self._seen: list[tuple[float, int]] = []
         self._line_due_s = time.monotonic() + _LINE_EVERY_S
@@ -88,10 +92,12 @@ class ProgressDisplay:
         first_s, first_made = self._seen[0]
         rate = (snapshot.made - first_made) / (now_s - first_s) if now_s > first_s else 0.0
         fill = 100 * snapshot.occupied / snapshot.offered if snapshot.offered else 0.0
-        cost = format_money(snapshot.counts.amount_nano, self._currency)
+        cost = f"{format_money(snapshot.spent.nano, self._currency)} spent {self._whose}"
+        if snapshot.unpriced:
+            cost = "cost not known"
         return (
             f"{self._mark}{snapshot.made} images made, {rate:.1f}/s, fill {fill:.0f} %, "
-            f"{snapshot.counts.quarantined} quarantined, {cost} so far"
+            f"{snapshot.counts.quarantined} quarantined, {cost}"
         )
 
 

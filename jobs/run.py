@@ -147,7 +147,7 @@ def resume(output: str, overrides: Sequence[str] = (), console: Console | None =
     _check_same_world(job, store)
     book = next_book(job, store, overrides)
     after = refuse_company(store)
-    refuse_spent(job, store, PlanReader(store))
+    refuse_spent(job, store, PlanReader(store), book)
     return execute(job, store, console or Console(stderr=True), book, after=after)
 
 
@@ -168,7 +168,7 @@ def retry(output: str, overrides: Sequence[str] = (), console: Console | None = 
     after = refuse_company(store)
     store = store.with_patience(job.config.storage.patience_s)
     plan = PlanReader(store)
-    refuse_spent(job, store, plan)
+    refuse_spent(job, store, plan, book)
     shards = tuple(
         state.shard_id
         for state in states(store, plan, Settled.of(store).maybe_quarantined(range(plan.shards)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 
 from cluster.budget import Caps, Spent, leave_s, reserve_of
@@ -9,8 +10,14 @@ from cluster.job_log import JobRecord, last_run
 from cluster.plan_file import PlanReader
 from cluster.store import Store
 from cluster.totals import Bill, Totals, close, fold
-from conf.errors import BudgetSpent
+from conf.errors import BudgetSpent, ConfigError
+from conf.price_book import PriceBook
 from conf.secrets import without_secrets
+from jobs.figures import unpriced
+
+log = logging.getLogger("imagemill")
+_HOURS_INSTEAD = "budget.max_cost=null budget.max_hours=…"
+"""How to go on with workers that have no price: all count in hours."""
 
 
 def caps_of(job: JobRecord) -> Caps:
@@ -24,11 +31,12 @@ def settled(job: JobRecord, store: Store, plan: PlanReader) -> Spent:
     return _spent(fold(store, plan)) if caps_of(job).any else Spent()
 
 
-def refuse_spent(job: JobRecord, store: Store, plan: PlanReader) -> None:
-    """Before another run: is there anything left for it?
+def refuse_spent(job: JobRecord, store: Store, plan: PlanReader, book: PriceBook) -> None:
+    """Before another run, which ``book`` prices: is there anything left for it?
 
     Raises:
         BudgetSpent: a cap is used, or what is left of it would have the workers leave at once.
+        ConfigError: what earlier runs cost is not known, so that no cap on costs can be kept.
     """
     caps = caps_of(job)
     if not caps.any:
@@ -37,15 +45,49 @@ def refuse_spent(job: JobRecord, store: Store, plan: PlanReader) -> None:
     stamps = [use.stamp for use in totals.workers.values() if use.stamp is not None]
     if not stamps:
         return
+    where = shlex.quote(without_secrets(job.config.output.path))
+    _check_known(caps, close(totals, 0), where)
     last = max(stamps, key=lambda stamp: stamp.started_at)
-    reserved = reserve_of(last.price.nano_per_hour, leave_s(job.config), workers=_crew(job, store))
+    price = _one_price(book)
+    if price is None:
+        price = last.price.nano_per_hour
+    reserved = reserve_of(price, leave_s(job.config), workers=_crew(job, store))
     why = caps.exceeded(_spent(totals), reserved)
     if why:
         key = why.partition("=")[0]
-        where = shlex.quote(without_secrets(job.config.output.path))
         raise BudgetSpent(
             f"{why}; nothing was started; go on with: imagemill resume {where} {key}=…"
         )
+
+
+def _one_price(book: PriceBook) -> int | None:
+    """What a worker costs whatever it runs on, an hour; None where that depends on the machine."""
+    if len(book.instances) != 1 or book.instances[0].gpus or book.instances[0].vcpus:
+        return None
+    return book.instances[0].nano_per_hour
+
+
+def _check_known(caps: Caps, bill: Bill, where: str) -> None:
+    """Requests without a price end no run, so they refuse none: that they count nothing is said."""
+    if caps.nano is None or not unpriced(bill):
+        return
+    if bill.unpriced:
+        raise ConfigError(
+            f"budget.max_cost cannot be kept, for earlier runs are not all priced: "
+            f"{unpriced(bill)}; nothing was started; cap the hours instead, which count all "
+            f"workers: imagemill resume {where} {_HOURS_INSTEAD}"
+        )
+    log.warning(
+        "budget.max_cost does not count %s", unpriced(bill), extra={"event": "budget_unpriced"}
+    )
+
+
+def keys_to_go_on(reason: str) -> str:
+    """What ``imagemill resume OUTPUT`` must be given after a run that ended for this reason."""
+    if not reason.startswith("budget."):
+        return ""
+    key, capped, _ = reason.split(maxsplit=1)[0].partition("=")
+    return f" {key}=…" if capped else f" {_HOURS_INSTEAD}"
 
 
 def _crew(job: JobRecord, store: Store) -> int:

@@ -35,7 +35,7 @@ from jobs.figures import (
     unpriced,
 )
 from jobs.report.survey import survey
-from jobs.spending import caps_of, spent_by
+from jobs.spending import caps_of, keys_to_go_on, spent_by
 
 _MOST_BROKEN = 100
 
@@ -188,7 +188,7 @@ def _next(found: Status) -> str:
     if not found.finished:
         if found.driver is not None:
             return f"wait for its end, or stop it: imagemill cancel {quoted}"
-        return f"imagemill resume {quoted}"
+        return f"imagemill resume {quoted}{keys_to_go_on(found.end_reason or '')}"
     if found.quarantined and found.quarantined == found.rejected_at_read:
         return MEND
     if found.quarantined:

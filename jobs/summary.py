@@ -33,6 +33,7 @@ from jobs.figures import (
 from jobs.finish import Finish
 from jobs.quote.against import quoted_lines
 from jobs.report.survey import survey
+from jobs.spending import keys_to_go_on
 
 _MOST_BROKEN = 2
 _LONGEST_LINE = 300
@@ -137,8 +138,7 @@ def _next(job: JobRecord, where: str, finish: Finish) -> list[str]:
             kept = f"nothing was committed, so {where} may be deleted"
         return [f"next       start again with another output.path; {kept}"]
     if not finish.finished:
-        spent = finish.facts.reason.startswith("budget.")
-        more = f" {finish.facts.reason.partition('=')[0]}=…" if spent else ""
+        more = keys_to_go_on(finish.facts.reason)
         return [*_left(job, finish), f"next       imagemill resume {quoted}{more}"]
     if not finish.totals.quarantined:
         return []

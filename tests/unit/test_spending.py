@@ -8,12 +8,17 @@ from typing import Any
 
 import pytest
 
+from cluster import layout
 from cluster.budget import Spent
+from cluster.job_log import JobRecord, write_run_end
 from cluster.money import as_decimal
+from cluster.records import stamp_from_json, to_json
 from cluster.supervisor import RunEnd
+from cluster.traffic import Requests
 from conf.errors import BudgetSpent, ConfigError
+from conf.price_book import book_of
 from jobs.finish import finish
-from jobs.run import open_job
+from jobs.run import next_book, open_job
 from jobs.spending import refuse_spent, settled
 from jobs.status import status, status_lines
 from jobs.summary import summary_lines
@@ -26,6 +31,11 @@ DEAR = {"pricing.price_per_hour": "3600"}
 
 def half_done(tmp_path: Path, **changes: Any) -> SmallJob:
     return run_small_job(tmp_path, ROWS, shards=[0], **TINY, **DEAR, **changes)
+
+
+def refuse(job: JobRecord, small: SmallJob) -> None:
+    """Before a run at the job's own prices."""
+    refuse_spent(job, small.store, small.plan, book_of(job.config.pricing))
 
 
 def test_what_earlier_runs_cost_is_settled_and_looked_at_only_where_there_is_a_cap(
@@ -53,14 +63,14 @@ def test_a_run_for_which_nothing_is_left_is_refused(
 ) -> None:
     small = half_done(tmp_path, **budget)
     with pytest.raises(BudgetSpent) as caught:
-        refuse_spent(small.job, small.store, small.plan)
+        refuse(small.job, small)
     (key,) = budget
     how = f"; nothing was started; go on with: imagemill resume {small.store.url} {key}=…"
     assert str(caught.value).startswith(says)
     assert str(caught.value).endswith(how)
     more = [f"{key}=1000000"]
-    job, store = open_job(small.store.url, more)
-    refuse_spent(job, store, small.plan)
+    job, _ = open_job(small.store.url, more)
+    refuse(job, small)
 
 
 def test_a_budget_stays_what_it_was_last_set_to(tmp_path: Path) -> None:
@@ -90,13 +100,64 @@ def test_a_run_that_its_budget_ended_says_what_is_left(tmp_path: Path) -> None:
     assert lines[-1] == f"next       imagemill resume {small.store.url} budget.max_cost=…"
 
 
+@pytest.mark.parametrize(
+    ("reason", "keys"),
+    [
+        ("budget.max_cost=5 USD is all but used: 4.9 USD are spent", " budget.max_cost=…"),
+        ("budget.max_hours=2 is all but used: workers lived 1.9 hours", " budget.max_hours=…"),
+        (
+            "budget.max_cost cannot be kept: worker r0001-w0000 has no price",
+            " budget.max_cost=null budget.max_hours=…",
+        ),
+        ("asked to stop", ""),
+    ],
+)
+def test_summary_and_status_say_which_keys_a_resume_needs(
+    tmp_path: Path, reason: str, keys: str
+) -> None:
+    small = half_done(tmp_path)
+    write_run_end(small.store, 1, reason)
+    end = RunEnd(finished=False, reason=reason, snapshot=None, restarts=0)  # type: ignore[arg-type]
+    ended = finish(small.store, small.job, small.plan, generation=0, end=end, wall_s=1.0)
+    next_line = f"next       imagemill resume {small.store.url}{keys}"
+    assert summary_lines(small.job, ended, 3)[-1] == next_line
+    assert status_lines(status(small.store))[-1] == next_line
+
+
 def test_what_would_only_let_the_workers_leave_again_is_not_begun_with(tmp_path: Path) -> None:
     changes = {"budget.max_cost": "100", "job.commit_seconds": 30, "cluster.heartbeat_s": 1}
     small = half_done(tmp_path, **changes)
-    refuse_spent(small.job, small.store, small.plan)  # one worker would be kept 32 USD
+    refuse(small.job, small)  # one worker would be kept 32 USD
     many = replace(small.job.config, cluster=replace(small.job.config.cluster, workers=4))
     with pytest.raises(BudgetSpent, match=r"128 USD are kept for workers to leave in order; noth"):
-        refuse_spent(replace(small.job, config=many), small.store, small.plan)
+        refuse(replace(small.job, config=many), small)
+
+
+def test_what_is_kept_for_leaving_is_by_the_price_of_the_next_run(tmp_path: Path) -> None:
+    changes = {"budget.max_cost": "100", "job.commit_seconds": 30, "cluster.heartbeat_s": 1}
+    small = half_done(tmp_path, **changes)
+    dearer = ["pricing.price_per_hour=36000"]
+    job, store = open_job(small.store.url, dearer)
+    with pytest.raises(BudgetSpent, match=r", 320 USD are kept for workers to leave in order"):
+        refuse_spent(job, store, small.plan, next_book(job, store, dearer))
+    job, store = open_job(small.store.url, ["budget.max_cost=30"])
+    with pytest.raises(BudgetSpent, match=r", 32 USD are kept for workers to leave in order"):
+        refuse_spent(job, store, small.plan, next_book(job, store, []))
+    cheaper = ["pricing.price_per_hour=36"]
+    refuse_spent(job, store, small.plan, next_book(*open_job(small.store.url, cheaper), cheaper))
+
+
+def test_a_book_whose_price_depends_on_the_machine_keeps_by_the_last_worker(
+    tmp_path: Path,
+) -> None:
+    changes = {"budget.max_cost": "30", "job.commit_seconds": 30, "cluster.heartbeat_s": 1}
+    small = half_done(tmp_path, **changes)
+    book = book_of(small.config.pricing)
+    (cheap,) = (replace(entry, nano_per_hour=1) for entry in book.instances)
+    for entries in ((cheap, cheap), (replace(cheap, gpus=8),), (replace(cheap, vcpus=8),)):
+        with pytest.raises(BudgetSpent, match=r", 32 USD are kept for workers to leave in order"):
+            refuse_spent(small.job, small.store, small.plan, replace(book, instances=entries))
+    refuse_spent(small.job, small.store, small.plan, replace(book, instances=(cheap,)))
 
 
 def test_the_status_says_how_much_of_the_budget_is_used(tmp_path: Path) -> None:
@@ -106,3 +167,44 @@ def test_the_status_says_how_much_of_the_budget_is_used(tmp_path: Path) -> None:
     spent = f"{as_decimal(bill.total_amount).normalize():f}"
     hours = f"{bill.total_ns / 3.6e12:.4g}"
     assert line == f"budget     {spent} of 100 USD used, {hours} of 2 hours used"
+
+
+def asked_the_store(small: SmallJob) -> None:
+    """The job's worker wrote and read, as if to a store that charges for it."""
+    key = layout.stamp(small.outcomes[0].worker)
+    stamp = stamp_from_json(small.store.get(key) or b"", key)
+    later = replace(stamp, requests=Requests(writes=5, reads=7), lifetime_ns=stamp.lifetime_ns + 1)
+    small.store.put(key, to_json(later))
+
+
+def test_a_cap_on_costs_is_refused_after_workers_without_a_price(tmp_path: Path) -> None:
+    small = run_small_job(
+        tmp_path, ROWS, shards=[0], **TINY, **{"pricing.instance_type": "nowhere"}
+    )
+    asked_the_store(small)
+    url = small.store.url
+    job, _ = open_job(url, ["budget.max_cost=5", "pricing.price_per_hour=1"])
+    with pytest.raises(ConfigError) as caught:
+        refuse(job, small)
+    text = str(caught.value)
+    assert text.startswith(
+        "budget.max_cost cannot be kept, for earlier runs are not all priced: 1 of 1 worker: "
+    )
+    assert "; their time is in no amount, nor are 2 lines of storage and requests; noth" in text
+    how = f"hours instead, which count all workers: imagemill resume {url} budget.max_cost=null "
+    assert text.endswith(f"{how}budget.max_hours=…")
+    job, _ = open_job(url, ["budget.max_cost=null", "budget.max_hours=100"])
+    refuse(job, small)
+
+
+def test_a_resume_says_that_a_cap_on_costs_leaves_out_requests_without_a_price(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    small = half_done(tmp_path, **{"budget.max_cost": "1000000"})
+    refuse(small.job, small)
+    assert "does not count" not in caplog.text
+    asked_the_store(small)
+    refuse(small.job, small)
+    assert (
+        "budget.max_cost does not count 2 lines of storage and requests: the price" in caplog.text
+    )

@@ -1,0 +1,64 @@
+"""Progress shows what is spent: the amount that the caps of budget.* are held against."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from cluster.actors import CoordinatorActor
+from cluster.budget import Spent
+from cluster.coordinator import Counts, Snapshot, WorkerProgress
+from jobs.progress import ProgressDisplay
+from tests.small_jobs import prepare_small_job, small_config
+
+USD = 10**9
+
+
+def shown(snapshot: Snapshot, *, capped: bool) -> str:
+    """What a terminal sees."""
+    console = Console(file=io.StringIO(), force_terminal=True, width=300)
+    with ProgressDisplay(
+        console, rows=9, currency="USD", simulated=False, capped=capped
+    ) as display:
+        display.show(snapshot)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def after_a_beat(tmp_path: Path, price: int | None, *, max_cost: str | None) -> Snapshot:
+    """Of a run whose worker has cost 2 USD, and whose images half of that, after runs for 3 USD."""
+    prepare_small_job(tmp_path, [{"prompt": "x"}])
+    config = small_config(tmp_path, {"budget.max_cost": max_cost}).to_mapping()
+    settled = Spent(nano=3 * USD) if max_cost else Spent()
+    actor = CoordinatorActor(config, total=1, shards=None, lease_s=60, settled=settled)
+    beat = WorkerProgress(
+        phase="running",
+        holding=Counts(amount_nano=USD),
+        made=1,
+        occupied=1,
+        offered=1,
+        lifetime_ns=USD,
+        cost_nano=2 * USD,
+        nano_per_hour=price,
+    )
+    actor.beat("r0001-w0000", beat)
+    return actor.snapshot()
+
+
+@pytest.mark.parametrize(
+    ("price", "max_cost", "says"),
+    [
+        (0, None, "2.00 USD spent in this run"),
+        (0, "25", "5.00 USD spent so far"),
+        (None, None, "cost not known"),
+    ],
+)
+def test_progress_shows_what_is_spent_with_and_without_a_cap(
+    tmp_path: Path, price: int | None, max_cost: str | None, says: str
+) -> None:
+    found = after_a_beat(tmp_path, price, max_cost=max_cost)
+    assert f" quarantined, {says}" in shown(found, capped=max_cost is not None)
+    assert found.over_budget == ""
