@@ -13,6 +13,7 @@ import torch
 from conf.errors import OptionRefused
 from operators.families.family import Family, Tensors, Text
 from operators.model_options import pipeline_of
+from operators.safe_vae import to_float32
 
 
 def loads_on(offload: str, device: torch.device) -> torch.device:
@@ -42,7 +43,7 @@ def offload(family: Family, how: str, *, device: torch.device) -> Family:
     pipeline = pipeline_of(family)
     family.device = device  # type: ignore[misc]
     if how != "model" and pipeline.vae.dtype == torch.float16:
-        pipeline.vae.to(dtype=torch.float32)
+        to_float32(pipeline.vae)
     offload_pipeline(pipeline, how, device=device)
     return cast(Family, _PartByPart(family, pipeline)) if how == "model" else family
 

@@ -13,6 +13,7 @@ from typing import Any, cast
 import torch
 
 from operators.families.family import Family
+from operators.families.loading import silent_diffusers
 
 _log = logging.getLogger(__name__)
 
@@ -49,11 +50,18 @@ class SafeVae:
     def _decode_exactly(self, latents: torch.Tensor) -> torch.Tensor:
         """float16 weights are float32 ones exactly, and come back unchanged."""
         dtype = self._vae.dtype
-        self._vae.to(dtype=torch.float32)
+        to_float32(self._vae)
         try:
             return self._family.decode(latents)
         finally:
-            self._vae.to(dtype=dtype)
+            with silent_diffusers():
+                self._vae.to(dtype=dtype)
+
+
+def to_float32(vae: Any) -> None:
+    """Make a float16 VAE float32, without diffusers' advice to load it so: it holds what it did."""
+    with silent_diffusers():
+        vae.to(dtype=torch.float32)
 
 
 def guard_vae(family: Family, vae: Any) -> Family:
@@ -72,7 +80,7 @@ def decode_exactly(pipeline: Any) -> None:
     vae = pipeline.components.get("vae")
     if vae is None or vae.dtype != torch.float16:
         return
-    vae.to(dtype=torch.float32)
+    to_float32(vae)
     decode = vae.decode
 
     def decode_float32(latents: torch.Tensor, *args: Any, **options: Any) -> Any:

@@ -272,6 +272,7 @@ def test_an_engine_that_compiles_nothing_is_not_expected_to(
     assert decided.engine.compile == "off"
     coordinator = Coordinator(iter([0]), total=1, lease_s=60)
     coordinator.beat("w0", progress(engine_of("off")))
+    caplog.clear()
     with caplog.at_level(logging.INFO, "imagemill"):
         EngineNews(decided).show(coordinator.snapshot())
     assert [record.levelname for record in caplog.records] == ["INFO"]
