@@ -134,6 +134,14 @@ def format_money(amount_nano: int, currency: str) -> str:
     return money(as_decimal(amount_nano), currency)
 
 
+COST_UNKNOWN = "unknown: no worker has a price"
+
+
+def cost_unknown(closing: Bill) -> bool:
+    """Whether no worker has a price, so that the sum is not 0, but unknown."""
+    return bool(closing.unpriced) and len(closing.unpriced) == closing.workers
+
+
 def unpriced(closing: Bill) -> str:
     """Which workers' time is in no amount, and why; "" where all is priced."""
     storage = f"{plural(closing.unpriced_lines, 'line')} of storage and requests"
@@ -174,7 +182,7 @@ def number(value: float, *, digits: int = 3) -> str:
     """A number with thousands separators; fractions to ``digits`` significant digits."""
     if value == int(value) or abs(value) >= 10 ** (digits - 1):
         return f"{round(value):,}"
-    return f"{value:.{digits}g}"
+    return f"{Decimal(f'{value:.{digits}g}'):f}"
 
 
 def size(count: int) -> str:

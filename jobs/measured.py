@@ -24,6 +24,8 @@ _GPUS = Path("/proc/driver/nvidia/gpus")
 _GPU_TIMEOUT_S = 10
 _SIMULATED_BATCH = 8
 _MEASURED_COMMITS = 64
+_TELLING_S = 5.0
+"""A job that kept the device busy for less tells more of its first steps than of the machine."""
 _COLUMNS = ["width", "height", "steps", "guidance_scale", "sampler", "gpu_seconds"]
 
 
@@ -113,7 +115,7 @@ def remember_rate(store: Store, job: JobRecord, plan: PlanReader) -> None:
             seen += 1
         if seen >= _MEASURED_COMMITS:
             break
-    if seconds > 0:
+    if seconds >= _TELLING_S:
         rates.remember(
             rate_key(job.config, job.model_revision), pixel_steps=pixel_steps, seconds=seconds
         )

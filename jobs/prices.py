@@ -154,12 +154,15 @@ def _entries(
 def _price(row: Mapping[str, str], column: str, catalogue: Path) -> str:
     try:
         price = Decimal(row[column])
-        return f"{price.quantize(_FINEST, ROUND_HALF_UP).normalize():f}"
-    except InvalidOperation as error:
+        kept = price.quantize(_FINEST, ROUND_HALF_UP)
+    except InvalidOperation:
+        price = kept = Decimal(-1)
+    if not kept.is_finite() or price < 0 or (price and not kept):
         raise ConfigError(
             f"{catalogue}: {column} of {row['InstanceType']} in {row['Region']} is "
-            f"'{row[column]}'; expected a number"
-        ) from error
+            f"'{row[column]}'; expected a number that is 0 or at least {_FINEST:f}"
+        )
+    return f"{kept.normalize():f}"
 
 
 def _shares(row: Mapping[str, str]) -> dict[str, float]:

@@ -25,8 +25,10 @@ from cluster.totals import Bill, Totals, close, fold
 from conf.secrets import without_secrets
 from jobs.company import WATCH_S, watch
 from jobs.figures import (
+    COST_UNKNOWN,
     MEND,
     SIMULATED,
+    cost_unknown,
     format_money,
     is_simulated,
     named_once,
@@ -171,13 +173,14 @@ def _progress(found: Status) -> list[str]:
         for kind, amount in found.bill.amount.items()
     )
     so_far = "" if found.finished else " so far"
+    known = f"{format_money(found.bill.total_amount, found.currency)}{so_far} ({kinds})"
     tries = f", up to {found.attempts} attempts at one" if found.attempts > 1 else ""
     return [
         f"rows       {found.rows:,}: {found.committed:,} committed, {found.quarantined:,} "
         f"quarantined, {found.pending:,} pending",
         f"images     {found.images:,} ({size(found.image_bytes)})",
         f"shards     {found.sealed:,} of {found.shards:,} sealed{tries}",
-        f"cost       {format_money(found.bill.total_amount, found.currency)}{so_far} ({kinds})",
+        f"cost       {COST_UNKNOWN if cost_unknown(found.bill) else known}",
         *([f"unpriced   {unpriced(found.bill)}"] if unpriced(found.bill) else []),
         *([f"budget     {found.caps.used(spent_by(found.bill))}"] if found.caps.any else []),
     ]

@@ -14,9 +14,11 @@ from cluster.totals import Bill, Totals
 from conf.errors import ImageMillError
 from conf.secrets import without_secrets
 from jobs.figures import (
+    COST_UNKNOWN,
     MEND,
     SIMULATED,
     Figures,
+    cost_unknown,
     duration,
     figures_of,
     format_money,
@@ -86,8 +88,8 @@ def _images(totals: Totals, figures: Figures) -> str:
 
 
 def _cost(closing: Bill, figures: Figures, currency: str) -> str:
-    if closing.unpriced and len(closing.unpriced) == closing.workers:
-        return "cost       unknown: no worker has a price"
+    if cost_unknown(closing):
+        return f"cost       {COST_UNKNOWN}"
     line = f"cost       {format_money(closing.total_amount, currency)}"
     if figures.cost_per_image is not None and not closing.unpriced:
         line += f", {money(figures.cost_per_image, currency)} an image"

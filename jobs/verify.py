@@ -27,7 +27,7 @@ from cluster.tables import read_parquet
 from cluster.totals import Bill, Totals, add_stamps, close
 from conf.errors import StoreRefused
 from jobs.checkpoint_check import CheckpointCheck
-from jobs.figures import plural, unpriced
+from jobs.figures import COST_UNKNOWN, cost_unknown, plural, unpriced
 from jobs.shard_check import Findings, ShardCheck
 
 Progress = Callable[[int, int], None]
@@ -107,13 +107,16 @@ def report_lines(verification: Verification) -> list[str]:
     """The verification for the terminal."""
     v = verification
     state = "finished" if v.finished else "not finished"
+    known = (
+        f"{as_decimal(v.bill.total_amount):f} {v.currency} billed, "
+        f"{as_decimal(sum(v.bill.amount.values())):f} on the lines"
+    )
     lines = [
         f"rows       {v.rows:,}: {v.committed:,} committed, {v.quarantined:,} quarantined, "
         f"{v.pending:,} pending ({state})",
         f"shards     {v.sealed:,} of {v.shards:,} sealed",
         f"images     {v.images:,}; {v.objects:,} objects read and compared",
-        f"cost       {as_decimal(v.bill.total_amount):f} {v.currency} billed, "
-        f"{as_decimal(sum(v.bill.amount.values())):f} on the lines",
+        f"cost       {COST_UNKNOWN if cost_unknown(v.bill) else known}",
         *([f"unpriced   {unpriced(v.bill)}"] if unpriced(v.bill) else []),
         *([f"outlived   {v.outlived}"] if v.outlived else []),
         *(f"problem    {sentence}" for sentence in v.problems),

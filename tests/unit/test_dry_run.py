@@ -86,7 +86,16 @@ def test_the_guidance_of_a_model_that_sees_each_row_once_takes_no_time(tmp_path:
     }
 
 
-def test_the_rate_of_a_run_counts_guidance_as_its_model_does(tmp_path: Path) -> None:
+def test_a_job_that_was_too_short_to_tell_leaves_no_rate(tmp_path: Path) -> None:
+    done = run_small_job(tmp_path, [{"prompt": "a"}])
+    measured.remember_rate(done.store, done.job, done.plan)
+    assert rates.estimate(rate_key(done.config, "simulated"), 1.0) is None
+
+
+def test_the_rate_of_a_run_counts_guidance_as_its_model_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measured, "_TELLING_S", 0.0)
     index = tmp_path / "model" / "model_index.json"
     index.parent.mkdir()
     rows = [{"prompt": "a", "guidance_scale": 4.0}, {"prompt": "b", "guidance_scale": 1.0}]

@@ -62,6 +62,9 @@ def test_only_what_was_asked_for_is_imported(tmp_path: Path) -> None:
     [
         ("a,b\n1,2\n", [], "has no column InstanceType, Region, Price, SpotPrice; expected a SkyP"),
         (CATALOGUE, ["--region", "mars"], "has no price of what was asked for: regions mars, acc"),
+        (HEAD + "x,,,,,r,,-1,,\n", [], "Price of x in r is '-1'; expected a number that is 0 or"),
+        (HEAD + "x,,,,,r,,nan,,\n", [], "Price of x in r is 'nan'; expected a number"),
+        (HEAD + "x,,,,,r,,4e-11,,\n", [], "or at least 0.000000001"),
         (HEAD + "x,,,,,r,,cheap,,\n", [], "Price of x in r is 'cheap'; expected a number"),
     ],
 )

@@ -17,6 +17,7 @@ from conf.errors import CorruptOutput, OutputMissing
 from jobs.cli import main
 from jobs.presence import Presence
 from jobs.status import Status, status, status_lines
+from jobs.verify import report_lines, verify
 from tests.small_jobs import SmallJob, prepare_small_job, run_small_job
 
 ROWS = [{"prompt": text} for text in ("a", "b", "", "d", "e", "f")]
@@ -168,3 +169,13 @@ def test_cancel_promises_nothing_for_a_run_that_may_have_been_killed(
     write_run_end(small.store, 1, "cancelled")
     assert main(["cancel", small.store.url]) == 0
     assert "nothing to cancel, no run is under way" in capsys.readouterr().out
+
+
+def test_what_workers_without_a_price_cost_is_unknown_and_not_nothing(tmp_path: Path) -> None:
+    unknown = {"pricing.instance_type": "unheard.of"}
+    small = run_small_job(tmp_path, [{"prompt": "a"}], **TINY, **unknown)
+    found = look(small.store)
+    assert line(found, "cost") == "unknown: no worker has a price"
+    assert line(found, "unpriced").startswith("1 of 1 worker: ")
+    told = report_lines(verify(small.store))
+    assert "cost       unknown: no worker has a price" in told

@@ -137,6 +137,14 @@ def test_the_time_of_workers_that_overlap_counts_once() -> None:
     assert active_seconds([later, stamp, beside, inside]) == pytest.approx(25)
 
 
+def test_small_numbers_have_no_exponent() -> None:
+    assert [number(value) for value in (0.0000763, 0.00104, 1e-9)] == [
+        "0.0000763",
+        "0.00104",
+        "0.000000001",
+    ]
+
+
 def test_empty_slots_are_told_by_their_reason(tmp_path: Path) -> None:
     small = run_small_job(tmp_path, [{"prompt": f"picture {i}"} for i in range(6)])
     totals, closing = small.totals(), small.bill()
