@@ -7,14 +7,12 @@ of the lines.
 
 from __future__ import annotations
 
-import io
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from cluster import layout
 from cluster.corrections import without_taken_back
@@ -22,6 +20,7 @@ from cluster.job_log import JobRecord, generation, is_finished
 from cluster.ledger import LEDGER, Attribution, ledger_table
 from cluster.plan_file import PlanReader
 from cluster.store import Store
+from cluster.tables import read_parquet
 from cluster.totals import all_lines, fold, states
 from conf.errors import CorruptOutput
 
@@ -91,7 +90,7 @@ def _read(store: Store, key: str, columns: list[str]) -> pa.Table:
             "'imagemill verify' tells what else is missing"
         )
     try:
-        table = pq.ParquetFile(io.BytesIO(data)).read(columns=columns, use_threads=False)
+        table = read_parquet(data, columns)
     except (pa.ArrowException, OSError) as error:
         raise CorruptOutput(f"{store.path(key)} is damaged: {error}") from error
     missing = [name for name in columns if name not in table.column_names]

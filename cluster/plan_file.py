@@ -133,7 +133,9 @@ class PlanReader:
             self._group_count: int = file.metadata.num_row_groups
             self._shards: int = file.metadata.num_rows
         with self._opened(layout.PLAN_INPUTS) as file:
-            self._rows: int = pc.sum(file.read(columns=["rows"])["rows"]).as_py() or 0
+            self._rows: int = (
+                pc.sum(file.read(columns=["rows"], use_threads=False)["rows"]).as_py() or 0
+            )
 
     @property
     def shards(self) -> int:
@@ -149,7 +151,7 @@ class PlanReader:
         """The input files in order, also those with a problem."""
         with self._opened(layout.PLAN_INPUTS) as file:
             for number in range(file.metadata.num_row_groups):
-                for plain in file.read_row_group(number).to_pylist():
+                for plain in file.read_row_group(number, use_threads=False).to_pylist():
                     yield InputFile(**plain)
 
     def shard(self, shard_id: int) -> Shard:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -56,7 +55,7 @@ def _schema_of(store: Store, state: ShardState) -> pa.Schema | None:
         metadata = counted.commit.metadata
         data = store.get(metadata.key) if metadata and counted.commit.images else None
         if data is not None:
-            return pq.read_schema(io.BytesIO(data))
+            return pq.read_schema(pa.BufferReader(data))
     return None
 
 

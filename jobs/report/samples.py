@@ -183,7 +183,9 @@ def _from_tar(raw: Any, wanted: set[str]) -> Iterator[tuple[str, bytes]]:
 
 def _from_parquet(raw: Any, wanted: set[str]) -> Iterator[tuple[str, bytes]]:
     with pq.ParquetFile(raw) as parquet:
-        for batch in parquet.iter_batches(batch_size=_READ_AHEAD, columns=["image"]):
+        for batch in parquet.iter_batches(
+            batch_size=_READ_AHEAD, columns=["image"], use_threads=False
+        ):
             paths = batch.column("image").field("path").to_pylist()
             for place, path in enumerate(paths):
                 if path in wanted:
