@@ -60,12 +60,6 @@ async def ask_stream(client: InferenceServerClient, model: str, request: Request
     return reply
 
 
-async def successes(client: InferenceServerClient, model: str) -> int:
-    """How many requests the server has answered with an image."""
-    found = await client.get_inference_statistics(model, as_json=True)
-    return int(found["model_stats"][0]["inference_stats"]["success"].get("count", 0))
-
-
 async def _one(model: str, request: Request) -> AsyncIterator[Mapping[str, Any]]:
     yield {"model_name": model, "inputs": inputs(request)}
 

@@ -124,6 +124,8 @@ class ServedModel:
             return backend.InferenceResponse(output_tensors=tensors)
         codes = backend.TritonError
         if isinstance(answer, Cancelled):
+            # Triton's statistics count it as a success
+            _log.info("a cancelled request left", extra={"event": "request_cancelled"})
             return self._error("the request was cancelled", codes.CANCELLED)
         if isinstance(answer, EngineLost):
             message = f"the engine is lost ({answer.reason}); load the model anew"
