@@ -164,6 +164,11 @@ class EngineConfig:
         low=1,
     )
     max_pixels: int = key("largest width x height that a row may ask for", low=64)
+    prompt_pieces: int = key(
+        "Stable Diffusion 1/2 and XL: a prompt that is longer than its text encoder sees (75 "
+        "tokens) is read in up to so many pieces; 1: the rest is cut off, as diffusers does",
+        low=1,
+    )
     simulated_seconds: dict[int, float] = key(
         "simulated engine: measured seconds of a step by batch size; sizes between are interpolated"
     )
