@@ -23,7 +23,7 @@ from cluster.coordinator import (
     WorkerProgress,
 )
 from cluster.leases import Dismiss, Grant, Wait
-from cluster.nodes import Node, nodes_now
+from cluster.nodes import Node, nodes_now, whole_nodes
 from cluster.plan_file import PlanReader
 from cluster.price import Price
 from cluster.pricing import Takes, machine_of, price_on
@@ -183,9 +183,12 @@ def price_here(config: RunConfig, book: PriceBook) -> Price:
     """What the worker of this process costs."""
     context = ray.get_runtime_context()
     machine = machine_of(config, context.get_node_labels(), os.environ)
+    has = next((n for n in whole_nodes() if n.node_id == context.get_node_id()), None)
     takes = Takes(
         gpus=gpus_here(),
         threads=int(os.environ.get("OMP_NUM_THREADS", "1")),
+        node_gpus=has.gpus if has else 0,
+        node_cpus=has.cpus if has else 0,
     )
     return price_on(book, machine, takes, at=datetime.now(UTC), output=config.output.path)
 

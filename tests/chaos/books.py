@@ -132,10 +132,8 @@ class _PriceBooks:
         self._problems = problems
 
     def nano_per_hour(self, stamp: Mapping[str, Any]) -> int:
-        """What the worker of this stamp costs, by its run's book alone; 0 where that is no use.
-
-        In the jobs that are checked no machine has several GPUs to share, so that a worker pays for
-        all of one.
+        """What the worker of this stamp costs, by its run's book and its share of the machine; 0
+        where that is no use. Several shares of one machine are at most all of it.
         """
         book = self._book(stamp)
         names = ("instance_type", "purchase_option")
@@ -147,7 +145,7 @@ class _PriceBooks:
         if len(found) != 1:
             self._problems.append(f"{stamp['worker']} has {len(found)} prices in its run's book")
             return 0
-        return int(found.pop())
+        return _rounded(found.pop() * Fraction(stamp["price"]["share"]))
 
     def request_prices(self, stamp: Mapping[str, Any]) -> dict[str, int] | None:
         """The prices of a thousand writes and reads; None where the book has none. The jobs that
