@@ -267,13 +267,26 @@ class PricingConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetConfig:
-    """What a job may cost, all of its runs together."""
+    """What a job may cost, all of its runs together, and what all jobs of its project may."""
 
     max_cost: str | None = key(
         "stop, resumable, before workers and requests cost more, in pricing.currency; null: no cap"
     )
     max_hours: float | None = key(
         "stop, resumable, before the workers together lived for more hours; null: no cap", low=0
+    )
+    project_max_cost: str | None = key(
+        "stop, resumable, before all jobs of job.project cost more together, in pricing.currency; "
+        "needs budget.store; null: no cap"
+    )
+    project_max_hours: float | None = key(
+        "stop, resumable, before the workers of all jobs of job.project together lived for more "
+        "hours; needs budget.store; null: no cap",
+        low=0,
+    )
+    store: str | None = key(
+        "folder or URL where all jobs of the project say what they reserve of its budget; reached "
+        "as the output is"
     )
     alert: str | None = key(
         "URL to POST to, or command to run, at 50 and 80 % of a cap and when a run stops for it; "

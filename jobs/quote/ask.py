@@ -22,7 +22,7 @@ from conf.schema import RunConfig
 from conf.secrets import without_secrets
 from jobs import rates
 from jobs.maker import Maker, settle
-from jobs.measured import device_name, is_cpu, rate_key
+from jobs.measured import device_name, gpu_count, is_cpu, rate_key
 from jobs.plan import PlannedJob, make_plan
 from jobs.quote.estimate import Crew, Size, Work, by_pilot, by_rates
 from jobs.quote.kept import remember_quote
@@ -234,6 +234,7 @@ def _asked(
         here=_here(config, book),
         gpus=config.cluster.gpus_per_worker,
         threads=_threads(config),
+        node=(float(gpu_count()), float(max(os.cpu_count() or 1, _workers(config)))),
     )
 
 
