@@ -43,6 +43,7 @@ from jobs.execute import JobResult, execute, result_of, resumable, version
 from jobs.finish import Finish, finish, sweep
 from jobs.maker import revision_now, settle
 from jobs.plan import check_inputs_unchanged, make_plan
+from jobs.quote.kept import remembered_quote, write_quote
 from jobs.spending import refuse_spent
 from jobs.unique_ids import check_unique_ids
 from operators.model_source import plain_source
@@ -118,11 +119,14 @@ def run(overrides: Sequence[str], console: Console | None = None) -> JobResult:
 
     patient = store.with_patience(config.storage.patience_s)
     book = book_of(config.pricing)
+    quote = remembered_quote(job, planned.rows)
 
     def claim() -> None:
         write_job(patient, job)
         with resumable(config):
             write_plan(patient, planned.inputs, planned.shards)
+            if quote is not None:
+                write_quote(patient, quote)
 
     console = console or Console(stderr=True)
     return execute(job, patient, console, book, shards=planned.shard_count, claim=claim)
