@@ -112,6 +112,11 @@ def build_parser() -> argparse.ArgumentParser:
             one.add_argument(
                 "--dry-run", action="store_true", help="show what would be done; write nothing"
             )
+            one.add_argument(
+                "--resume",
+                action="store_true",
+                help="go on with the job where output.path holds it already",
+            )
     quote = _command(
         commands, "quote", "tell time and cost of a job before it; writes nothing", tell
     )
@@ -208,7 +213,8 @@ def _run(given: argparse.Namespace) -> int:
         return 0
     if given.dry_run:
         return _plan(given)
-    return _ended(verbs.run(given.overrides, Console(stderr=True)))
+    begin = verbs.run_or_resume if given.resume else verbs.run
+    return _ended(begin(given.overrides, Console(stderr=True)))
 
 
 def _plan(given: argparse.Namespace) -> int:

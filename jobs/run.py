@@ -132,6 +132,38 @@ def run(overrides: Sequence[str], console: Console | None = None) -> JobResult:
     return execute(job, patient, console, book, shards=planned.shard_count, claim=claim)
 
 
+def run_or_resume(overrides: Sequence[str], console: Console | None = None) -> JobResult:
+    """Start a job, or go on with it where an earlier start got so far.
+
+    For whoever starts it anew without being asked when it is lost with its machine.
+
+    Args:
+        overrides: as of ``run``. Of a job that is there, where it runs and what that costs count.
+
+    Raises:
+        OutputTaken: the output holds another job.
+    """
+    asked = prepare(overrides)
+    with _nothing_started():
+        store = Store.of(asked, patience_s=LOOK_S)
+        there = find_job(store)
+    if there is None:
+        return run(overrides, console)
+    if asked.model.revision is None and asked.model.path == there.config.model.path:
+        # the job keeps the commit it began with
+        pinned = replace(asked.model, revision=there.config.model.revision)
+        asked = replace(asked, model=pinned)
+    if settle(asked).config.digest() != there.digest:
+        raise output_taken(store, "")
+    log.info("the job is there; going on with it", extra={"event": "resumed"})
+    kept = [
+        text
+        for text in overrides
+        if text.startswith((*CHANGEABLE, "pricing=")) and not text.startswith("pricing.currency=")
+    ]
+    return resume(asked.output.path, kept, console)
+
+
 def resume(output: str, overrides: Sequence[str] = (), console: Console | None = None) -> JobResult:
     """Go on with a job that was stopped, with as many workers as asked for now.
 
