@@ -23,6 +23,7 @@ from cluster.coordinator import (
     WorkerProgress,
 )
 from cluster.leases import Dismiss, Grant, Wait
+from cluster.metrics import RunMetrics, WorkerMetrics
 from cluster.nodes import Node, nodes_now
 from cluster.plan_file import PlanReader
 from cluster.price import Price
@@ -74,6 +75,12 @@ class CoordinatorActor:
             budget=Budget(caps, settled, leave_s=leave_s(parsed)),
         )
         self._checkpointer = Checkpointer(store, every_s=parsed.cluster.checkpoint_s)
+        self._metrics = RunMetrics(
+            job=parsed.job.name or "job",
+            project=parsed.job.project,
+            rows=PlanReader(store).rows,
+            caps=caps,
+        )
 
     def acquire(self, worker: str) -> Grant | Wait | Dismiss:
         return self._coordinator.acquire(worker)
@@ -107,7 +114,10 @@ class CoordinatorActor:
         self._coordinator.drain()
 
     def snapshot(self) -> Snapshot:
-        return self._coordinator.snapshot()
+        """The driver looks several times a second; so often the metrics are new."""
+        snapshot = self._coordinator.snapshot()
+        self._metrics.tell(snapshot)
+        return snapshot
 
     def close(self) -> None:
         """Write the last checkpoint of the run."""
@@ -242,6 +252,12 @@ class WorkerActor:
             plan = PlanReader(store)
         except ImageMillError as error:
             return outcome_of(self._identity.worker, error)
+        metrics = WorkerMetrics(
+            job=config.job.name or "job",
+            project=config.job.project,
+            currency=self._identity.price.currency,
+        )
+        store.traffic.put_took = metrics.put_took
         worker = Worker(
             config,
             self._identity,
@@ -250,6 +266,7 @@ class WorkerActor:
             link=self._link,
             make_engine=self._engine,
             lifetime=self._lifetime,
+            told=metrics.tell,
         )
         self._term.watch(lambda: worker.preempt("its process was told to end (SIGTERM)"))
         return worker.run()
