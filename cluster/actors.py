@@ -30,6 +30,7 @@ from cluster.price import Price
 from cluster.pricing import Takes, machine_of, price_on
 from cluster.records import Ranges
 from cluster.sealed_shard import SealedShard
+from cluster.setbacks import Loss
 from cluster.settled import Settled
 from cluster.store import Store
 from cluster.suspicion import Trial
@@ -79,6 +80,7 @@ class CoordinatorActor:
             job=parsed.job.name or "job",
             project=parsed.job.project,
             rows=PlanReader(store).rows,
+            max_quarantined=parsed.job.max_quarantined,
             caps=caps,
         )
 
@@ -103,6 +105,9 @@ class CoordinatorActor:
 
     def gone(self, worker: str, crashed: bool) -> None:
         self._coordinator.gone(worker, crashed)
+
+    def lost(self, loss: Loss) -> None:
+        self._coordinator.lost(loss)
 
     def preempt(self, worker: str) -> None:
         self._coordinator.preempt(worker)

@@ -1,13 +1,13 @@
-"""What a run tells Prometheus, through Ray's own exporter: its series, and how they are read off.
+"""What a run tells Prometheus through Ray's own exporter: the values of ``series``.
 
-Ray puts ``ray_`` before each name and the labels of the process behind ours. Labels are bounded: a
-job, its project and a few words, never a row, a shard or a prompt. Nothing is kept here: with the
-process its series end.
+Nothing is kept here that somebody else needs: with the process its gauges end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,145 +16,29 @@ from ray.util import metrics as ray_metrics
 from cluster.budget import Caps
 from cluster.coordinator import Snapshot
 from cluster.reading import Reading
+from cluster.series import COUNTER, GAUGE, HISTOGRAM, JOB_LABELS, RUN_SERIES, WORKER_SERIES, Series
+from cluster.setbacks import Loss
 
-JOB_LABELS = ("job", "project")
-"""On every series."""
-GAUGE, COUNTER, HISTOGRAM = "gauge", "counter", "histogram"
 _NANO = 1e-9
 _NS = 1e-9
 _PUT_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Upper ends of the classes of put latencies, seconds."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Series:
-    """A name as ImageMill gives it, what it is, and its labels beside ``JOB_LABELS``."""
-
-    name: str
-    kind: str
-    help: str
-    labels: tuple[str, ...] = ()
-
-    @property
-    def exported(self) -> str:
-        """The name that Prometheus sees; of a histogram without ``_bucket``, ``_sum``, ``_count``."""
-        return f"ray_{self.name}"
-
-
-RUN_SERIES = (
-    Series(
-        name="imagemill_rows",
-        kind=GAUGE,
-        help="Rows of the job: pending, committed or quarantined",
-        labels=("state",),
-    ),
-    Series(
-        name="imagemill_images",
-        kind=GAUGE,
-        help="Images that are committed or held by workers for their next commit",
-    ),
-    Series(
-        name="imagemill_shards",
-        kind=GAUGE,
-        help="Shards of this run: waiting, leased or sealed",
-        labels=("state",),
-    ),
-    Series(
-        name="imagemill_workers",
-        kind=GAUGE,
-        help="Workers by what they do: starting, loading, running or leaving",
-        labels=("phase",),
-    ),
-    Series(
-        name="imagemill_workers_silent",
-        kind=GAUGE,
-        help="Workers that gave no sign of life for longer than a lease lasts",
-    ),
-    Series(
-        name="imagemill_spent",
-        kind=GAUGE,
-        help="What the job has cost so far: this run, and with a budget earlier ones too",
-        labels=("currency",),
-    ),
-    Series(
-        name="imagemill_budget_left",
-        kind=GAUGE,
-        help="What is left of budget.max_cost; absent without it",
-        labels=("currency",),
-    ),
-    Series(
-        name="imagemill_budget_used_ratio",
-        kind=GAUGE,
-        help="Used share of the tighter cap of cost and hours; absent without any",
-    ),
-)
-"""Told by the coordinator."""
-WORKER_SERIES = (
-    Series(
-        name="imagemill_images_made_total",
-        kind=COUNTER,
-        help="Images that workers finished, whatever became of them",
-    ),
-    Series(name="imagemill_commits_total", kind=COUNTER, help="Commits that landed"),
-    Series(name="imagemill_ticks_total", kind=COUNTER, help="Steps of a whole batch"),
-    Series(
-        name="imagemill_batch_rows_total",
-        kind=COUNTER,
-        help="Rows that took part in steps; over the slots: the batch fill",
-    ),
-    Series(
-        name="imagemill_batch_slots_total", kind=COUNTER, help="Slots that steps had for rows"
-    ),
-    Series(
-        name="imagemill_device_busy_seconds_total",
-        kind=COUNTER,
-        help="Device time of steps, conditioning and decoding; over ticks: seconds of a tick",
-    ),
-    Series(
-        name="imagemill_worker_seconds_total", kind=COUNTER, help="Lifetime of workers: the bill"
-    ),
-    Series(
-        name="imagemill_worker_cost_total",
-        kind=COUNTER,
-        help="What workers and their requests cost",
-        labels=("currency",),
-    ),
-    Series(
-        name="imagemill_store_requests_total",
-        kind=COUNTER,
-        help="Requests to a remote store as it charges them: write or read",
-        labels=("kind",),
-    ),
-    Series(
-        name="imagemill_store_retries_total",
-        kind=COUNTER,
-        help="Tries of store operations that failed and were made again",
-    ),
-    Series(
-        name="imagemill_store_put_seconds",
-        kind=HISTOGRAM,
-        help="How long a new object took to land, tries included",
-    ),
-    Series(
-        name="imagemill_queue_depth",
-        kind=GAUGE,
-        help="What waits in a worker: requests for the engine, rows inside it, uploads, commits",
-        labels=("queue",),
-    ),
-)
-"""Told by every worker."""
+_BORN = 1e-300
+"""A counter's first value. Prometheus sees no growth without one, and Ray does not take 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Value:
-    """A value of a series with the labels beside the job's."""
+    """A value of a series with the labels beside the job's; of a counter the running total."""
 
     name: str
     value: float
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
-def run_values(snapshot: Snapshot, *, rows: int, caps: Caps) -> Iterator[Value]:
+def run_values(
+    snapshot: Snapshot, *, rows: int, max_quarantined: float, caps: Caps
+) -> Iterator[Value]:
     """The series of a run. ``rows``: of the whole job."""
     counts = snapshot.counts
     states = {
@@ -163,18 +47,28 @@ def run_values(snapshot: Snapshot, *, rows: int, caps: Caps) -> Iterator[Value]:
         "pending": max(0, rows - counts.rows - counts.quarantined),
     }
     yield from _by("imagemill_rows", "state", states)
+    yield Value(name="imagemill_quarantine_limit_ratio", value=max_quarantined)
     yield Value(name="imagemill_images", value=counts.images)
+    yield Value(name="imagemill_images_made_total", value=snapshot.made)
+    yield Value(name="imagemill_commits_total", value=snapshot.commits)
     waiting = snapshot.shards - snapshot.sealed - snapshot.held
     shards = {"sealed": snapshot.sealed, "leased": snapshot.held, "waiting": max(0, waiting)}
     yield from _by("imagemill_shards", "state", shards)
     phases = ("starting", "loading", "running", "leaving")
     workers = {phase: snapshot.phases.count(phase) for phase in phases}
     yield from _by("imagemill_workers", "phase", workers)
-    yield Value(name="imagemill_workers_silent", value=len(snapshot.silent))
+    lost = {loss.value: snapshot.lost.get(loss, 0) for loss in Loss}
+    yield from _by("imagemill_workers_lost_total", "how", lost)
+    yield from _money(snapshot, caps)
+
+
+def _money(snapshot: Snapshot, caps: Caps) -> Iterator[Value]:
     currency = {"currency": caps.currency}
     if not snapshot.unpriced:
         spent = snapshot.spent.nano * _NANO
+        on_images = snapshot.counts.amount_nano * _NANO
         yield Value(name="imagemill_spent", value=spent, labels=currency)
+        yield Value(name="imagemill_spent_on_images", value=on_images, labels=currency)
         if caps.nano is not None:
             left = caps.nano * _NANO - spent
             yield Value(name="imagemill_budget_left", value=left, labels=currency)
@@ -182,16 +76,9 @@ def run_values(snapshot: Snapshot, *, rows: int, caps: Caps) -> Iterator[Value]:
         yield Value(name="imagemill_budget_used_ratio", value=caps.share(snapshot.spent))
 
 
-def _by(name: str, label: str, values: Mapping[str, int]) -> Iterator[Value]:
-    for word, value in values.items():
-        yield Value(name=name, value=value, labels={label: word})
-
-
-def worker_totals(reading: Reading, *, currency: str) -> Iterator[Value]:
-    """The counters of a worker as running totals, by the same names and labels every time."""
-    progress, stats, effort = reading.progress, reading.stats, reading.effort
-    yield Value(name="imagemill_images_made_total", value=progress.made)
-    yield Value(name="imagemill_commits_total", value=progress.commits)
+def worker_values(reading: Reading, *, currency: str) -> Iterator[Value]:
+    """The series of a worker but its put latencies."""
+    progress, stats = reading.progress, reading.stats
     yield Value(name="imagemill_ticks_total", value=stats.ticks if stats else 0)
     yield Value(name="imagemill_batch_rows_total", value=progress.occupied)
     yield Value(name="imagemill_batch_slots_total", value=progress.offered)
@@ -206,32 +93,64 @@ def worker_totals(reading: Reading, *, currency: str) -> Iterator[Value]:
         )
     requests = {"write": reading.requests.writes, "read": reading.requests.reads}
     yield from _by("imagemill_store_requests_total", "kind", requests)
-    yield Value(name="imagemill_store_retries_total", value=effort.retries)
+    yield Value(name="imagemill_store_retries_total", value=reading.retries)
+    yield from _by("imagemill_queue_depth", "queue", reading.queues)
 
 
-class _Exporter:
-    """Ray's metrics for some series, with the job's labels."""
+def _by(name: str, label: str, values: Mapping[str, int]) -> Iterator[Value]:
+    for word, value in values.items():
+        yield Value(name=name, value=value, labels={label: word})
+
+
+class _Teller:
+    """Ray's metrics for some series, with the job's labels. Safe to use from several threads.
+
+    A counter grows by what is new since the last time, and a gauge that has no value any more
+    becomes NaN, which is above and below nothing.
+    """
 
     def __init__(self, series: Sequence[Series], *, job: str, project: str) -> None:
         self._metrics: dict[str, Any] = {}
+        self._counters = {one.name for one in series if one.kind == COUNTER}
+        self._told: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
+        self._lock = threading.Lock()
         for one in series:
-            keys = (*JOB_LABELS, *one.labels)
-            if one.kind == HISTOGRAM:
-                made: Any = ray_metrics.Histogram(one.name, one.help, list(_PUT_SECONDS), keys)
-            else:
-                kind = ray_metrics.Counter if one.kind == COUNTER else ray_metrics.Gauge
-                made = kind(one.name, one.help, keys)
-            self._metrics[one.name] = made.set_default_tags({"job": job, "project": project})
+            made = _ray_metric(one)
+            self._metrics[one.name] = made.set_default_tags({"job_name": job, "project": project})
 
-    def set(self, value: Value) -> None:
-        self._metrics[value.name].set(value.value, tags=dict(value.labels))
-
-    def add(self, value: Value, more: float) -> None:
-        if more > 0:
-            self._metrics[value.name].inc(more, tags=dict(value.labels))
+    def tell(self, values: Iterable[Value]) -> None:
+        """The newest values."""
+        with self._lock:
+            gone = {key for key in self._told if key[0] not in self._counters}
+            for value in values:
+                key = (value.name, tuple(value.labels.items()))
+                gone.discard(key)
+                if value.name in self._counters:
+                    self._count(key, value)
+                else:
+                    self._told[key] = value.value
+                    self._metrics[value.name].set(value.value, tags=dict(value.labels))
+            for name, labels in gone:
+                self._metrics[name].set(math.nan, tags=dict(labels))
 
     def observe(self, name: str, value: float) -> None:
+        """One more value of a histogram."""
         self._metrics[name].observe(value)
+
+    def _count(self, key: tuple[str, tuple[tuple[str, str], ...]], value: Value) -> None:
+        before = self._told.get(key)
+        more = value.value - (before or 0.0)
+        if before is None or more > 0:
+            self._told[key] = value.value
+            self._metrics[value.name].inc(max(more, _BORN), tags=dict(value.labels))
+
+
+def _ray_metric(series: Series) -> Any:
+    keys = (*JOB_LABELS, *series.labels)
+    if series.kind == HISTOGRAM:
+        return ray_metrics.Histogram(series.name, series.help, list(_PUT_SECONDS), keys)
+    kind = ray_metrics.Gauge if series.kind == GAUGE else ray_metrics.Counter
+    return kind(series.name, series.help, keys)
 
 
 class RunMetrics:
@@ -239,36 +158,40 @@ class RunMetrics:
 
     Args:
         rows: of the whole job.
+        max_quarantined: see ``job.max_quarantined``.
     """
 
-    def __init__(self, *, job: str, project: str, rows: int, caps: Caps) -> None:
-        self._exporter = _Exporter(RUN_SERIES, job=job, project=project)
+    def __init__(
+        self, *, job: str, project: str, rows: int, max_quarantined: float, caps: Caps
+    ) -> None:
+        self._teller = _Teller(RUN_SERIES, job=job, project=project)
         self._rows = rows
+        self._max_quarantined = max_quarantined
         self._caps = caps
 
     def tell(self, snapshot: Snapshot) -> None:
         """The newest state."""
-        for value in run_values(snapshot, rows=self._rows, caps=self._caps):
-            self._exporter.set(value)
+        self._teller.tell(
+            run_values(
+                snapshot,
+                rows=self._rows,
+                max_quarantined=self._max_quarantined,
+                caps=self._caps,
+            )
+        )
 
 
 class WorkerMetrics:
     """Tells what a worker does. One a worker's process."""
 
     def __init__(self, *, job: str, project: str, currency: str) -> None:
-        self._exporter = _Exporter(WORKER_SERIES, job=job, project=project)
+        self._teller = _Teller(WORKER_SERIES, job=job, project=project)
         self._currency = currency
-        self._told: dict[tuple[str, tuple[str, ...]], float] = {}
 
     def tell(self, reading: Reading) -> None:
-        """The newest totals: counters grow by what is new since the last time."""
-        for value in worker_totals(reading, currency=self._currency):
-            key = (value.name, tuple(value.labels.values()))
-            self._exporter.add(value, value.value - self._told.get(key, 0.0))
-            self._told[key] = value.value
-        for value in _by("imagemill_queue_depth", "queue", reading.queues):
-            self._exporter.set(value)
+        """The newest totals and queues."""
+        self._teller.tell(worker_values(reading, currency=self._currency))
 
     def put_took(self, seconds: float) -> None:
         """An object landed after so long."""
-        self._exporter.observe("imagemill_store_put_seconds", seconds)
+        self._teller.observe("imagemill_store_put_seconds", seconds)

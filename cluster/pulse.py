@@ -122,7 +122,7 @@ class Pulse:
             progress=progress,
             stats=self._stats(),
             requests=self._store.traffic.now,
-            effort=self._store.traffic.effort,
+            retries=self._store.traffic.retries,
             queues=self._state.queues(),
         )
 

@@ -6,19 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cluster.coordinator import WorkerProgress
-from cluster.traffic import Effort, Requests
+from cluster.traffic import Requests
 from operators.engine import EngineStats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """Running totals. ``queues``: how many wait, by the queue's name; ``stats``: None while there is
-    no engine."""
+    """Running totals. ``stats``: None while there is no engine; ``retries``: tries of the store
+    that failed and were made again; ``queues``: how many wait, by the queue's name."""
 
     progress: WorkerProgress
     stats: EngineStats | None
     requests: Requests
-    effort: Effort
+    retries: int
     queues: Mapping[str, int]
 
 

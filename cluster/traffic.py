@@ -19,13 +19,6 @@ class Requests:
     read_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Effort:
-    """``retries``: tries that failed and were made again."""
-
-    retries: int = 0
-
-
 class Traffic:
     """Running totals of one process. ``put_took`` hears, in the thread of each new object, how many
     seconds it took to land."""
@@ -33,7 +26,7 @@ class Traffic:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._requests = Requests()
-        self._effort = Effort()
+        self._retries = 0
         self.put_took: Callable[[float], None] = _nobody_hears
 
     @property
@@ -42,14 +35,14 @@ class Traffic:
         return self._requests
 
     @property
-    def effort(self) -> Effort:
-        """How hard it was so far."""
-        return self._effort
+    def retries(self) -> int:
+        """Tries so far that failed and were made again."""
+        return self._retries
 
     def retried(self) -> None:
         """A try failed and is made again."""
         with self._lock:
-            self._effort = Effort(retries=self._effort.retries + 1)
+            self._retries += 1
 
     def add(self, *, writes: int = 0, reads: int = 0, read_bytes: int = 0) -> None:
         """Count."""

@@ -108,7 +108,10 @@ def build_parser() -> argparse.ArgumentParser:
     ):
         _on_output(commands, name, help_text, command)
     submit = _command(
-        commands, "submit", "send a run to a Ray cluster, where it goes on by itself", tell_submitted
+        commands,
+        "submit",
+        "send a run to a Ray cluster, where it goes on by itself",
+        tell_submitted,
     )
     add_submit_words(submit)
     add_logs_words(

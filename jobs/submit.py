@@ -20,7 +20,7 @@ _TO = "the cluster's job server: its head's dashboard, such as http://head:8265"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """A command line for the cluster, under a name of its own; ``output`` is where the job writes."""
+    """A command line for the cluster, under a name of its own. ``output``: where the job writes."""
 
     name: str
     entrypoint: str
@@ -150,9 +150,7 @@ def add_submit_words(parser: argparse.ArgumentParser) -> None:
 def tell_submitted(given: argparse.Namespace) -> int:
     """Answer ``imagemill submit``; returns the exit status."""
     sent = (
-        continuation(given.resume, given.overrides)
-        if given.resume
-        else submission(given.overrides)
+        continuation(given.resume, given.overrides) if given.resume else submission(given.overrides)
     )
     for line in send(sent, given.to):
         print(line)

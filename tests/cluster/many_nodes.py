@@ -69,7 +69,8 @@ class ManyNodes:
     def metrics_addresses(self) -> list[str]:
         """Where each node offers its processes' metrics, host:port."""
         return [
-            f"{node.node_ip_address}:{node.metrics_export_port}" for node in self._cluster.list_all_nodes()
+            f"{node.node_ip_address}:{node.metrics_export_port}"
+            for node in self._cluster.list_all_nodes()
         ]
 
     def add_node(

@@ -1,4 +1,4 @@
-"""Metrics of a real run, read where Ray offers them to Prometheus."""
+"""Metrics of real runs, read where Ray offers them, by a real Prometheus too."""
 
 from __future__ import annotations
 
@@ -6,32 +6,41 @@ import re
 import signal
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import yaml
 
-from cluster.metrics import HISTOGRAM, RUN_SERIES, WORKER_SERIES
+from cluster.series import COUNTER, GAUGE, HISTOGRAM, RUN_SERIES, WORKER_SERIES
+from k8s.monitoring.operations import RAY_SERIES
 from tests.cluster.job_process import JobProcess, wait_until, write_prompts
 from tests.cluster.many_nodes import ManyNodes
+from tests.prometheus import MISSING, Prometheus, program
 
 ROWS = 200
+SERIES = (*RUN_SERIES, *WORKER_SERIES)
+ROOT = Path(__file__).parents[2]
+TYPES = {GAUGE: "gauge", COUNTER: "counter", HISTOGRAM: "histogram"}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[ManyNodes]:
-    with ManyNodes(metrics_every_s=0.5) as cluster:
+    with ManyNodes(metrics_every_s=1) as cluster:
+        cluster.add_node(cpus=1)
         yield cluster
 
 
-def test_every_series_of_a_run_reaches_prometheus_with_the_jobs_labels(
-    cluster: ManyNodes, tmp_path: Path
-) -> None:
-    cluster.add_node(cpus=1)
-    rows = [{"prompt": f"a picture of number {n}", "steps": 10} for n in range(ROWS)]
+@contextmanager
+def running(cluster: ManyNodes, folder: Path, *more: str) -> Iterator[JobProcess]:
+    """A job that takes its time, stopped at the end."""
+    rows: list[dict[str, object]] = [
+        {"prompt": f"a picture of number {n}", "steps": 10} for n in range(ROWS)
+    ]
     job = JobProcess(
         "run",
-        f"input.path={write_prompts(tmp_path / 'prompts.parquet', rows)}",
-        f"output.path={tmp_path / 'out'}",
+        f"input.path={write_prompts(folder / 'prompts.parquet', rows)}",
+        f"output.path={folder / 'out'}",
         "engine=simulated",
         "job.commit_images=4",
         "job.commit_seconds=0.2",
@@ -39,31 +48,92 @@ def test_every_series_of_a_run_reaches_prometheus_with_the_jobs_labels(
         "budget.max_cost=40",
         "cluster.heartbeat_s=0.2",
         f"cluster.address={cluster.address}",
+        *more,
     )
     try:
-        wanted = {
-            f"{s.exported}_bucket" if s.kind == HISTOGRAM else s.exported
-            for s in (*RUN_SERIES, *WORKER_SERIES)
-        }
-        seen: dict[str, str] = {}
-
-        def all_seen() -> bool:
-            for address in cluster.metrics_addresses():
-                seen.update(_scrape(address))
-            return wanted <= seen.keys()
-
-        wait_until(all_seen, f"missing {sorted(wanted - seen.keys())}")
-        for name in wanted:
-            assert 'job="out"' in seen[name] and 'project="shop"' in seen[name], seen[name]
-        assert 'currency="USD"' in seen["ray_imagemill_budget_left"]
+        yield job
     finally:
-        job.send(signal.SIGINT)
+        if job.running():
+            job.send(signal.SIGINT)
         job.finish()
 
 
-def _scrape(address: str) -> dict[str, str]:
-    """The last line of each of our series, by name."""
+def test_every_series_of_a_run_is_exported_under_its_name_and_its_gauges_end_with_it(
+    cluster: ManyNodes, tmp_path: Path
+) -> None:
+    seen: dict[str, str] = {}
+    wanted = {f"{s.exported}_bucket" if s.kind == HISTOGRAM else s.exported for s in SERIES}
+
+    def all_seen() -> bool:
+        seen.update(_lines(cluster))
+        return wanted <= seen.keys()
+
+    with running(cluster, tmp_path, "job.name=cats"):
+        wait_until(all_seen, f"missing {sorted(wanted - seen.keys())}")
+        types = _types(cluster)
+    parts = {
+        f"{s.exported}_{part}" for s in SERIES if s.kind == HISTOGRAM for part in ("sum", "count")
+    }
+    assert seen.keys() <= wanted | parts, "what is exported is documented"
+    for one in SERIES:
+        assert types[one.exported.removesuffix("_total")] == TYPES[one.kind], types
+    for name in wanted:
+        assert 'job_name="cats"' in seen[name], seen[name]
+        assert 'project="shop"' in seen[name], seen[name]
+    assert 'currency="USD"' in seen["ray_imagemill_budget_left"]
+    gauges = {one.exported for one in SERIES if one.kind == GAUGE}
+    wait_until(lambda: not gauges & _lines(cluster).keys(), "the gauges of the run are gone")
+
+
+def test_a_real_prometheus_draws_a_run_and_its_alerts_tell_of_it(
+    cluster: ManyNodes, tmp_path: Path
+) -> None:
+    if program("prometheus") is None:
+        pytest.skip(MISSING.format(name="prometheus"))
+    groups = yaml.safe_load((ROOT / "k8s/monitoring/prometheus-rule.yaml").read_text())["spec"]
+    for group in groups["groups"]:
+        for rule in group["rules"]:
+            rule.pop("for", None)  # a test cannot wait for that
+    rules = tmp_path / "alerts.yaml"
+    rules.write_text(yaml.safe_dump(groups))
+    with (
+        running(cluster, tmp_path, "job.name=dogs", "budget.max_cost=0.02"),
+        Prometheus(tmp_path / "server", cluster.metrics_addresses(), rules=rules) as prometheus,
+    ):
+        wait_until(lambda: bool(prometheus.query(_throughput())), "images a second")
+        fired = {}
+
+        def budget_tells() -> bool:
+            fired.update({one["labels"]["alertname"]: one for one in prometheus.alerts()})
+            return "ImageMillBudgetTooSmall" in fired
+
+        wait_until(budget_tells, "the budget will not suffice")
+        machines = {name for name in RAY_SERIES if prometheus.query(name)}
+    assert machines >= {*RAY_SERIES} - {"ray_node_gpus_utilization"}
+    alert = fired["ImageMillBudgetTooSmall"]
+    assert alert["labels"]["job_name"] == "dogs"
+    assert alert["annotations"]["summary"] == "The budget of job dogs will not suffice"
+
+
+def _throughput() -> str: ...
+
+
+def _scrape(address: str) -> str:
     with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
-        text = answer.read().decode()
-    lines = [line for line in text.splitlines() if line.startswith("ray_imagemill_")]
-    return {re.split(r"[{ ]", line, maxsplit=1)[0]: line for line in lines}
+        text: str = answer.read().decode()
+        return text
+
+
+def _lines(cluster: ManyNodes) -> dict[str, str]:
+    """The last line of each of our series, by name."""
+    texts = [_scrape(address) for address in cluster.metrics_addresses()]
+    lines = [line for text in texts for line in text.splitlines()]
+    ours = [line for line in lines if line.startswith("ray_imagemill_")]
+    return {re.split(r"[{ ]", line, maxsplit=1)[0]: line for line in ours}
+
+
+def _types(cluster: ManyNodes) -> dict[str, str]:
+    """What Prometheus is told that our series are."""
+    texts = [_scrape(address) for address in cluster.metrics_addresses()]
+    found = [re.findall(r"^# TYPE (ray_imagemill_\w+) (\w+)$", text, re.M) for text in texts]
+    return dict(pair for pairs in found for pair in pairs)

@@ -116,5 +116,5 @@ def test_whoever_watches_hears_of_queues_and_of_what_the_store_was_asked(tmp_pat
     pulse.beat()
     (reading,) = told
     assert reading.queues == {"requests": 0, "engine": 0, "uploads": 1, "commits": 0}
-    assert (reading.effort.retries, reading.requests.writes) == (1, 2)
+    assert (reading.retries, reading.requests.writes) == (1, 2)
     assert reading.progress.made == 1
