@@ -163,7 +163,8 @@ _SPENDING = Row(
             unit="none",
             queries=(
                 Query(
-                    expr=f"topk by (currency) (10, 3600 * {rate('worker_cost_total', 'NodeAddress', 'currency')})",
+                    expr="topk by (currency) (10, 3600 * "
+                    f"{rate('worker_cost_total', 'NodeAddress', 'currency')})",
                     legend="{{NodeAddress}} ({{currency}})",
                 ),
             ),
