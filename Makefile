@@ -29,6 +29,7 @@ run: $(VENV)/.ready
 	@echo "open $(OUT)/report.html in a browser, or check it all: $(BIN)/imagemill verify $(OUT)"
 
 test: $(VENV)/.ready
+	@$(BIN)/python -m tests.prometheus
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest -n 3 --dist loadfile
 
 check: $(VENV)/.ready

@@ -23,12 +23,14 @@ from cluster.coordinator import (
     WorkerProgress,
 )
 from cluster.leases import Dismiss, Grant, Wait
+from cluster.metrics import RunMetrics, WorkerMetrics
 from cluster.nodes import Node, nodes_now, whole_nodes
 from cluster.plan_file import PlanReader
 from cluster.price import Price
 from cluster.pricing import Takes, machine_of, price_on
 from cluster.records import Ranges
 from cluster.sealed_shard import SealedShard
+from cluster.setbacks import Loss
 from cluster.settled import Settled
 from cluster.store import Store
 from cluster.suspicion import Trial
@@ -75,6 +77,13 @@ class CoordinatorActor:
             budget=Budget(caps, settled, leave_s=leave_s(parsed), allowance=allowance),
         )
         self._checkpointer = Checkpointer(store, every_s=parsed.cluster.checkpoint_s)
+        self._metrics = RunMetrics(
+            job=parsed.job.name or "job",
+            project=parsed.job.project,
+            rows=PlanReader(store).rows,
+            max_quarantined=parsed.job.max_quarantined,
+            caps=caps,
+        )
 
     def acquire(self, worker: str) -> Grant | Wait | Dismiss:
         return self._coordinator.acquire(worker)
@@ -107,6 +116,9 @@ class CoordinatorActor:
     def gone(self, worker: str, crashed: bool) -> None:
         self._coordinator.gone(worker, crashed)
 
+    def lost(self, loss: Loss) -> None:
+        self._coordinator.lost(loss)
+
     def preempt(self, worker: str) -> None:
         self._coordinator.preempt(worker)
 
@@ -117,7 +129,10 @@ class CoordinatorActor:
         self._coordinator.drain()
 
     def snapshot(self) -> Snapshot:
-        return self._coordinator.snapshot()
+        """The driver looks several times a second; so often the metrics are new."""
+        snapshot = self._coordinator.snapshot()
+        self._metrics.tell(snapshot)
+        return snapshot
 
     def close(self) -> None:
         """Write the last checkpoint of the run."""
@@ -258,6 +273,12 @@ class WorkerActor:
             plan = PlanReader(store)
         except ImageMillError as error:
             return outcome_of(self._identity.worker, error)
+        metrics = WorkerMetrics(
+            job=config.job.name or "job",
+            project=config.job.project,
+            currency=self._identity.price.currency,
+        )
+        store.traffic.put_took = metrics.put_took
         worker = Worker(
             config,
             self._identity,
@@ -266,6 +287,7 @@ class WorkerActor:
             link=self._link,
             make_engine=self._engine,
             lifetime=self._lifetime,
+            told=metrics.tell,
         )
         self._term.watch(lambda: worker.preempt("its process was told to end (SIGTERM)"))
         return worker.run()
