@@ -35,6 +35,7 @@ from jobs.prices_import import Import, import_catalogue
 from jobs.quote.command import add_quote_words, tell
 from jobs.status import status, status_lines
 from jobs.summary import summary_lines
+from jobs.triton_export import add_export_words, export
 from jobs.verify import report_lines, verify
 
 log = logging.getLogger("imagemill")
@@ -112,6 +113,11 @@ def build_parser() -> argparse.ArgumentParser:
             one.add_argument(
                 "--dry-run", action="store_true", help="show what would be done; write nothing"
             )
+            one.add_argument(
+                "--resume",
+                action="store_true",
+                help="go on with the job where output.path holds it already",
+            )
     quote = _command(
         commands, "quote", "tell time and cost of a job before it; writes nothing", tell
     )
@@ -134,6 +140,11 @@ def build_parser() -> argparse.ArgumentParser:
     prices = _command(commands, "prices", "show a price book, or import one", _prices)
     prices.add_argument("--book", default="local", help="a name in conf/pricing or a YAML file")
     _prices_import(prices.add_subparsers(metavar="import"))
+    triton = _command(commands, "triton", "serve a model by Triton Inference Server", _triton)
+    parts = triton.add_subparsers(metavar="export", required=True)
+    add_export_words(
+        _command(parts, "export", "write a model into a Triton model repository", _triton)
+    )
     return parser
 
 
@@ -208,7 +219,8 @@ def _run(given: argparse.Namespace) -> int:
         return 0
     if given.dry_run:
         return _plan(given)
-    return _ended(verbs.run(given.overrides, Console(stderr=True)))
+    begin = verbs.run_or_resume if given.resume else verbs.run
+    return _ended(begin(given.overrides, Console(stderr=True)))
 
 
 def _plan(given: argparse.Namespace) -> int:
@@ -295,6 +307,11 @@ def _models(given: argparse.Namespace) -> int:
 
 def _prices(given: argparse.Namespace) -> int:
     _print(book_lines(given.book))
+    return 0
+
+
+def _triton(given: argparse.Namespace) -> int:
+    _print(export(given.model, given.repository, given.keys))
     return 0
 
 

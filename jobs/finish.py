@@ -24,7 +24,7 @@ from conf.errors import (
     StoreRefused,
     StoreUnavailable,
 )
-from jobs.figures import plural
+from jobs.figures import cost_unknown, plural
 from jobs.gc import collect
 from jobs.quote.against import Against, against
 from jobs.quote.kept import quote_of
@@ -70,7 +70,7 @@ def finish(
             finished, whoever leaves last renews ledger and reports: its workers lived until now.
     """
     totals = fold(store, plan)
-    closing = close(totals, job.config.pricing.storage_months)
+    closing: Bill | None = None
     quote = quote_of(store)
     whole = totals.sealed == totals.shards and not totals.pending
     done = is_finished(store, generation) or (end is not None and end.finished and whole)
@@ -92,15 +92,16 @@ def finish(
     )
     written: tuple[str, ...] = ()
     if ours or done:
-        closing, written = _write_derived(store, job, plan, totals, facts, needed=done)
+        closing, written = _write_derived(store, job, plan, totals, facts, closing, needed=done)
+    bill = closing or close(totals, job.config.pricing.storage_months)
     return Finish(
         finished=done,
         totals=totals,
-        bill=closing,
+        bill=bill,
         broken_files=broken,
         facts=facts,
         written=written,
-        against=against(quote, totals, closing, job.currency),
+        against=against(quote, totals, bill, job.currency),
     )
 
 
@@ -120,6 +121,7 @@ def _write_derived(
     plan: PlanReader,
     totals: Totals,
     facts: ReportFacts,
+    closing: Bill | None,
     *,
     needed: bool,
 ) -> tuple[Bill, tuple[str, ...]]:
@@ -127,7 +129,7 @@ def _write_derived(
     is not finished they may be missing: a full disk must not hide what was reached and how to go
     on."""
     try:
-        closing = close_ledger(store, job, totals)
+        closing = close_ledger(store, job, totals, closing)
         return closing, tuple(write_report(store, job, plan, totals, closing, facts))
     except (StoreFull, StoreUnavailable, StoreRefused) as error:
         if needed:
@@ -136,17 +138,23 @@ def _write_derived(
         return close(totals, job.config.pricing.storage_months), ()
 
 
-def close_ledger(store: Store, job: JobRecord, totals: Totals) -> Bill:
+def close_ledger(store: Store, job: JobRecord, totals: Totals, written: Bill | None = None) -> Bill:
     """Write the workers' lines, and again when a worker of another run stamped meanwhile: two
-    drivers that end at once must not replace the fuller ledger by the older one."""
+    drivers that end at once must not replace the fuller ledger by the older one.
+
+    Args:
+        written: the bill that this run has on the ledger already: without news nothing is written.
+    """
     months = job.config.pricing.storage_months
+    if written is not None:
+        add_stamps(store, totals)
     for _ in range(_RENEWALS):
         closing = close(totals, months)
-        lines = all_lines(totals, months)
-        add_lines(store, ledger_table(lines, Attribution.of(job.config.job)))
-        add_stamps(store, totals)
-        if close(totals, months) == closing:
+        if closing == written:
             break
+        add_lines(store, ledger_table(all_lines(totals, months), Attribution.of(job.config.job)))
+        written = closing
+        add_stamps(store, totals)
     return close(totals, months)
 
 
@@ -194,7 +202,7 @@ def _write_manifest(
         "images": totals.images,
         "image_bytes": totals.image_bytes,
         "shards": totals.shards,
-        "cost": str(as_decimal(closing.total_amount)),
+        "cost": None if cost_unknown(closing) else f"{as_decimal(closing.total_amount):f}",
         "currency": job.currency,
         "workers": closing.workers,
         "workers_unpriced": len(closing.unpriced),

@@ -41,6 +41,8 @@ def _instances(book: PriceBook) -> Iterator[str]:
             for count, what in ((entry.gpus, "GPU"), (entry.vcpus, "vCPU"))
             if count
         ]
+        if entry.shared:
+            shares.append("shared by its workers")
         shared = f" ({', '.join(shares)})" if shares else ""
         yield f"{where}{option}: {_amount(entry.nano_per_hour)} an hour{shared}"
 

@@ -154,11 +154,11 @@ def _left(job: JobRecord, finish: Finish) -> list[str]:
     totals, done = finish.totals, finish.totals.committed + finish.totals.quarantined
     if not finish.facts.reason.startswith("budget.") or not done:
         return []
+    left = f"left       {plural(totals.pending, 'row')}"
+    if finish.bill.unpriced:
+        return [left]
     cost = as_decimal(finish.bill.total_amount) / done * totals.pending
-    return [
-        f"left       {plural(totals.pending, 'row')}, about {money(cost, job.currency)} at what a "
-        "row has cost so far"
-    ]
+    return [f"{left}, about {money(cost, job.currency)} at what a row has cost so far"]
 
 
 def _rejected_at_read(job: JobRecord) -> int:

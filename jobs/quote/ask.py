@@ -21,7 +21,7 @@ from conf.price_book import InstancePrice, PriceBook, book_of
 from conf.schema import RunConfig
 from jobs import rates
 from jobs.maker import settle
-from jobs.measured import device_name, is_cpu, rate_key
+from jobs.measured import device_name, gpu_count, is_cpu, rate_key
 from jobs.plan import PlannedJob, make_plan
 from jobs.quote.earlier import Earlier, newest_alike
 from jobs.quote.estimate import Crew, Size, Work, by_pilot, by_rates
@@ -266,6 +266,7 @@ def _asked(
         here=_here(config, book),
         gpus=config.cluster.gpus_per_worker,
         threads=_threads(config),
+        node=(float(gpu_count()), float(max(os.cpu_count() or 1, _workers(config)))),
     )
 
 

@@ -166,8 +166,8 @@ def test_a_book_that_cannot_be_shown_says_why(
 def test_a_book_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["prices"]) == 0
     shown = capsys.readouterr().out.splitlines()
-    assert shown[0].startswith("local: prices local-1 in USD, since ever; digest ")
-    assert shown[1] == "local local owned: 0.1 an hour"
+    assert shown[0].startswith("local: prices local-2 in USD, since ever; digest ")
+    assert shown[1] == "local local owned: 0.1 an hour (shared by its workers)"
     _, path = imported(tmp_path)
     with path.open("a") as book:
         book.write("effective_from: 2026-11-01\neffective_until: 2026-12-01\nstorage:\n")
