@@ -145,7 +145,10 @@ def _lines(objects: Objects, counted: Sequence[Plain], proof: Proof) -> Iterator
         if data is None:
             proof.problems.append(f"{key} is missing")
             continue
-        for line in pq.read_table(io.BytesIO(data)).to_pylist():
+        # one thread: a process that ends right after threads read may abort
+        with pq.ParquetFile(io.BytesIO(data)) as file:
+            found = file.read(use_threads=False).to_pylist()
+        for line in found:
             if line["line_id"] in seen:
                 proof.problems.append(f"line {line['line_id']} is there twice")
             seen.add(line["line_id"])
@@ -252,6 +255,10 @@ def _nano(amount: str | None) -> int:
     return int(Decimal(amount or 0).scaleb(9))
 
 
+def _units(nano: int) -> str:
+    return f"{Decimal(nano).scaleb(-9):f}"
+
+
 def _nearest(amount: Fraction) -> int:
     """Half up."""
     return int(amount + Fraction(1, 2))
@@ -265,11 +272,10 @@ def main() -> int:
     told = json.loads(Path(sys.argv[2]).read_text(encoding="utf-8"))
     proof = prove(Folder(Path(sys.argv[1])), told)
     print(
-        f"workers: {proof.workers}; they lived {Decimal(proof.lived_ns).scaleb(-9)} s; by the "
-        f"price book that is {Decimal(proof.lifetimes_nano).scaleb(-9):f} {proof.currency}, requests "
-        f"{Decimal(proof.requests_nano).scaleb(-9):f}, storage "
-        f"{Decimal(proof.storage_nano).scaleb(-9):f}; imagemill cost tells "
-        f"{Decimal(proof.told_nano).scaleb(-9):f}"
+        f"workers: {proof.workers}; they lived {_units(proof.lived_ns)} s; price book x "
+        f"lifetime {_units(proof.lifetimes_nano)}, requests {_units(proof.requests_nano)}, storage "
+        f"{_units(proof.storage_nano)} {proof.currency}; imagemill cost tells "
+        f"{_units(proof.told_nano)}"
     )
     print("\n".join(proof.problems) or "closed to the last unit")
     return 1 if proof.problems else 0
