@@ -13,7 +13,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from cluster.backlog import backlog
-from cluster.budget import NOTHING, Budget, Caps, Spent, leave_s
+from cluster.budget import NOTHING, Allowance, Budget, Caps, Spent, leave_s
 from cluster.checkpointer import Checkpointer
 from cluster.coordinator import (
     BeatReply,
@@ -23,7 +23,7 @@ from cluster.coordinator import (
     WorkerProgress,
 )
 from cluster.leases import Dismiss, Grant, Wait
-from cluster.nodes import Node, nodes_now
+from cluster.nodes import Node, nodes_now, whole_nodes
 from cluster.plan_file import PlanReader
 from cluster.price import Price
 from cluster.pricing import Takes, machine_of, price_on
@@ -50,7 +50,7 @@ can be done without, neither at the start nor at the end."""
 class CoordinatorActor:
     """See ``cluster.coordinator.Coordinator``; ``shards`` None means all of them. What the newest
     checkpoint settles is not handed out, and what is sealed from now on goes into the next ones.
-    ``settled`` is what earlier runs cost."""
+    ``settled`` is what earlier runs cost, ``allowance`` what the project's budget leaves."""
 
     def __init__(
         self,
@@ -60,6 +60,7 @@ class CoordinatorActor:
         shards: Sequence[int] | None,
         lease_s: float,
         settled: Spent = NOTHING,
+        allowance: Allowance | None = None,
     ) -> None:
         parsed = parse_config(config)
         store = Store.of(parsed, patience_s=_CHECKPOINT_PATIENCE_S)
@@ -71,7 +72,7 @@ class CoordinatorActor:
             sealed=left.sealed,
             counts=left.counts,
             lease_s=lease_s,
-            budget=Budget(caps, settled, leave_s=leave_s(parsed)),
+            budget=Budget(caps, settled, leave_s=leave_s(parsed), allowance=allowance),
         )
         self._checkpointer = Checkpointer(store, every_s=parsed.cluster.checkpoint_s)
 
@@ -93,6 +94,15 @@ class CoordinatorActor:
 
     def beat(self, worker: str, progress: WorkerProgress) -> BeatReply:
         return self._coordinator.beat(worker, progress)
+
+    def allow(self, allowance: Allowance) -> None:
+        self._coordinator.allow(allowance)
+
+    def hired(self, worker: str) -> None:
+        self._coordinator.hired(worker)
+
+    def begun(self, worker: str, nano_per_hour: int | None) -> None:
+        self._coordinator.begun(worker, nano_per_hour)
 
     def gone(self, worker: str, crashed: bool) -> None:
         self._coordinator.gone(worker, crashed)
@@ -172,10 +182,12 @@ class RayLink:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hello:
-    """A worker's first word. ``unpriced``: why its time has no price; "" where it has one."""
+    """A worker's first word: where it is, and what its time costs, in 1e-9 currency units an hour.
+    ``unpriced``: why that is not known; "" where it is."""
 
     node_id: str
     node: str
+    nano_per_hour: int | None
     unpriced: str
 
 
@@ -183,9 +195,12 @@ def price_here(config: RunConfig, book: PriceBook) -> Price:
     """What the worker of this process costs."""
     context = ray.get_runtime_context()
     machine = machine_of(config, context.get_node_labels(), os.environ)
+    has = next((n for n in whole_nodes() if n.node_id == context.get_node_id()), None)
     takes = Takes(
         gpus=gpus_here(),
         threads=int(os.environ.get("OMP_NUM_THREADS", "1")),
+        node_gpus=has.gpus if has else 0,
+        node_cpus=has.cpus if has else 0,
     )
     return price_on(book, machine, takes, at=datetime.now(UTC), output=config.output.path)
 
@@ -227,10 +242,11 @@ class WorkerActor:
         self._link: CoordinatorLink = RayLink(coordinator)
 
     def hello(self) -> Hello:
-        """Where this worker is, and whether its time has a price."""
+        """Where this worker is, and what its time costs."""
         return Hello(
             node_id=ray.get_runtime_context().get_node_id(),
             node=self._identity.node,
+            nano_per_hour=self._identity.price.nano_per_hour,
             unpriced=self._identity.price.unpriced,
         )
 

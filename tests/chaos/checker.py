@@ -213,7 +213,7 @@ class _Check:
             self.problems.append("the job has no manifest: it is not finished")
             return
         said = json.loads(self.bucket.read(keys[-1]) or b"{}")
-        cost_nano = int(Fraction(said.get("cost", 0)) * 10**9)
+        cost_nano = int(Fraction(said.get("cost") or 0) * 10**9)
         if cost_nano > amount_nano or (cost_nano < amount_nano and not self.outlived):
             self.problems.append(f"{keys[-1]}: cost is {cost_nano} nano, not {amount_nano}")
         for name, found in (
