@@ -1,4 +1,4 @@
-"""The configuration group ``triton``: which Triton servers make the images, and how they are asked."""
+"""The configuration group ``triton``: which Triton servers make the images, and how."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ class TritonConfig:
         "separated by commas"
     )
     model: str | None = key("the model's name in their repository; null: model.name")
-    timeout_s: float = key("how long one image may take, waiting included, before it is asked for "
-        "again", low=0.1)
+    timeout_s: float = key(
+        "how long one image may take, waiting included, before it is asked for again", low=0.1
+    )
     patience_s: float = key(
         "how long servers that do not answer are tried before a worker gives its rows back", low=0
     )

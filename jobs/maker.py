@@ -78,8 +78,9 @@ def _through_triton(config: RunConfig) -> Maker:
     return Maker(
         config=config,
         model_revision=found.revision,
-        why=f"{'SIMULATED ' if found.simulated else ''}{found.model} on {config.triton.url}, {found.mode}, batches of up to "
-        f"{found.max_batch}, {found.instances} at a time on a server",
+        why=f"{'SIMULATED ' if found.simulated else ''}{found.model} on {config.triton.url}, "
+        f"{found.mode}, batches of up to {found.max_batch}, {found.instances} at a time on a "
+        "server",
     )
 
 

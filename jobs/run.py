@@ -35,8 +35,9 @@ from cluster.totals import states
 from conf.errors import ConfigError, OutputTaken, StoreRefused, StoreUnavailable
 from conf.parser import check_together
 from conf.price_book import PriceBook, at_given_price, book_of
-from conf.schema import BudgetConfig, ClusterConfig, PricingConfig, RunConfig, TritonConfig
+from conf.schema import BudgetConfig, ClusterConfig, PricingConfig, RunConfig
 from conf.secrets import refuse_secrets
+from conf.triton_config import TritonConfig
 from jobs.company import refuse_company
 from jobs.configure import absolute, compose
 from jobs.execute import JobResult, execute, result_of, resumable, version

@@ -86,5 +86,3 @@ def drain(
 
 def numbers(outcomes: Sequence[ImageResult | ImageFailure]) -> list[int]:
     return sorted(outcome.request.row_id for outcome in outcomes)
-
-

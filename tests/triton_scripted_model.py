@@ -1,7 +1,7 @@
 """A model for Triton's python backend that does what the prompt says. Run by the server, not by us.
 
 ``crash`` kills its process, ``fail`` is a row's own failure, ``odd`` fails as no row of ours does,
-``hang`` goes on until it is cancelled, ``wait S`` takes so long. The rest becomes a picture at once.
+``hang`` goes on until it is cancelled, ``wait S`` takes so long. The rest becomes a picture.
 """
 
 import json

@@ -137,7 +137,7 @@ class TritonEngine:
             precision=_UNKNOWN,
             max_batch=pool.model.max_batch,
             simulated=pool.model.simulated,
-            devices=pool.model.instances * len(pool.servers),
+            devices=pool.devices,
         )
         self._lookahead = _LOOKAHEAD_BATCHES * self._info.max_batch * self._info.devices
 
@@ -192,7 +192,12 @@ class TritonEngine:
         return self._take(0)
 
     def overdue(self, limit_s: float) -> list[Request]:
-        return [work.request for work in self._inside.values() if work.overdue(limit_s)]
+        now_s = self._thread.time()
+        return [
+            work.request
+            for work in self._inside.values()
+            if work.alone_since_s is not None and now_s - work.alone_since_s > limit_s
+        ]
 
     def discard(self, unwanted: Callable[[Request], bool]) -> int:
         dropped = [work for work in self._inside.values() if unwanted(work.request)]

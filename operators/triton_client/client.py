@@ -54,11 +54,22 @@ class TritonClient:
         return (await self._said(answer, timeout_s)).config
 
     async def load(self, *, timeout_s: float) -> None:
-        """Have the model loaded, anew if it is; only servers in explicit mode do that."""
+        """Have the model loaded if it is not; only servers in explicit mode do that."""
         answer = self._client.load_model(
             self.model, headers=self._headers, client_timeout=timeout_s
         )
         await self._said(answer, timeout_s)
+
+    async def load_anew(self, *, timeout_s: float) -> None:
+        """Have the model's processes ended, dead or alive, and begun anew; as ``load`` otherwise.
+
+        Loading alone does nothing while the model's files are as they were.
+        """
+        answer = self._client.unload_model(
+            self.model, headers=self._headers, client_timeout=timeout_s
+        )
+        await self._said(answer, timeout_s)
+        await self.load(timeout_s=timeout_s)
 
     async def models(self, *, timeout_s: float) -> list[str]:
         """The names in the server's repository."""
@@ -114,9 +125,7 @@ class TritonClient:
         async def only() -> AsyncIterator[dict[str, Any]]:
             yield asked
 
-        answers = self._client.stream_infer(
-            only(), stream_timeout=timeout_s, headers=self._headers
-        )
+        answers = self._client.stream_infer(only(), stream_timeout=timeout_s, headers=self._headers)
         found: InferResult | None = None
         async for result, error in answers:
             if error is not None:

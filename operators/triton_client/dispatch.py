@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from random import Random
 
-from conf.errors import RowRejected
+from conf.errors import RowRejected, ServerUnfit
 from operators.engine import ImageFailure, ImageResult
 from operators.triton_client import verdicts
 from operators.triton_client.endpoints import choose, pause_s, rest_s
@@ -22,7 +22,7 @@ from operators.triton_client.wire import Answer
 
 ALONE_AFTER = 2
 """Deaths of a model after which a request that was there each time is made alone."""
-MOST_CRASHES = 4
+MOST_CRASHES = 3
 MOST_FAILURES = 3
 
 
@@ -119,7 +119,7 @@ class Dispatcher:
         doubts, server.doubts = server.doubts, []
         for doubt in doubts:
             if well:
-                self._blame(server, doubt)
+                self._blame(doubt)
             else:
                 self._again(doubt.work)
         self.pump()
@@ -138,6 +138,7 @@ class Dispatcher:
         work.start()
         asked = server.ask(work.request, priority=self._priority, timeout_s=self._timeout_s)
         work.call = self._loop.create_task(asked)
+        work.alone_since_s = now_s if alone else None
         server.calls.add(work.call)
         # not in a coroutine of ours: one that is cancelled before it begins never runs
         work.call.add_done_callback(partial(self._done, server, work, now_s))
@@ -157,7 +158,9 @@ class Dispatcher:
         server.calls.discard(call)
         server.endpoint.in_flight -= 1
         server.endpoint.alone = False
-        work.call = None
+        server.checked &= server.endpoint.in_flight > 0
+        alone = work.alone_since_s is not None
+        work.call = work.alone_since_s = None
         if call.cancelled():
             self._again(work)
             return
@@ -165,7 +168,10 @@ class Dispatcher:
         if error is None:
             self._made(server, work, call.result(), began_s)
         elif isinstance(error, ServerError):
-            self._failed(server, work, error, began_s)
+            self._failed(server, work, error, began_s, alone=alone)
+        elif isinstance(error, ServerUnfit):
+            self._ill(server, str(error))
+            self._again(work)
         else:
             self._deliver(error)
         self.pump()
@@ -192,11 +198,10 @@ class Dispatcher:
             )
         )
 
-    def _failed(self, server: Server, work: Asked, error: ServerError, began_s: float) -> None:
+    def _failed(
+        self, server: Server, work: Asked, error: ServerError, began_s: float, *, alone: bool
+    ) -> None:
         now_s = self._loop.time()
-        doubt = Doubt(
-            work=work, cause=error.cause, said=error.said, began_s=began_s, ended_s=now_s
-        )
         match error.cause:
             case Cause.ROW:
                 assert error.row is not None
@@ -214,14 +219,19 @@ class Dispatcher:
             case Cause.DEAD_MODEL:
                 self._ill(server, error.said)
                 work.crashes += 1
+                work.suspect = work.crashes >= ALONE_AFTER
                 if work.crashes < MOST_CRASHES:
                     self._again(work)
                 else:
                     self._reject(work, verdicts.killed(work.crashes, error.said))
-            case Cause.TIMED_OUT if server.served_from_s >= began_s:
-                self._blame(server, doubt)
+            case Cause.TIMED_OUT if not alone and server.served_from_s >= began_s:
+                # it is well: it has made another one since
+                work.suspect = True
+                self._again(work)
             case _:
-                server.doubts.append(doubt)
+                server.doubts.append(
+                    Doubt(work=work, cause=error.cause, said=error.said, alone=alone)
+                )
                 self._ill(server, error.said)
 
     def _refused(self, server: Server, said: str, now_s: float) -> None:
@@ -239,14 +249,16 @@ class Dispatcher:
             server.endpoint.failed(self._loop.time())
             server.trouble.set()
 
-    def _blame(self, server: Server, doubt: Doubt) -> None:
-        """The request failed on a server that is well. One that timed out may have waited for others
-        all the time, unless one that was sent later was made before it."""
+    def _blame(self, doubt: Doubt) -> None:
+        """The request failed on a server that is well. One that timed out may have waited for
+        others of ours all the time, unless it was alone."""
         work = doubt.work
         if doubt.cause is Cause.TIMED_OUT:
-            if server.served_from_s >= doubt.began_s:
-                work.ran_ns += _ns(doubt.ended_s - doubt.began_s)
-            self._again(work)
+            work.suspect = True
+            if doubt.alone:
+                self._reject(work, verdicts.timed_out(self._timeout_s))
+            else:
+                self._again(work)
             return
         work.failures += 1
         if work.failures >= MOST_FAILURES:
@@ -258,7 +270,7 @@ class Dispatcher:
         """Ask for it again as soon as a server takes it, before those that were never asked for."""
         if work.gone:
             return
-        (self._suspects if work.crashes >= ALONE_AFTER else self._waiting).appendleft(work)
+        (self._suspects if work.suspect else self._waiting).appendleft(work)
         self._loop.call_soon(self.pump)
 
     def _reject(self, work: Asked, error: RowRejected) -> None:
@@ -267,4 +279,3 @@ class Dispatcher:
 
 def _ns(seconds: float) -> int:
     return round(seconds * 1e9)
-

@@ -15,7 +15,7 @@ LONGEST_PAUSE_S = 5.0
 def pause_s(failures: int, random: Random) -> float:
     """How long to wait after so many failures in a row: doubling, anywhere in its upper half, so
     that clients which failed together do not come back together."""
-    longest_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(failures, 16))
+    longest_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(failures, 16))
     return longest_s * random.uniform(0.5, 1.0)
 
 

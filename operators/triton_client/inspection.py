@@ -53,20 +53,12 @@ async def inspect_all(
         if isinstance(model, ServerError):
             continue
         first = first or (client, model)
-        if model != first[1]:
+        if model.identity != first[1].identity:
             raise ServerUnfit(
                 f"the servers of triton.url have different models: {first[0].address} has "
-                f"{_shown(first[1])}, {client.address} {_shown(model)}; expected the same export "
-                "on all of them"
+                f"{first[1]}, {client.address} has {model}; expected the same on all of them"
             )
     return found
-
-
-def _shown(model: ServerModel) -> str:
-    return (
-        f"{model.model} of revision {model.revision}, {model.mode}, batches of up to "
-        f"{model.max_batch}, {model.instances} of it at a time"
-    )
 
 
 async def _load(client: TritonClient) -> None:

@@ -1,7 +1,7 @@
 """Looks after one server: whether it is well, what brings it back, how much it is asked at a time.
 
-That a server and its model say they are ready means little: of a model whose process died they go on
-saying so. Only an image that comes back tells.
+That a server and its model say they are ready means little: when the model's process has died they
+go on saying so. Only an image that comes back tells.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from operators.triton_client.dispatch import Dispatcher
 from operators.triton_client.endpoints import pause_s
 from operators.triton_client.errors import Cause, ServerError
 from operators.triton_client.server import Server
-from operators.triton_client.server_model import read_model
 
 log = logging.getLogger(__name__)
 _LOOK_S = 2.0
@@ -25,6 +24,9 @@ _QUIET_S = 10.0
 """A server that has requests and said nothing for so long is asked whether it lives."""
 _LIVE_S = 10.0
 _LOAD_S = 600.0
+_BEFORE_LOADING = 2
+"""Failures before a model is loaded: another worker may have had it loaded meanwhile."""
+_BEGUN_ANEW = (Cause.DEAD_MODEL, Cause.TIMED_OUT, Cause.FAILED)
 
 
 class Keeper:
@@ -124,7 +126,8 @@ class Keeper:
                     )
                 server.leave()
                 self._dispatcher.settle(server, well=False)
-                await self._load(error)
+                if endpoint.failures > _BEFORE_LOADING:
+                    await self._load(error)
                 await asyncio.sleep(pause_s(endpoint.failures, self._random))
         if gone:
             log.warning("%s is back", endpoint.name, extra={"event": "server_well"})
@@ -138,15 +141,7 @@ class Keeper:
         """
         server = self._server
         await server.client.live(timeout_s=_LIVE_S)
-        found = read_model(
-            await server.client.config(timeout_s=_LIVE_S), server=str(server.client.address)
-        )
-        if (found.model, found.revision) != (server.expected.model, server.expected.revision):
-            raise ServerUnfit(
-                f"{server.client.address} has model {found.model} of revision {found.revision} "
-                f"now; this job began with {server.expected.model} of revision "
-                f"{server.expected.revision}"
-            )
+        server.checked = False
         made = await server.client.made(timeout_s=_LIVE_S)
         sent_s = self._loop.time()
         try:
@@ -160,6 +155,7 @@ class Keeper:
             if error.row is None:
                 raise
             server.version, gpu_seconds = None, error.row.gpu_seconds
+        server.checked = server.endpoint.in_flight > 0
         self._dispatcher.spent(gpu_seconds)
         server.answered(sent_s=sent_s, now_s=self._loop.time())
 
@@ -174,24 +170,24 @@ class Keeper:
             )
 
     async def _load(self, error: ServerError | ServerUnfit) -> None:
-        """Have a model that died or hangs loaded anew, which servers in explicit mode do."""
-        if isinstance(error, ServerUnfit) or error.cause not in (
-            Cause.NOT_LOADED,
-            Cause.DEAD_MODEL,
-            Cause.TIMED_OUT,
-            Cause.FAILED,
-        ):
-            return
+        """Have a model that is not there loaded, and one that died or hangs begun anew; servers in
+        explicit mode do that."""
         client = self._server.client
+        cause = Cause.UNFIT if isinstance(error, ServerUnfit) else error.cause
+        if cause not in (Cause.NOT_LOADED, *_BEGUN_ANEW):
+            return
         try:
-            await client.live(timeout_s=_LIVE_S)
-            log.info("%s: loading %s anew", client.address, client.model, extra={"event": "reload"})
-            await client.load(timeout_s=_LOAD_S)
+            log.warning("%s: loading %s", client.address, client.model, extra={"event": "reload"})
+            if cause is Cause.NOT_LOADED:
+                await client.load(timeout_s=_LOAD_S)
+            else:
+                await client.load_anew(timeout_s=_LOAD_S)
         except ServerError as refused:
             self._server.said = f"{self._server.said}; loading it anew failed: {refused.said}"
 
     def _ill(self, error: ServerError | ServerUnfit) -> None:
-        ours = isinstance(error, ServerUnfit)
-        self._server.said = str(error) if ours else error.said
-        self._server.cause = Cause.UNFIT if ours else error.cause
+        if isinstance(error, ServerUnfit):
+            self._server.said, self._server.cause = str(error), Cause.UNFIT
+        else:
+            self._server.said, self._server.cause = error.said, error.cause
         self._server.endpoint.failed(self._loop.time())

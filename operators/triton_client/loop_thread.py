@@ -26,6 +26,10 @@ class LoopThread:
         """What a coroutine returns or raises on the loop."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
+    def time(self) -> float:
+        """The loop's clock."""
+        return self._loop.time()
+
     def close(self) -> None:
         """Cancel what runs on the loop and end the thread."""
         self.wait(self._cancel_all())

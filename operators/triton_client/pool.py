@@ -41,17 +41,10 @@ class Terms:
 
 
 class Pool:
-    """Servers with one model. ``open`` makes it; ``close`` must be awaited.
+    """Servers with one model. ``open`` makes it; ``close`` must be awaited."""
 
-    Args:
-        model: what every server has.
-    """
-
-    def __init__(
-        self, servers: Sequence[Server], model: ServerModel, dispatcher: Dispatcher
-    ) -> None:
+    def __init__(self, servers: Sequence[Server], dispatcher: Dispatcher) -> None:
         self.servers = servers
-        self.model = model
         self.dispatcher = dispatcher
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -70,11 +63,14 @@ class Pool:
         addresses = addresses_of(terms.config)
         clients = [TritonClient(address, terms.model, terms.access) for address in addresses]
         try:
-            model = await _find(clients, random, patience_s)
+            models = await _find(clients, random, patience_s)
         except BaseException:
             await _close(clients)
             raise
-        servers = [_server(client, model, terms.config) for client in clients]
+        servers = [
+            _server(client, model, terms.config)
+            for client, model in zip(clients, models, strict=True)
+        ]
         dispatcher = Dispatcher(
             servers,
             deliver,
@@ -82,13 +78,23 @@ class Pool:
             timeout_s=terms.config.timeout_s,
             random=random,
         )
-        pool = cls(servers, model, dispatcher)
+        pool = cls(servers, dispatcher)
         try:
             await pool._begin(terms, random)
         except BaseException:
             await pool.close()
             raise
         return pool
+
+    @property
+    def model(self) -> ServerModel:
+        """What the servers have."""
+        return self.servers[0].expected
+
+    @property
+    def devices(self) -> int:
+        """How many images' batches run at a time."""
+        return sum(server.expected.instances for server in self.servers)
 
     async def close(self) -> None:
         """Cancel everything and end the connections."""
@@ -113,11 +119,14 @@ class Pool:
                 random=random,
             )
             self._tasks.append(asyncio.create_task(keeper.run()))
-        deadline_s = loop.time() + _WELL_S
+        began_s = loop.time()
         while not any(server.endpoint.healthy for server in self.servers):
             if all(server.cause in _FOR_GOOD for server in self.servers):
                 raise ServerUnfit(f"no Triton server makes an image: {self._said()}")
-            if loop.time() > deadline_s:
+            # one that has not answered yet may be busy with others' images
+            waiting = any(server.cause is None for server in self.servers)
+            longest_s = _WELL_S + (terms.config.timeout_s if waiting else 0)
+            if loop.time() - began_s > longest_s:
                 raise ServerLost(f"no Triton server makes an image: {self._said()}")
             await asyncio.sleep(_POLL_S)
         self._tasks.append(asyncio.create_task(self._watch(terms.config.patience_s)))
@@ -153,8 +162,8 @@ def _server(client: TritonClient, model: ServerModel, config: TritonConfig) -> S
 
 async def _find(
     clients: Sequence[TritonClient], random: Random, patience_s: float
-) -> ServerModel:
-    """The model that the servers have, as far as they answer; at least one does."""
+) -> list[ServerModel]:
+    """The servers' models; of one that does not answer, what another has. At least one does."""
     loop = asyncio.get_running_loop()
     deadline_s = loop.time() + patience_s
     tries = 0
@@ -162,7 +171,7 @@ async def _find(
         found = await inspect_all(clients)
         models = [one for one in found if isinstance(one, ServerModel)]
         if models:
-            return models[0]
+            return [one if isinstance(one, ServerModel) else models[0] for one in found]
         if loop.time() >= deadline_s:
             break
         await asyncio.sleep(pause_s(tries, random))
@@ -172,9 +181,7 @@ async def _find(
         for client, error in zip(clients, found, strict=True)
         if isinstance(error, ServerError)
     )
-    raise ServerLost(
-        f"no Triton server answers: {said}. Is it running, and is this its gRPC port?"
-    )
+    raise ServerLost(f"no Triton server answers: {said}. Is it running, and is this its gRPC port?")
 
 
 async def _close(clients: Sequence[TritonClient]) -> None:

@@ -31,6 +31,14 @@ class ServerModel:
     instances: int
     gpus: bool
 
+    def __str__(self) -> str:
+        return f"{self.model} of revision {self.revision}"
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        """What decides the pictures."""
+        return self.model, self.revision
+
     @property
     def mode(self) -> str:
         """For people."""
@@ -100,9 +108,11 @@ def _compare(
 
 
 def _datatype(tensor: Any) -> str:
-    named: str = tensor.DESCRIPTOR.fields_by_name["data_type"].enum_type.values_by_number[
-        tensor.data_type
-    ].name
+    named: str = (
+        tensor.DESCRIPTOR.fields_by_name["data_type"]
+        .enum_type.values_by_number[tensor.data_type]
+        .name
+    )
     plain = named.removeprefix("TYPE_")
     return "BYTES" if plain == "STRING" else plain
 

@@ -29,10 +29,19 @@ def failed(times: int, said: str) -> RowRejected:
     return RowRejected(stage="denoise", reason="server_failed", message=message)
 
 
+def timed_out(timeout_s: float) -> RowRejected:
+    """A server that makes other images did not make this one."""
+    message = (
+        f"Triton made nothing of this image alone within triton.timeout_s={timeout_s:g}, and makes "
+        "others; ask for fewer steps or a smaller size, or give a longer triton.timeout_s"
+    )
+    return RowRejected(stage="denoise", reason="row_timeout", message=message)
+
+
 def killed(times: int, said: str) -> RowRejected:
     """The process of a model died each time."""
     message = (
-        f"the server's model died {times} times while it made this image, the last times this "
+        f"the server's model died {times} times while it made this image, the last time this "
         f"image alone ({said}); the server's log tells more; change the row's prompt, size or "
         "sampler"
     )

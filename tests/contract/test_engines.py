@@ -317,7 +317,13 @@ def test_failures_are_not_results(new_engine):
 @pytest.mark.parametrize("name", SERVED)
 def test_a_server_makes_the_pictures_of_the_engine_in_process(new_engine_of, name):
     rows = [
-        ask(n, steps=1 + n % 4, guidance_scale=float(n % 3), width=SIZE * (1 + n % 2), sampler=sampler)
+        ask(
+            n,
+            steps=1 + n % 4,
+            guidance_scale=float(n % 3),
+            width=SIZE * (1 + n % 2),
+            sampler=sampler,
+        )
         for n, sampler in enumerate(samplers_for("noise"))
     ]
     here = {outcome.request: outcome for outcome in run(new_engine_of("stepwise"), rows)}

@@ -1,4 +1,4 @@
-"""Whole jobs through a real tritonserver, as a user runs them; and what is said when they cannot."""
+"""Whole jobs through a real tritonserver, as a user runs them; what is said when they cannot."""
 
 from __future__ import annotations
 
@@ -193,7 +193,10 @@ def test_a_model_that_is_not_there_is_told_with_those_that_are(
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (("imagemill_signature", "something"), "was not exported by ImageMill: it has no parameter"),
+        (
+            ("imagemill_signature", "something"),
+            "was not exported by ImageMill: it has no parameter",
+        ),
         (
             (
                 'key: "imagemill_signature" value { string_value: "1"',

@@ -43,7 +43,9 @@ def test_a_request_is_a_batch_of_one_row_with_every_value_exact() -> None:
 
 
 def test_half_a_character_is_a_fault_of_its_row() -> None:
-    odd = Request(**{name: getattr(REQUEST, name) for name in Request.__slots__} | {"prompt": "\ud800"})
+    odd = Request(
+        **{name: getattr(REQUEST, name) for name in Request.__slots__} | {"prompt": "\ud800"}
+    )
     with pytest.raises(ServerError, match="prompt holds half a character") as refused:
         inputs_of(odd)
     assert refused.value.cause is Cause.ROW
