@@ -3,15 +3,17 @@
 # make check  format, lint, types, import contracts
 # make chaos  cause every named fault on a real object store and a real cluster; minutes
 # make s3     an S3 server on this machine to try it on; Ctrl-C stops it
+# make triton  a Triton Inference Server on this machine, with the shapes model; make triton-stop
 # make bench  measure ImageMill against diffusers and Ray Data, side by side; writes docs/performance.md
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+TRITON := .venv-triton
 ifndef OUT
 OUT := out/example-$(shell date +%Y%m%d-%H%M%S)
 endif
 
-.PHONY: run test check chaos bench s3 clean
+.PHONY: run test check chaos bench s3 triton triton-stop clean
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -43,5 +45,19 @@ bench: $(VENV)/.ready
 s3: $(VENV)/.ready
 	@$(BIN)/python -m tests.serve_s3 out/s3
 
+# numpy 1 is what nvidia-pytriton asks for, numpy 2 what our pyarrow needs: they cannot share a place
+$(TRITON)/.ready: constraints-triton.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "ImageMill needs Python 3.11 or newer; say which with make PYTHON=python3.12"; exit 2; }
+	$(PYTHON) -m venv $(TRITON)
+	$(TRITON)/bin/pip install --quiet --disable-pip-version-check -r constraints-triton.txt
+	@touch $@
+
+triton: $(VENV)/.ready $(TRITON)/.ready
+	@$(BIN)/python -m tests.serve_triton start $(EXPORT)
+
+triton-stop: $(VENV)/.ready
+	@$(BIN)/python -m tests.serve_triton stop
+
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) $(TRITON) build *.egg-info

@@ -33,6 +33,7 @@ from jobs.prices import Import, book_lines, import_catalogue
 from jobs.quote.command import add_quote_words, tell
 from jobs.status import status, status_lines
 from jobs.summary import summary_lines
+from jobs.triton_export import add_export_words, export
 from jobs.verify import report_lines, verify
 
 log = logging.getLogger("imagemill")
@@ -117,6 +118,11 @@ def build_parser() -> argparse.ArgumentParser:
     prices = _command(commands, "prices", "show a price book, or import one", _prices)
     prices.add_argument("--book", default="local", help="a name in conf/pricing or a YAML file")
     _prices_import(prices.add_subparsers(metavar="import"))
+    triton = _command(commands, "triton", "serve a model by Triton Inference Server", _triton)
+    parts = triton.add_subparsers(metavar="export", required=True)
+    add_export_words(
+        _command(parts, "export", "write a model into a Triton model repository", _triton)
+    )
     return parser
 
 
@@ -278,6 +284,11 @@ def _models(given: argparse.Namespace) -> int:
 
 def _prices(given: argparse.Namespace) -> int:
     _print(book_lines(given.book))
+    return 0
+
+
+def _triton(given: argparse.Namespace) -> int:
+    _print(export(given.model, given.repository, given.keys))
     return 0
 
 

@@ -327,6 +327,7 @@ class StepwiseEngine:
         """A step of these rows is over, and took so long."""
         for work in works:
             work.ran_ns += spent_ns
+            work.took_part(rows=len(works))
         if self._sizes is None:
             return
         passes = sum(work.weight for work in works)
