@@ -215,7 +215,7 @@ def _on_output(
         "overrides",
         nargs="*",
         metavar="key=value",
-        help="cluster.*, storage.*, pricing.* and budget.* keys only",
+        help="cluster.*, storage.*, pricing.*, budget.* and triton.* keys only",
     )
     return one
 
