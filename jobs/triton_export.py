@@ -13,7 +13,7 @@ from conf.errors import ConfigError
 from conf.schema import KeyInfo, known_keys
 from conf.triton_server import GROUP, TritonServerConfig, parse_triton_server
 from jobs.configure import compose
-from operators.triton.repository import Exported, export_model
+from operators.triton.repository import Exported, check_engine, export_model
 from operators.triton.repository_config import Served
 
 _OF_THE_MODEL = ("engine", "model")
@@ -64,6 +64,8 @@ def export(model: str, repository: str, keys: Sequence[str]) -> list[str]:
             served[leaf] = _value(text, value)
         elif group in _OF_THE_MODEL:
             others.append(text)
+            if name in ("engine", "engine.name"):
+                check_engine(value)
         else:
             raise ConfigError(
                 f"'{text}' is not for triton export; expected engine.*, model.* and {GROUP}.* "
