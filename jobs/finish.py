@@ -26,6 +26,8 @@ from conf.errors import (
 )
 from jobs.figures import cost_unknown, plural
 from jobs.gc import collect
+from jobs.quote.against import Against, against
+from jobs.quote.kept import quote_of
 from jobs.report import ReportFacts, write_report
 from jobs.worker_ledger import add_lines
 
@@ -35,7 +37,8 @@ _RENEWALS = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finish:
-    """What an output holds after a run. ``written`` are the keys of reports."""
+    """What an output holds after a run. ``written`` are the keys of reports; ``against`` is None
+    where nothing was quoted."""
 
     finished: bool
     totals: Totals
@@ -43,6 +46,7 @@ class Finish:
     broken_files: tuple[InputFile, ...]
     facts: ReportFacts
     written: tuple[str, ...]
+    against: Against | None = None
 
 
 def finish(
@@ -67,12 +71,15 @@ def finish(
     """
     totals = fold(store, plan)
     closing: Bill | None = None
+    quote = quote_of(store)
     whole = totals.sealed == totals.shards and not totals.pending
     done = is_finished(store, generation) or (end is not None and end.finished and whole)
     if done and end is not None and ours:
         # before the manifest: what is finished has its whole bill on the ledger
         closing = close_ledger(store, job, totals)
-        _write_manifest(store, job, generation, totals, closing)
+        _write_manifest(
+            store, job, generation, totals, closing, against(quote, totals, closing, job.currency)
+        )
         if totals.attempts > 1 or totals.quarantined:
             sweep(store, plan)
     broken = tuple(item for item in plan.inputs() if item.problem)
@@ -86,13 +93,15 @@ def finish(
     written: tuple[str, ...] = ()
     if ours or done:
         closing, written = _write_derived(store, job, plan, totals, facts, closing, needed=done)
+    bill = closing or close(totals, job.config.pricing.storage_months)
     return Finish(
         finished=done,
         totals=totals,
-        bill=closing or close(totals, job.config.pricing.storage_months),
+        bill=bill,
         broken_files=broken,
         facts=facts,
         written=written,
+        against=against(quote, totals, bill, job.currency),
     )
 
 
@@ -168,7 +177,12 @@ def sweep(store: Store, plan: PlanReader) -> None:
 
 
 def _write_manifest(
-    store: Store, job: JobRecord, number: int, totals: Totals, closing: Bill
+    store: Store,
+    job: JobRecord,
+    number: int,
+    totals: Totals,
+    closing: Bill,
+    found: Against | None,
 ) -> None:
     """The put-if-absent write that finishes a generation; a copy lies at the top for people."""
     manifest = {
@@ -192,6 +206,7 @@ def _write_manifest(
         "currency": job.currency,
         "workers": closing.workers,
         "workers_unpriced": len(closing.unpriced),
+        "quoted": found.to_mapping() if found else None,
     }
     data = (json.dumps(manifest, indent=2) + "\n").encode()
     try:

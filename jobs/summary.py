@@ -33,7 +33,7 @@ from jobs.figures import (
     why_empty,
 )
 from jobs.finish import Finish
-from jobs.quote.against import quoted_lines
+from jobs.quote.against import against_lines
 from jobs.report.survey import survey
 from jobs.spending import keys_to_go_on
 
@@ -50,7 +50,7 @@ def summary_lines(job: JobRecord, finish: Finish, status: int) -> list[str]:
         lines.append(SIMULATED)
     lines.append(_images(totals, figures))
     lines.append(_cost(finish.bill, figures, job.currency))
-    lines += quoted_lines(job, finish.totals, finish.bill) if finish.finished else []
+    lines += against_lines(finish.against, job.currency)
     if unpriced(finish.bill):
         lines.append(f"unpriced   {unpriced(finish.bill)}")
     if facts.wall_s:

@@ -38,8 +38,11 @@ from jobs.figures import (
     unpriced,
     why_empty,
 )
+from jobs.quote.against import against
+from jobs.quote.kept import quote_of
 from jobs.report.charts import day_costs, dearest_rows, image_costs
 from jobs.report.costs import CostSurvey, cost_survey
+from jobs.report.quoted import quoted
 from jobs.report.rendering import render
 from jobs.report.samples import Sample, pick_samples
 from jobs.report.survey import Mix, Survey, survey
@@ -105,6 +108,7 @@ def build_report(
         "money": _money(closing, currency),
         "prices": _prices(totals, currency),
         "unpriced": unpriced(closing),
+        "against": quoted(against(quote_of(store), totals, closing, currency), currency),
         "image_costs": image_costs(costs, currency),
         "dearest": dearest_rows(costs, currency),
         "day_costs": day_costs(costs, currency),
