@@ -20,7 +20,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "ImageMill needs Python 3.11 or newer; say which with make PYTHON=python3.12"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[s3,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[s3,triton,dev]'
 	@touch $@
 
 run: $(VENV)/.ready
@@ -28,7 +28,8 @@ run: $(VENV)/.ready
 	@echo "The pictures are in $(OUT)/images, all on one sheet in $(OUT)/contact_sheet.png;"
 	@echo "open $(OUT)/report.html in a browser, or check it all: $(BIN)/imagemill verify $(OUT)"
 
-test: $(VENV)/.ready
+test: $(VENV)/.ready $(TRITON)/.ready
+	@$(BIN)/python -m tests.prometheus
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest -n 3 --dist loadfile
 
 check: $(VENV)/.ready

@@ -23,12 +23,15 @@ from cluster.coordinator import (
     WorkerProgress,
 )
 from cluster.leases import Dismiss, Grant, Wait
+from cluster.metrics import RunMetrics, WorkerMetrics
 from cluster.nodes import Node, nodes_now, whole_nodes
 from cluster.plan_file import PlanReader
 from cluster.price import Price
 from cluster.pricing import Takes, machine_of, price_on
 from cluster.records import Ranges
 from cluster.sealed_shard import SealedShard
+from cluster.server_price import SERVER_DEVICE, server_billing, server_machine
+from cluster.setbacks import Loss
 from cluster.settled import Settled
 from cluster.store import Store
 from cluster.suspicion import Trial
@@ -39,7 +42,7 @@ from conf.parser import parse_config
 from conf.price_book import PriceBook
 from conf.schema import RunConfig
 from operators.engine import Engine
-from operators.engines import load_engine
+from operators.engines import engine_of
 
 _ANSWER_S = 60.0
 _CHECKPOINT_PATIENCE_S = 5.0
@@ -75,6 +78,13 @@ class CoordinatorActor:
             budget=Budget(caps, settled, leave_s=leave_s(parsed), allowance=allowance),
         )
         self._checkpointer = Checkpointer(store, every_s=parsed.cluster.checkpoint_s)
+        self._metrics = RunMetrics(
+            job=parsed.job.name or "job",
+            project=parsed.job.project,
+            rows=PlanReader(store).rows,
+            max_quarantined=parsed.job.max_quarantined,
+            caps=caps,
+        )
 
     def acquire(self, worker: str) -> Grant | Wait | Dismiss:
         return self._coordinator.acquire(worker)
@@ -107,6 +117,9 @@ class CoordinatorActor:
     def gone(self, worker: str, crashed: bool) -> None:
         self._coordinator.gone(worker, crashed)
 
+    def lost(self, loss: Loss) -> None:
+        self._coordinator.lost(loss)
+
     def preempt(self, worker: str) -> None:
         self._coordinator.preempt(worker)
 
@@ -117,7 +130,10 @@ class CoordinatorActor:
         self._coordinator.drain()
 
     def snapshot(self) -> Snapshot:
-        return self._coordinator.snapshot()
+        """The driver looks several times a second; so often the metrics are new."""
+        snapshot = self._coordinator.snapshot()
+        self._metrics.tell(snapshot)
+        return snapshot
 
     def close(self) -> None:
         """Write the last checkpoint of the run."""
@@ -192,7 +208,15 @@ class Hello:
 
 
 def price_here(config: RunConfig, book: PriceBook) -> Price:
-    """What the worker of this process costs."""
+    """What the worker of this process costs, or a device of the servers that work for it."""
+    if config.engine.name == "triton":
+        return price_on(
+            book,
+            server_machine(config),
+            SERVER_DEVICE,
+            at=datetime.now(UTC),
+            output=config.output.path,
+        )
     context = ray.get_runtime_context()
     machine = machine_of(config, context.get_node_labels(), os.environ)
     has = next((n for n in whole_nodes() if n.node_id == context.get_node_id()), None)
@@ -237,6 +261,7 @@ class WorkerActor:
             gpus=",".join(str(gpu) for gpu in ray.get_gpu_ids()),
             price=price_here(self._config, book),
             gpu_share=min(1.0, gpus_here() or 1.0),
+            servers=server_billing(self._config),
         )
         self._lifetime = begin_lifetime(self._identity)
         self._link: CoordinatorLink = RayLink(coordinator)
@@ -258,6 +283,12 @@ class WorkerActor:
             plan = PlanReader(store)
         except ImageMillError as error:
             return outcome_of(self._identity.worker, error)
+        metrics = WorkerMetrics(
+            job=config.job.name or "job",
+            project=config.job.project,
+            currency=self._identity.price.currency,
+        )
+        store.traffic.put_took = metrics.put_took
         worker = Worker(
             config,
             self._identity,
@@ -266,18 +297,23 @@ class WorkerActor:
             link=self._link,
             make_engine=self._engine,
             lifetime=self._lifetime,
+            told=metrics.tell,
         )
         self._term.watch(lambda: worker.preempt("its process was told to end (SIGTERM)"))
         return worker.run()
 
     def _engine(self) -> Engine:
         """The engine, with the very model that the job began with."""
-        engine = load_engine(self._config.engine, self._config.model)
+        engine = engine_of(self._config)
         found = engine.info.model_revision
         if found != self._model_revision:
+            where = (
+                f"of {engine.info.device}"
+                if self._config.engine.name == "triton"
+                else f"at {self._config.model.path} on node {self._identity.node}"
+            )
             raise ModelUnusable(
-                f"the model at {self._config.model.path} on node {self._identity.node} has "
-                f"revision {found}; this job began with {self._model_revision}; put the same "
-                "model on every node"
+                f"the model {where} has revision {found}; this job began with "
+                f"{self._model_revision}; put the same model on every node"
             )
         return engine

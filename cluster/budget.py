@@ -90,6 +90,11 @@ class Caps:
             (used / cap if cap else 1.0 for used, cap in parts if cap is not None), default=0
         )
 
+    def within(self, needed: Spent, has: Spent) -> bool:
+        """Whether, of what is capped, there is as much as is needed."""
+        enough = self.nano is None or has.nano >= needed.nano
+        return enough and (self.ns is None or has.ns >= needed.ns)
+
     def used(self, spent: Spent) -> str:
         """How much of each cap is used, for people."""
         parts = []

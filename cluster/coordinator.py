@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from cluster.budget import NOTHING, Account, Allowance, Budget, Spent
@@ -32,6 +33,7 @@ from cluster.leases import (
 )
 from cluster.records import Ranges
 from cluster.sealed_shard import SealedShard
+from cluster.setbacks import Loss
 from cluster.suspicion import Trial
 from operators.engine import EngineInfo
 
@@ -94,7 +96,8 @@ class Snapshot:
     back. ``engines``: the different engines that were at work; of each that which compiled longest.
     ``spent``: by this run, and by earlier ones where anything is capped; with ``unpriced``
     workers not all of it is known. ``reserved``: what those at work may still come to.
-    ``over_budget``: why the run has to stop for it, or "".
+    ``over_budget``: why the run has to stop for it, or "". ``lost``: how many workers were lost, by
+    how.
     """
 
     shards: int
@@ -115,6 +118,7 @@ class Snapshot:
     unpriced: bool = False
     over_budget: str = ""
     engines: tuple[EngineInfo, ...] = ()
+    lost: Mapping[Loss, int] = field(default_factory=dict)
 
 
 class CoordinatorLink(Protocol):
@@ -169,6 +173,7 @@ class Coordinator:
         self._draining = False
         self._budget = budget
         self._over_budget = ""
+        self._lost: Counter[Loss] = Counter()
 
     def acquire(self, worker: str) -> Grant | Wait | Dismiss:
         """Ask for one more shard. A worker that lost shards must hear of it in a beat first, or it
@@ -278,6 +283,11 @@ class Coordinator:
                     lifetime_ns + last.lifetime_ns,
                 )
 
+    def lost(self, loss: Loss) -> None:
+        """One worker more was lost in this way; ``gone`` says which."""
+        with self._lock:
+            self._lost[loss] += 1
+
     def preempt(self, worker: str) -> None:
         """The worker's machine is being taken away: it hears so with its next beat."""
         with self._lock:
@@ -317,6 +327,7 @@ class Coordinator:
                 unpriced=self._budget is not None and self._budget.unpriced,
                 over_budget=self._over_budget,
                 engines=tuple(self._engines.values()),
+                lost=dict(self._lost),
             )
 
     def _account(self, worker: str, progress: WorkerProgress) -> None:

@@ -31,7 +31,7 @@ _VARIABLES = {
     "purchase_option": ("IMAGEMILL_PURCHASE_OPTION", "RAY_NODE_MARKET_TYPE"),
 }
 """Environment variables of the worker that tell, such as by Kubernetes' downward API."""
-_THIS_MACHINE = {"provider": "local", "instance_type": "local", "purchase_option": "owned"}
+THIS_MACHINE = {"provider": "local", "instance_type": "local", "purchase_option": "owned"}
 _FEW = 3
 """How many of a book's instance types are named."""
 _WORDS = {"standard": "on-demand", "ondemand": "on-demand"}
@@ -78,7 +78,7 @@ def machine_of(
         option = option.lower().replace("_", "-")
         found["purchase_option"] = _WORDS.get(option, option)
     if config.cluster.address == "local" and not any(found.values()):
-        found |= _THIS_MACHINE
+        found |= THIS_MACHINE
     return Machine(**found)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import secrets
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -126,7 +127,9 @@ class Store:
             StoreUnavailable: it was not seen to land in time. On a remote store it may land still:
                 whoever named rows in it must treat it as unknown.
         """
+        began_s = time.monotonic()
         self._retrying("write", key, lambda: self._create(self._objects.create, key, data))
+        self.traffic.put_took(time.monotonic() - began_s)
 
     def put(self, key: str, data: bytes) -> None:
         """Write or replace an object that is derived from others (reports, indexes)."""
@@ -289,6 +292,7 @@ class Store:
             counted,
             patience_s=self.patience_s,
             failure_of=lambda error: store_failure(error, action, self.path(key)),
+            retrying=self.traffic.retried,
         )
 
 

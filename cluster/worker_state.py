@@ -19,6 +19,7 @@ from conf.errors import (
     CommitUnknown,
     CoordinatorLost,
     RowRejected,
+    ServerLost,
     StoreFull,
     StoreRefused,
     StoreUnavailable,
@@ -216,6 +217,16 @@ class WorkerState:
                 self.changed.notify_all()
             return gone
 
+    def queues(self) -> dict[str, int]:
+        """How much waits where: requests, images, and images."""
+        with self.changed:
+            return {
+                "requests": len(self._queue),
+                "engine": len(self._inside),
+                "uploads": self._uploads,
+                "commits": sum(held.work.ready_images for held in self.holds()) + self._committing,
+            }
+
     def holds(self) -> list[HeldShard]:
         """The shards that are held and not revoked."""
         with self.changed:
@@ -330,9 +341,14 @@ class WorkerState:
 
     @contextmanager
     def ticking(self) -> Iterator[None]:
-        """The engine is at work; one that never comes back leaves its rows ``at_work``."""
+        """The engine is at work; one that never comes back leaves its rows ``at_work``. Of servers
+        that are lost no row is to blame."""
         self._tick_began_s = time.monotonic()
-        yield
+        try:
+            yield
+        except ServerLost:
+            self._tick_began_s = None
+            raise
         self._tick_began_s = None
 
     def tick_s(self) -> float:

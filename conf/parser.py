@@ -17,6 +17,7 @@ from conf.alert_target import check_alert
 from conf.errors import ConfigError
 from conf.price_book import nano
 from conf.schema import MISSING, BudgetConfig, RunConfig, type_name, unknown_key
+from conf.triton_config import check_triton
 
 T = TypeVar("T")
 
@@ -73,6 +74,10 @@ def check_together(config: RunConfig) -> RunConfig:
     if config.budget.project_max_cost is not None:
         nano(config.budget.project_max_cost, "budget.project_max_cost")
     _check_crew(config)
+    if config.engine.name == "triton":
+        check_triton(config.triton)
+        _check_owner(config)
+        _check_servers_options(config)
     return config
 
 
@@ -112,10 +117,51 @@ def _check_crew(config: RunConfig) -> None:
         raise ConfigError(
             f"cluster.gpus_per_worker is {gpus}; expected a whole number, or a part of one GPU"
         )
-    if config.model.needs_gpu and gpus == 0 and config.engine.name != "simulated":
+    if config.model.needs_gpu and gpus == 0 and config.engine.runs_a_model:
         raise ConfigError(
             f"cluster.gpus_per_worker is 0, and the model {config.model.name} needs a GPU "
             "(model.needs_gpu); give each worker one, or choose another model"
+        )
+
+
+def _check_owner(config: RunConfig) -> None:
+    """One worker keeps the servers that a job pays for: with several, each of their lifetimes would
+    be charged for the same servers."""
+    cluster = config.cluster
+    asked = {
+        "workers": cluster.workers,
+        "min_workers": cluster.min_workers,
+        "max_workers": cluster.max_workers,
+    }
+    many = [f"cluster.{name} is {value}" for name, value in asked.items() if (value or 1) > 1]
+    if config.triton.owned and many:
+        raise ConfigError(
+            f"{many[0]}; expected 1: with triton.owned=true one worker asks all servers of "
+            "triton.url, and its lifetime is what is paid for them"
+        )
+
+
+def _check_servers_options(config: RunConfig) -> None:
+    """What a server decides when it loads its model cannot be asked for here."""
+    engine = config.engine
+    asked = {
+        "precision": engine.precision != "auto",
+        "compile": engine.compile not in ("auto", "off"),
+        "attention": engine.attention != "sdpa",
+        "channels_last": engine.channels_last,
+        "vae_tiling": engine.vae_tiling,
+        "vae_slicing": engine.vae_slicing,
+        "offload": engine.offload != "off",
+        "allow_tf32": engine.allow_tf32,
+        "max_batch": engine.max_batch is not None,
+    }
+    given = [name for name, is_given in asked.items() if is_given]
+    if given:
+        value = str(getattr(engine, given[0])).lower()
+        raise ConfigError(
+            f"engine.{given[0]}={value} is nothing that engine=triton can do: a Triton server "
+            "loads its model as it was exported; leave the key out, and give it to 'imagemill "
+            "triton export' where that takes it"
         )
 
 

@@ -34,6 +34,7 @@ from jobs.prices import book_lines
 from jobs.prices_import import Import, import_catalogue
 from jobs.quote.command import add_quote_words, tell
 from jobs.status import status, status_lines
+from jobs.submit import add_logs_words, add_submit_words, tell_logs, tell_submitted
 from jobs.summary import summary_lines
 from jobs.triton_export import add_export_words, export
 from jobs.verify import report_lines, verify
@@ -129,6 +130,16 @@ def build_parser() -> argparse.ArgumentParser:
         ("retry", "work on the quarantined rows of a finished job again", _retry),
     ):
         _on_output(commands, name, help_text, command)
+    submit = _command(
+        commands,
+        "submit",
+        "send a run to a Ray cluster, where it goes on by itself",
+        tell_submitted,
+    )
+    add_submit_words(submit)
+    add_logs_words(
+        _command(commands, "logs", "print what a submitted run said, from its cluster", tell_logs)
+    )
     _on_output(commands, "status", "show how far a job is, from its output alone", _status)
     _on_output(commands, "cancel", "ask a running job to commit what is done and stop", _cancel)
     _on_output(commands, "verify", "account for every row and re-read every sha256", _verify)
@@ -204,7 +215,7 @@ def _on_output(
         "overrides",
         nargs="*",
         metavar="key=value",
-        help="cluster.*, storage.*, pricing.* and budget.* keys only",
+        help="cluster.*, storage.*, pricing.*, budget.* and triton.* keys only",
     )
     return one
 

@@ -25,7 +25,7 @@ from cluster.store import Store
 from cluster.tables import read_parquet, to_parquet
 from cluster.totals import Bill, Totals, all_lines
 
-PART_ROWS = 2**20
+PART_ROWS = 2**18
 _OWN = [name for name in IMAGE_COSTS.names if name not in SHARES.names]
 _READ = [*_OWN, "energy_method"]
 _MONEY = ["cost", *(f"cost_{kind}" for kind in SHARED), "cost_total"]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from conf.errors import ConfigError
+from conf.errors import ConfigError, ServerLost, ServerUnfit
 from conf.schema import RunConfig
+from jobs.figures import is_simulated
 from operators.attention_choice import refuse_attention
 from operators.engine_choice import choose_engine
 from operators.families import READ_IN_PIECES
@@ -36,6 +37,8 @@ def settle(config: RunConfig) -> Maker:
     """
     if config.engine.name == "simulated":
         return Maker(config=config, model_revision="simulated", why="SIMULATED, no model runs")
+    if config.engine.name == "triton":
+        return _through_triton(config)
     model = pin_model(config.model)
     files = find_model(model)
     refuse_attention(config.engine.attention, files)
@@ -53,6 +56,34 @@ def settle(config: RunConfig) -> Maker:
         config=replace(config, model=model, engine=replace(config.engine, name=choice.name)),
         model_revision=files.revision,
         why=choice.why,
+    )
+
+
+def _through_triton(config: RunConfig) -> Maker:
+    """Ask the servers, which have the model; ``model`` says no more than the rows' defaults."""
+    try:
+        # late: gRPC takes time to import, and tritonclient is an extra
+        from operators.engines.triton import look
+    except ImportError as error:
+        raise ConfigError(
+            f"engine=triton needs the package tritonclient ({error}); install it with: "
+            "pip install 'imagemill[triton]'"
+        ) from error
+    row_defaults(config)
+    try:
+        found = look(config.triton, config.model, priority=config.job.priority)
+    except ServerLost as error:
+        raise ServerUnfit(str(error)) from error
+    if found.simulated and not is_simulated(config):
+        # whatever names the images' model says so
+        name = f"simulated:{config.model.name}"
+        config = replace(config, model=replace(config.model, name=name))
+    return Maker(
+        config=config,
+        model_revision=found.revision,
+        why=f"{'SIMULATED ' if found.simulated else ''}{found.model} on {config.triton.url}, "
+        f"{found.mode}, batches of up to {found.max_batch}, {found.instances} at a time on a "
+        "server",
     )
 
 
@@ -78,7 +109,10 @@ def revision_now(config: RunConfig) -> str:
 
     Raises:
         ModelUnusable: it cannot be had.
+        ConfigError: Triton servers cannot be asked from here.
     """
     if config.engine.name == "simulated":
         return "simulated"
+    if config.engine.name == "triton":
+        return _through_triton(config).model_revision
     return find_model(config.model).revision

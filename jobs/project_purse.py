@@ -133,10 +133,8 @@ class Purse:
         )
 
     def _covers(self, needed: Spent) -> bool:
-        caps, has = self._project.caps, _minus(self.allowance.limit, self._project.spent)
-        return (caps.nano is None or has.nano >= needed.nano) and (
-            caps.ns is None or has.ns >= needed.ns
-        )
+        has = _minus(self.allowance.limit, self._project.spent)
+        return self._project.caps.within(needed, has)
 
     def _allowance_in(self, budget: ProjectBudget) -> Allowance:
         """As the records say; nothing more where the share was given back and is not to be had
@@ -186,10 +184,12 @@ def project_purse(
 
 
 def _first_share(project: Project, wanted: Spent, least: Spent, workers: int) -> ProjectBudget:
-    """Reserve, and where too little is left, once more without those that are dead."""
+    """Reserve, and where not all of it is left, once more without those that are dead."""
     _refuse_unpriced(project)
     budget = project.reserve(wanted, least)
-    if project.share_in(budget) is None and budget.open:
+    share = project.share_in(budget)
+    others = [one for one in budget.open if one != share]
+    if others and (share is None or not project.caps.within(wanted, share.reserved)):
         log.info(
             "looking whether those that hold shares of the project's budget are still at work",
             extra={"event": "project_looking"},

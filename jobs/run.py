@@ -37,6 +37,7 @@ from conf.parser import check_project, check_together
 from conf.price_book import PriceBook, at_given_price, book_of
 from conf.schema import BudgetConfig, ClusterConfig, PricingConfig, RunConfig
 from conf.secrets import refuse_secrets
+from conf.triton_config import TritonConfig
 from jobs.company import refuse_company
 from jobs.configure import absolute, compose
 from jobs.execute import JobResult, execute, result_of, resumable, version
@@ -50,8 +51,8 @@ from operators.model_source import plain_source
 from operators.row_defaults import row_defaults
 
 log = logging.getLogger("imagemill")
-G = TypeVar("G", BudgetConfig, ClusterConfig, PricingConfig)
-CHANGEABLE = ("cluster.", "storage.", "pricing.", "budget.")
+G = TypeVar("G", BudgetConfig, ClusterConfig, PricingConfig, TritonConfig)
+CHANGEABLE = ("cluster.", "storage.", "pricing.", "budget.", "triton.")
 """Keys that a resumed or retried job may be given anew: where it runs and what that costs, not what
 it makes."""
 
@@ -247,7 +248,8 @@ def _looked_at(store: Store, job: JobRecord, plan: PlanReader, number: int) -> F
 
 def open_job(output: str, overrides: Sequence[str] = ()) -> tuple[JobRecord, Store]:
     """The job at ``output``, wherever it lay before, with ``cluster.*``, ``storage.*``,
-    ``pricing.*`` and ``budget.*`` anew. What is not given of the last two is as in the last run.
+    ``triton.*``, ``pricing.*`` and ``budget.*`` anew. What is not given of the last two is as in
+    the last run.
 
     Raises:
         OutputMissing: no job lives there.
@@ -270,6 +272,7 @@ def open_job(output: str, overrides: Sequence[str] = ()) -> tuple[JobRecord, Sto
         cluster=_changed(job.config.cluster, "cluster", given.cluster, names),
         pricing=_changed(job.config.pricing, "pricing", given.pricing, names),
         budget=_changed(job.config.budget, "budget", _with_absolute_store(given.budget), names),
+        triton=_changed(job.config.triton, "triton", given.triton, names),
         storage=replace(given.storage, patience_s=patience_s),
     )
     check_project(config.budget)
@@ -302,11 +305,12 @@ def _with_absolute_store(budget: BudgetConfig) -> BudgetConfig:
 
 
 def _changed(before: G, group: str, given: G, names: Collection[str]) -> G:
-    """A group with those of its keys anew that are named."""
+    """A group with those of its keys anew that are named, or of which a key inside is."""
+    named = {".".join(name.split(".")[:2]) for name in names}
     anew = {
         item.name: getattr(given, item.name)
         for item in fields(before)
-        if f"{group}.{item.name}" in names
+        if f"{group}.{item.name}" in named
     }
     return replace(before, **anew)
 
@@ -374,8 +378,10 @@ def _check_same_world(job: JobRecord, store: Store) -> None:
     """The model and the input are what the job began with."""
     found = revision_now(job.config)
     if found != job.model_revision:
+        triton = job.config.engine.name == "triton"
+        where = job.config.triton.url if triton else job.config.model.path
         raise ConfigError(
-            f"the model at {job.config.model.path} has revision {found}; this job began with "
+            f"the model at {where} has revision {found}; this job began with "
             f"{job.model_revision}; put the same model back or start a new job"
         )
     check_inputs_unchanged(PlanReader(store), InputFiles.of(job.config, store))

@@ -24,7 +24,7 @@ class EngineInfo:
     """What made the images. ``simulated`` engines must say so everywhere they are named.
 
     ``precision`` and ``compile`` are what became of the keys of these names, ``compile_seconds``
-    what compiling took at loading.
+    what compiling took at loading. ``devices`` is how many make images at a time.
     """
 
     name: str
@@ -36,6 +36,7 @@ class EngineInfo:
     simulated: bool
     compile: str = "off"
     compile_seconds: float = 0.0
+    devices: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -97,7 +97,7 @@ def prove(objects: Objects, told: Plain) -> Proof:
         proof.problems.append(f"lines of workers that never lived: {sorted(map(str, strangers))}")
     for worker, stamp in stamps.items():
         book = _book(objects, stamp, proof)
-        _close_time(book, stamp, of_worker[worker], proof, _gpus_of_a_worker(objects))
+        _close_time(book, stamp, of_worker[worker], proof)
         _close_requests(book, stamp, of_worker[worker], proof)
     for line in of_worker[None]:
         if line["kind"] != "storage" or _off(line) > 1:
@@ -145,7 +145,10 @@ def _lines(objects: Objects, counted: Sequence[Plain], proof: Proof) -> Iterator
         if data is None:
             proof.problems.append(f"{key} is missing")
             continue
-        for line in pq.read_table(io.BytesIO(data)).to_pylist():
+        # one thread: a process that ends right after threads read may abort
+        with pq.ParquetFile(io.BytesIO(data)) as file:
+            found = file.read(use_threads=False).to_pylist()
+        for line in found:
             if line["line_id"] in seen:
                 proof.problems.append(f"line {line['line_id']} is there twice")
             seen.add(line["line_id"])
@@ -163,18 +166,10 @@ def _book(objects: Objects, stamp: Plain, proof: Proof) -> Plain:
     return book
 
 
-def _gpus_of_a_worker(objects: Objects) -> Fraction:
-    job = json.loads(objects.read("job.json") or b"{}")
-    asked = job["config"]["cluster"]["gpus_per_worker"]
-    return Fraction(1) if asked is None else Fraction(str(asked))
-
-
-def _close_time(
-    book: Plain, stamp: Plain, own: Sequence[Plain], proof: Proof, gpus: Fraction
-) -> None:
+def _close_time(book: Plain, stamp: Plain, own: Sequence[Plain], proof: Proof) -> None:
     """A worker's price by the book x its lifetime, against its lines."""
     worker, hourly = stamp["worker"], stamp["price"]["nano_per_hour"]
-    if hourly is None or not _in_book(book, stamp, hourly, gpus):
+    if hourly is None or not _in_book(book, stamp, hourly):
         proof.problems.append(f"{worker} costs {hourly} nano an hour, which is not in its book")
         return
     bill = _nearest(Fraction(hourly) * stamp["lifetime_ns"] / _HOUR_NS)
@@ -190,27 +185,15 @@ def _close_time(
     proof.lifetimes_nano += bill
 
 
-def _in_book(book: Plain, stamp: Plain, hourly: int, gpus: Fraction) -> bool:
-    """Whether an entry that may be the worker's machine gives this price for the worker's share."""
-    return any(
-        hourly in _prices(entry, stamp, gpus)
+def _in_book(book: Plain, stamp: Plain, hourly: int) -> bool:
+    """Whether an entry that may be the worker's machine gives this price for the worker's share,
+    which is at most all of it."""
+    share = Fraction(stamp["price"]["share"])
+    return share <= 1 and any(
+        hourly == _nearest(entry["nano_per_hour"] * share)
         for entry in book["instances"]
         if all(entry[name] in (None, stamp["price"][name]) for name in _PLACE)
     )
-
-
-def _prices(entry: Plain, stamp: Plain, gpus: Fraction) -> set[int]:
-    """What a worker may pay by an entry: its stated share of the machine; else its part of the
-    GPUs, or some of the threads (how many is not recorded), or all."""
-    whole = Fraction(entry["nano_per_hour"])
-    if "share" in stamp["price"]:
-        return {_nearest(whole * Fraction(stamp["price"]["share"]))}
-    if entry["gpus"] and stamp["gpus"]:
-        return {_nearest(whole * min(Fraction(1), gpus / Fraction(str(entry["gpus"]))))}
-    if entry["vcpus"]:
-        count = Fraction(str(entry["vcpus"]))
-        return {_nearest(whole * min(Fraction(1), n / count)) for n in range(1, int(count) + 2)}
-    return {_nearest(whole)}
 
 
 def _close_requests(book: Plain, stamp: Plain, own: Sequence[Plain], proof: Proof) -> None:
@@ -272,6 +255,10 @@ def _nano(amount: str | None) -> int:
     return int(Decimal(amount or 0).scaleb(9))
 
 
+def _units(nano: int) -> str:
+    return f"{Decimal(nano).scaleb(-9):f}"
+
+
 def _nearest(amount: Fraction) -> int:
     """Half up."""
     return int(amount + Fraction(1, 2))
@@ -285,11 +272,10 @@ def main() -> int:
     told = json.loads(Path(sys.argv[2]).read_text(encoding="utf-8"))
     proof = prove(Folder(Path(sys.argv[1])), told)
     print(
-        f"{proof.workers} workers lived {Decimal(proof.lived_ns).scaleb(-9)} s; by the price book "
-        f"that is {Decimal(proof.lifetimes_nano).scaleb(-9):f} {proof.currency}, requests "
-        f"{Decimal(proof.requests_nano).scaleb(-9):f}, storage "
-        f"{Decimal(proof.storage_nano).scaleb(-9):f}; imagemill cost tells "
-        f"{Decimal(proof.told_nano).scaleb(-9):f}"
+        f"workers: {proof.workers}; they lived {_units(proof.lived_ns)} s; price book x "
+        f"lifetime {_units(proof.lifetimes_nano)}, requests {_units(proof.requests_nano)}, storage "
+        f"{_units(proof.storage_nano)} {proof.currency}; imagemill cost tells "
+        f"{_units(proof.told_nano)}"
     )
     print("\n".join(proof.problems) or "closed to the last unit")
     return 1 if proof.problems else 0

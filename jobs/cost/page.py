@@ -87,8 +87,11 @@ def _tiles(total: Row, currency: str) -> list[tuple[str, str, str]]:
         ("Images", f"{total['images']:,}", ""),
         ("Per image", _money(total["cost_per_image"], currency), "idle time included"),
         ("Per 1,000 images", _money(total["cost_per_1000_images"], currency), ""),
-        ("GPU hours", number(total["gpu_hours"]), "of workers"),
-        ("Waste", _share(total["waste_share"]), "of the cost of GPU time"),
+        (
+            "GPU hours",
+            number(total["gpu_hours"]),
+            f"{_share(total['waste_share'])} wasted, by cost",
+        ),
     ]
 
 

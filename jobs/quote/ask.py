@@ -84,7 +84,14 @@ def quote(
         raise ConfigError(
             f"--pilot-seconds is {pilot_seconds:g}; expected a number of seconds above 0"
         )
-    maker = settle(prepare(overrides))
+    config = prepare(overrides)
+    if config.engine.name == "triton":
+        raise ConfigError(
+            "engine=triton cannot be quoted: how fast its servers are for this job depends on who "
+            "else asks them; ask for the quote with engine=stepwise on a machine like theirs, or "
+            "run some of the rows and read 'imagemill cost'"
+        )
+    maker = settle(config)
     config = maker.config
     planned = make_plan(config, None)
     strata, rejected = _count(config, planned)
@@ -189,7 +196,7 @@ def _count(config: RunConfig, planned: PlannedJob) -> tuple[Strata, int]:
 
 
 def _pilot(config: RunConfig, strata: Strata, limit_s: float) -> Pilot:
-    if config.model.needs_gpu and is_cpu(device_name()) and config.engine.name != "simulated":
+    if config.model.needs_gpu and is_cpu(device_name()) and config.engine.runs_a_model:
         raise ConfigError(
             f"model {config.model.name} needs a GPU (model.needs_gpu) and this machine has none, "
             "so that no row can be tried here; ask for the quote on a machine like the workers'"

@@ -13,7 +13,9 @@ from datetime import datetime
 from jobs.rates import EarlierRun
 
 ALIKE = 2.0
-"""Runs agree where the fastest is less than so many times as fast as the slowest."""
+"""Runs agree where the fastest was at most so many times as fast as the slowest."""
+MANY, MANY_ALIKE = 4, 3.0
+"""Where there are so many, chance alone drives them further apart: all of them agree up to this."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,12 +48,14 @@ class Earlier:
 
 
 def newest_alike(runs: Sequence[EarlierRun]) -> Earlier:
-    """Take runs, given the newest first, up to the first that differs from those taken."""
+    """Take all runs where they agree, else those, given the newest first, up to the first that
+    differs from those taken."""
     rates = [run.rate for run in runs]
-    count = 0
+    factor = _factor(rates)
+    count = len(rates) if len(rates) >= MANY and factor <= MANY_ALIKE else 0
     while count < len(rates) and _factor(rates[: count + 1]) <= ALIKE:
         count += 1
-    return Earlier(used=tuple(runs[:count]), left_out=len(runs) - count, factor=_factor(rates))
+    return Earlier(used=tuple(runs[:count]), left_out=len(runs) - count, factor=factor)
 
 
 def _factor(rates: Sequence[float]) -> float:

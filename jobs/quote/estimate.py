@@ -22,9 +22,9 @@ _WIDE = 0.2
 _MIX = (0.03**2, 30.0)
 """Relative variance, with its degrees of freedom, for batches of a job that mix guidance and steps
 otherwise than those of the pilot: found by simulating jobs (tests/unit/test_quote_coverage.py)."""
-_RUNS_DIFFER = (0.1**2, 3.0)
-"""What is held of how runs differ before it is known: by 10 %, as firmly as three runs more would
-say it. An assumption, without which two runs that differ by chance tell of any time at all."""
+_RUNS_DIFFER = (0.1**2, 1.0)
+"""What is held of how runs differ before it is known: by 10 %, as firmly as one run more would say
+it. An assumption, without which two runs alone, 20 % apart, would tell of any time at all."""
 _LOAD_SPREAD = 0.2
 """Relative standard deviation of starting up, which is measured once only: an assumption."""
 

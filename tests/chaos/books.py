@@ -59,7 +59,6 @@ def check_books(
         own = [line for line in lines if line["worker"] == worker]
         _check_time(books, stamp, [line for line in own if line["kind"] in _TIME], problems)
         _check_requests(books, stamp, [line for line in own if line["kind"] not in _TIME], problems)
-    _check_shares(bucket, used, others, problems)
     return Books(
         amount_nano=sum(line["amount_nano"] or 0 for line in lines),
         wasted_s=sum(line["gpu_ns"] for line in others if line["kind"] == "wasted") / 1e9,
@@ -67,21 +66,17 @@ def check_books(
     )
 
 
-def _check_shares(
-    bucket: Bucket,
-    used: Sequence[Mapping[str, Any]],
-    others: Sequence[Mapping[str, Any]],
-    problems: list[str],
-) -> None:
-    """What each image is said to have cost in all: one row an image, its direct cost as its line
-    has it, and the shares of a kind as much as the lines of that kind, null where one has no price.
-    """
+def check_shares(bucket: Bucket, used: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """What is wrong with what images are said to have cost in all: one row an image, its direct
+    cost as its line has it, and the shares of a kind as much as the lines of that kind, null where
+    one of them has no price."""
+    problems: list[str] = []
+    others = _lines(bucket, problems)
     data = [bucket.read(key) or b"" for key in bucket.listing("costs/")]
     rows = [row for one in data for row in pq.read_table(io.BytesIO(one)).to_pylist()]
     direct = {line["image_id"]: line["amount_nano"] for line in used}
     if {row["image_id"]: _nano(row["cost"]) for row in rows} != direct or len(rows) != len(used):
-        problems.append("costs/ does not have each image once with its direct cost")
-        return
+        return ("costs/ does not have each image once with its direct cost",)
     for kind in ("wasted", "overhead", "idle", "requests", "egress", "storage"):
         amounts = [line["amount_nano"] for line in others if line["kind"] == kind]
         shares = [_nano(row[f"cost_{kind}"]) for row in rows]
@@ -92,6 +87,7 @@ def _check_shares(
             right = not rows or (not open_ones and sum(shares) == sum(amounts))
         if not right:
             problems.append(f"costs/ charges {sum(s or 0 for s in shares)} nano for {kind}")
+    return tuple(problems)
 
 
 def _nano(amount: Decimal | None) -> int | None:

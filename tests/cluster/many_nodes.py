@@ -6,8 +6,11 @@ The nodes live as long as the test's process; jobs run against ``address`` in pr
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 
 import psutil
@@ -27,11 +30,18 @@ _SMALL = {"object_store_memory": _OBJECT_STORE_BYTES, "include_dashboard": False
 class ManyNodes:
     """A context manager: a head without CPUs, and nodes that are added one by one.
 
-    ``address`` is what ``cluster.address`` takes.
+    ``address`` is what ``cluster.address`` takes. Processes report their metrics every
+    ``metrics_every_s``. With a ``dashboard`` the head has a job server.
     """
 
-    def __init__(self) -> None:
-        head = {"num_cpus": 0, "_system_config": _QUICK, **_SMALL}
+    def __init__(self, *, metrics_every_s: float = 10.0, dashboard: bool = False) -> None:
+        often = {"metrics_report_interval_ms": int(metrics_every_s * 1000)}
+        head = {"num_cpus": 0, "_system_config": _QUICK | often, **_SMALL}
+        if dashboard:
+            # jobs are command lines: 'imagemill' has to be found
+            bin_folder = str(Path(sys.executable).parent)
+            os.environ["PATH"] = f"{bin_folder}{os.pathsep}{os.environ['PATH']}"
+            head["include_dashboard"] = True
         self._cluster = Cluster(initialize_head=True, head_node_args=head)
 
     def __enter__(self) -> ManyNodes:
@@ -50,6 +60,18 @@ class ManyNodes:
         """Where the cluster is reached."""
         address: str = self._cluster.address
         return address
+
+    @property
+    def dashboard(self) -> str:
+        """The URL of the head's dashboard."""
+        return f"http://{self._cluster.head_node.address_info['webui_url']}"
+
+    def metrics_addresses(self) -> list[str]:
+        """Where each node offers its processes' metrics, host:port."""
+        return [
+            f"{node.node_ip_address}:{node.metrics_export_port}"
+            for node in self._cluster.list_all_nodes()
+        ]
 
     def add_node(
         self, *, cpus: int = 1, gpus: int = 0, labels: Mapping[str, str] | None = None

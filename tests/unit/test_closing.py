@@ -214,7 +214,7 @@ def test_the_script_says_what_it_added_up_and_ends_with_1_where_it_does_not_clos
 
     good = run(str(output), str(output / "told.json"))
     assert good.returncode == 0, good.stderr
-    assert good.stdout.startswith("2 workers lived ")
+    assert good.stdout.startswith("workers: 2; they lived ")
     assert good.stdout.endswith("closed to the last unit\n")
     live_longer(output)
     bad = run(str(output), str(output / "told.json"))

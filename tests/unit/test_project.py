@@ -21,7 +21,6 @@ from cluster.ray_session import Resources
 from conf.errors import BudgetSpent, ConfigError
 from conf.price_book import book_of
 from jobs import project_purse as module
-from jobs.cli import main
 from jobs.project import Project, job_key, project_line, records_of
 from jobs.project_purse import project_purse
 from jobs.run import open_job, prepare
@@ -115,7 +114,6 @@ def test_a_job_that_was_killed_gives_back_what_it_held_when_its_status_is_asked(
     cost = f"{spent.nano / USD:.9f}".rstrip("0").rstrip(".")
     assert line(small) == f"project    shop: {cost} of 100 USD used; {cost} USD spent by 1 job"
     assert share_of(small).limit == spent
-    assert main(["status", small.store.url]) == 0
 
 
 def test_a_job_finds_what_a_run_held_that_said_that_it_ended(
