@@ -13,7 +13,7 @@ from conf.errors import ConfigError
 from conf.schema import KeyInfo, RunConfig, known_keys
 from conf.triton_server import GROUP, TritonServerConfig, parse_triton_server
 from jobs.configure import compose
-from operators.triton.repository import Exported, export_model
+from operators.triton.repository import Exported, check_engine, export_model
 from operators.triton.repository_config import Served
 
 _OF_THE_MODEL = ("engine", "model")
@@ -75,6 +75,8 @@ def export_config(model: str, keys: Sequence[str]) -> tuple[TritonServerConfig, 
             served[leaf] = _value(text, value)
         elif group in _OF_THE_MODEL:
             others.append(text)
+            if name in ("engine", "engine.name"):
+                check_engine(value)
         else:
             raise ConfigError(
                 f"'{text}' is not for triton export; expected engine.*, model.* and {GROUP}.* "
