@@ -13,7 +13,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from cluster.backlog import backlog
-from cluster.budget import NOTHING, Budget, Caps, Spent, leave_s
+from cluster.budget import NOTHING, Allowance, Budget, Caps, Spent, leave_s
 from cluster.checkpointer import Checkpointer
 from cluster.coordinator import (
     BeatReply,
@@ -24,12 +24,13 @@ from cluster.coordinator import (
 )
 from cluster.leases import Dismiss, Grant, Wait
 from cluster.metrics import RunMetrics, WorkerMetrics
-from cluster.nodes import Node, nodes_now
+from cluster.nodes import Node, nodes_now, whole_nodes
 from cluster.plan_file import PlanReader
 from cluster.price import Price
 from cluster.pricing import Takes, machine_of, price_on
 from cluster.records import Ranges
 from cluster.sealed_shard import SealedShard
+from cluster.server_price import SERVER_DEVICE, server_billing, server_machine
 from cluster.setbacks import Loss
 from cluster.settled import Settled
 from cluster.store import Store
@@ -41,7 +42,7 @@ from conf.parser import parse_config
 from conf.price_book import PriceBook
 from conf.schema import RunConfig
 from operators.engine import Engine
-from operators.engines import load_engine
+from operators.engines import engine_of
 
 _ANSWER_S = 60.0
 _CHECKPOINT_PATIENCE_S = 5.0
@@ -52,7 +53,7 @@ can be done without, neither at the start nor at the end."""
 class CoordinatorActor:
     """See ``cluster.coordinator.Coordinator``; ``shards`` None means all of them. What the newest
     checkpoint settles is not handed out, and what is sealed from now on goes into the next ones.
-    ``settled`` is what earlier runs cost."""
+    ``settled`` is what earlier runs cost, ``allowance`` what the project's budget leaves."""
 
     def __init__(
         self,
@@ -62,6 +63,7 @@ class CoordinatorActor:
         shards: Sequence[int] | None,
         lease_s: float,
         settled: Spent = NOTHING,
+        allowance: Allowance | None = None,
     ) -> None:
         parsed = parse_config(config)
         store = Store.of(parsed, patience_s=_CHECKPOINT_PATIENCE_S)
@@ -73,7 +75,7 @@ class CoordinatorActor:
             sealed=left.sealed,
             counts=left.counts,
             lease_s=lease_s,
-            budget=Budget(caps, settled, leave_s=leave_s(parsed)),
+            budget=Budget(caps, settled, leave_s=leave_s(parsed), allowance=allowance),
         )
         self._checkpointer = Checkpointer(store, every_s=parsed.cluster.checkpoint_s)
         self._metrics = RunMetrics(
@@ -102,6 +104,15 @@ class CoordinatorActor:
 
     def beat(self, worker: str, progress: WorkerProgress) -> BeatReply:
         return self._coordinator.beat(worker, progress)
+
+    def allow(self, allowance: Allowance) -> None:
+        self._coordinator.allow(allowance)
+
+    def hired(self, worker: str) -> None:
+        self._coordinator.hired(worker)
+
+    def begun(self, worker: str, nano_per_hour: int | None) -> None:
+        self._coordinator.begun(worker, nano_per_hour)
 
     def gone(self, worker: str, crashed: bool) -> None:
         self._coordinator.gone(worker, crashed)
@@ -187,20 +198,33 @@ class RayLink:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hello:
-    """A worker's first word. ``unpriced``: why its time has no price; "" where it has one."""
+    """A worker's first word: where it is, and what its time costs, in 1e-9 currency units an hour.
+    ``unpriced``: why that is not known; "" where it is."""
 
     node_id: str
     node: str
+    nano_per_hour: int | None
     unpriced: str
 
 
 def price_here(config: RunConfig, book: PriceBook) -> Price:
-    """What the worker of this process costs."""
+    """What the worker of this process costs, or a device of the servers that work for it."""
+    if config.engine.name == "triton":
+        return price_on(
+            book,
+            server_machine(config),
+            SERVER_DEVICE,
+            at=datetime.now(UTC),
+            output=config.output.path,
+        )
     context = ray.get_runtime_context()
     machine = machine_of(config, context.get_node_labels(), os.environ)
+    has = next((n for n in whole_nodes() if n.node_id == context.get_node_id()), None)
     takes = Takes(
         gpus=gpus_here(),
         threads=int(os.environ.get("OMP_NUM_THREADS", "1")),
+        node_gpus=has.gpus if has else 0,
+        node_cpus=has.cpus if has else 0,
     )
     return price_on(book, machine, takes, at=datetime.now(UTC), output=config.output.path)
 
@@ -237,15 +261,17 @@ class WorkerActor:
             gpus=",".join(str(gpu) for gpu in ray.get_gpu_ids()),
             price=price_here(self._config, book),
             gpu_share=min(1.0, gpus_here() or 1.0),
+            servers=server_billing(self._config),
         )
         self._lifetime = begin_lifetime(self._identity)
         self._link: CoordinatorLink = RayLink(coordinator)
 
     def hello(self) -> Hello:
-        """Where this worker is, and whether its time has a price."""
+        """Where this worker is, and what its time costs."""
         return Hello(
             node_id=ray.get_runtime_context().get_node_id(),
             node=self._identity.node,
+            nano_per_hour=self._identity.price.nano_per_hour,
             unpriced=self._identity.price.unpriced,
         )
 
@@ -278,12 +304,16 @@ class WorkerActor:
 
     def _engine(self) -> Engine:
         """The engine, with the very model that the job began with."""
-        engine = load_engine(self._config.engine, self._config.model)
+        engine = engine_of(self._config)
         found = engine.info.model_revision
         if found != self._model_revision:
+            where = (
+                f"of {engine.info.device}"
+                if self._config.engine.name == "triton"
+                else f"at {self._config.model.path} on node {self._identity.node}"
+            )
             raise ModelUnusable(
-                f"the model at {self._config.model.path} on node {self._identity.node} has "
-                f"revision {found}; this job began with {self._model_revision}; put the same "
-                "model on every node"
+                f"the model {where} has revision {found}; this job began with "
+                f"{self._model_revision}; put the same model on every node"
             )
         return engine

@@ -204,7 +204,7 @@ def _write(
     stamps = {stamp.worker: stamp for stamp in base.stamps} if base else {}
     for share in (share for seal in seals for share in seal.shares):
         known = stamps.get(share.worker)
-        if known is None or share.stamp.lifetime_ns > known.lifetime_ns:
+        if known is None or share.stamp.newer_than(known):
             stamps[share.worker] = share.stamp
     described = b"".join(to_json(stamps[worker]) for worker in sorted(stamps))
     schema = SCHEMA.with_metadata({_VERSION_KEY: _VERSION.encode(), _STAMPS_KEY: described})

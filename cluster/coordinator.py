@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from cluster.budget import NOTHING, Account, Budget, Spent
+from cluster.budget import NOTHING, Account, Allowance, Budget, Spent
 from cluster.leases import (
     Asked,
     Beat,
@@ -95,8 +95,9 @@ class Snapshot:
     their shards are no longer their own. ``preempted`` ones were told to go. ``commits`` never goes
     back. ``engines``: the different engines that were at work; of each that which compiled longest.
     ``spent``: by this run, and by earlier ones where anything is capped; with ``unpriced``
-    workers not all of it is known. ``over_budget``: why the run has to stop for it, or "".
-    ``lost``: how many workers were lost, by how.
+    workers not all of it is known. ``reserved``: what those at work may still come to.
+    ``over_budget``: why the run has to stop for it, or "". ``lost``: how many workers were lost, by
+    how.
     """
 
     shards: int
@@ -113,6 +114,7 @@ class Snapshot:
     commits: int
     finished: bool
     spent: Spent = NOTHING
+    reserved: Spent = NOTHING
     unpriced: bool = False
     over_budget: str = ""
     engines: tuple[EngineInfo, ...] = ()
@@ -237,6 +239,29 @@ class Coordinator:
                 preempted=worker in self._preempted,
             )
 
+    def allow(self, allowance: Allowance) -> None:
+        """How far the job may go by now of its project's budget; called by the supervisor."""
+        with self._lock:
+            if self._budget is not None:
+                self._budget.allowance = allowance
+
+    def hired(self, worker: str) -> None:
+        """A worker was asked for on a node that is there; called by the supervisor."""
+        with self._lock:
+            if self._budget is not None and worker not in self._gone:
+                self._budget.hired(worker)
+
+    def begun(self, worker: str, nano_per_hour: int | None) -> None:
+        """A worker's process is up and paid for, before its first beat; called by the supervisor.
+        What is told again, or after a beat, changes nothing."""
+        with self._lock:
+            if self._budget is not None and worker not in self._gone | self._progress.keys():
+                now_s = self._clock()
+                self._budget.report(
+                    worker, Account(spent=NOTHING, nano_per_hour=nano_per_hour, seen_at_s=now_s)
+                )
+                self._watch_budget(now_s)
+
     def gone(self, worker: str, crashed: bool) -> None:
         """A worker's process ended; called by the supervisor. What it said before and arrives later
         is not heard any more."""
@@ -298,6 +323,7 @@ class Coordinator:
                 commits=self._past_commits + sum(p.commits for p in alive),
                 finished=self._board.finished,
                 spent=self._budget.spent(now_s) if self._budget else NOTHING,
+                reserved=self._budget.reserved() if self._budget else NOTHING,
                 unpriced=self._budget is not None and self._budget.unpriced,
                 over_budget=self._over_budget,
                 engines=tuple(self._engines.values()),

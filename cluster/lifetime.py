@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from enum import Enum
 
 from cluster import layout
 from cluster.price import Price
@@ -21,10 +22,35 @@ def utc_now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
-class Lifetime:
-    """Counts a worker's nanoseconds from its construction on. Safe to use from several threads."""
+class ServerBilling(Enum):
+    """How servers that make a worker's images are paid for.
 
-    def __init__(self, *, worker: str, run: int, node: str, gpus: str, price: Price) -> None:
+    ``OWNED``: they work for the job alone, which pays for each of their devices while the worker
+    lives. ``SHARED``: the job pays for the time that they spent on it.
+    """
+
+    OWNED = "owned"
+    SHARED = "shared"
+
+
+class Lifetime:
+    """Counts a worker's nanoseconds from its construction on. Safe to use from several threads.
+
+    Args:
+        servers: who pays for the servers that make its images; None: it makes them itself, and its
+            own time is billed.
+    """
+
+    def __init__(
+        self,
+        *,
+        worker: str,
+        run: int,
+        node: str,
+        gpus: str,
+        price: Price,
+        servers: ServerBilling | None = None,
+    ) -> None:
         self._start_ns = time.monotonic_ns()
         self._started_at = utc_now()
         self._worker = worker
@@ -32,6 +58,8 @@ class Lifetime:
         self._node = node
         self._gpus = gpus
         self._price = price
+        self._servers = servers
+        self._devices = 1
         self._overhead_ns = 0
         self._seq = 0
         self._lock = threading.Lock()
@@ -40,6 +68,16 @@ class Lifetime:
     def elapsed_ns(self) -> int:
         """Nanoseconds since the start."""
         return time.monotonic_ns() - self._start_ns
+
+    @property
+    def nano_per_hour(self) -> int | None:
+        """What an hour of this life costs at most; None where no price is known."""
+        price = self._price.nano_per_hour
+        return price if price is None else price * self._devices
+
+    def serve(self, devices: int) -> None:
+        """So many devices make the worker's images, from its start on; known once they answered."""
+        self._devices = devices
 
     @contextmanager
     def overhead(self) -> Iterator[None]:
@@ -58,6 +96,12 @@ class Lifetime:
         with self._lock:
             seq = self._seq
             self._seq += 1
+            alive_ns, busy_ns = self.elapsed_ns, stats.busy_ns if stats else 0
+            lifetime_ns, overhead_ns = alive_ns, self._overhead_ns
+            if self._servers is ServerBilling.OWNED:
+                lifetime_ns, overhead_ns = (n * self._devices for n in (alive_ns, overhead_ns))
+            elif self._servers is ServerBilling.SHARED:
+                lifetime_ns, overhead_ns = busy_ns, 0
             return Stamp(
                 worker=self._worker,
                 seq=seq,
@@ -66,9 +110,9 @@ class Lifetime:
                 gpus=self._gpus,
                 price=self._price,
                 started_at=self._started_at,
-                lifetime_ns=self.elapsed_ns,
-                busy_ns=stats.busy_ns if stats else 0,
-                overhead_ns=self._overhead_ns,
+                lifetime_ns=lifetime_ns,
+                busy_ns=busy_ns,
+                overhead_ns=overhead_ns,
                 requests=requests,
                 ticks=stats.ticks if stats else 0,
                 occupied=stats.occupied if stats else 0,
@@ -76,6 +120,7 @@ class Lifetime:
                 other_shapes=stats.other_shapes if stats else 0,
                 starved=stats.starved if stats else 0,
                 closed=closed,
+                alive_ns=None if self._servers is None else alive_ns,
             )
 
 

@@ -101,7 +101,7 @@ def close_worker(stamp: Stamp, *, used_ns: int, used_amount: int) -> list[Ledger
             node=stamp.node,
             price=stamp.price,
             period_start=born,
-            period_end=born + stamp.lifetime_ns // 1000,
+            period_end=born + stamp.lived_ns // 1000,
             device_ns=device_ns,
             amount_nano=amount,
         )
@@ -128,7 +128,7 @@ def request_lines(stamp: Stamp) -> list[LedgerLine]:
             node=stamp.node,
             price=stamp.price,
             period_start=born,
-            period_end=born + stamp.lifetime_ns // 1000,
+            period_end=born + stamp.lived_ns // 1000,
             device_ns=None,
             amount_nano=None if unit_nano is None else _nearest(count * unit_nano, per),
             quantity=Decimal(count) / per,
@@ -155,7 +155,7 @@ def storage_line(image_bytes: int, months: Decimal, last: Stamp) -> LedgerLine:
     each month has 730 hours."""
     price = last.price.storage
     unit_nano = price.nano_per_gb_month if price else None
-    end = microseconds(last.started_at) + last.lifetime_ns // 1000
+    end = microseconds(last.started_at) + last.lived_ns // 1000
     amount = None if unit_nano is None else image_bytes * unit_nano * months / 10**9
     return LedgerLine(
         line_id="storage",

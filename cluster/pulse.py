@@ -138,6 +138,6 @@ class Pulse:
             offered=stamp.offered,
             lifetime_ns=stamp.lifetime_ns,
             cost_nano=cost_so_far(stamp),
-            nano_per_hour=stamp.price.nano_per_hour,
+            nano_per_hour=self._lifetime.nano_per_hour,
             engine=self._engine(),
         )

@@ -30,6 +30,7 @@ class Resources:
         workers: how many fit at the start.
         threads: CPU threads of a worker.
         grows: whether an autoscaler could add nodes for workers that wait.
+        largest: the node with most GPUs and CPUs; None: there is none yet.
     """
 
     shape: Shape
@@ -39,6 +40,7 @@ class Resources:
     workers: int
     threads: int
     grows: bool = False
+    largest: Node | None = None
 
 
 @contextmanager
@@ -87,16 +89,20 @@ def resources(config: RunConfig) -> Resources:
     nodes = whole_nodes()
     cluster = config.cluster
     gpus, cores = sum(node.gpus for node in nodes), int(sum(node.cpus for node in nodes))
-    needs_gpu = config.model.needs_gpu and config.engine.name != "simulated"
+    needs_gpu = config.model.needs_gpu and config.engine.runs_a_model
     wanted = cluster.gpus_per_worker
-    shape = Shape(gpus=(1.0 if gpus or needs_gpu else 0.0) if wanted is None else wanted)
+    triton = config.engine.name == "triton"
+    takes_one = needs_gpu or (gpus > 0 and not triton)
+    shape = Shape(gpus=float(takes_one) if wanted is None else wanted)
     holds = sum(node.holds(shape) for node in nodes)
     grows = may_come(shape)
     if not holds and not grows:
         raise _impossible(config, shape, nodes, needs_gpu=needs_gpu)
     refuse_offload(config, gpus_per_worker=shape.gpus)
     least, most = cluster.min_workers, cluster.max_workers
-    if cluster.workers is not None:
+    if triton and config.triton.owned:
+        least = most = 1
+    elif cluster.workers is not None:
         least = most = cluster.workers
         if holds < most and not grows:
             least = _what_fits(most, holds, shape, nodes)
@@ -111,6 +117,7 @@ def resources(config: RunConfig) -> Resources:
         workers=workers,
         threads=max(1, cores // workers),
         grows=grows,
+        largest=_largest(nodes),
     )
 
 
@@ -121,12 +128,16 @@ def refuse_offload(config: RunConfig, *, gpus_per_worker: float) -> None:
         OptionRefused: ``engine.offload`` is not off.
     """
     engine = config.engine
-    if engine.offload != "off" and engine.name != "simulated" and not gpus_per_worker:
+    if engine.offload != "off" and engine.runs_a_model and not gpus_per_worker:
         raise OptionRefused(
             f"engine.offload={engine.offload} keeps weights out of a GPU's memory, and no worker "
             "gets a GPU; nothing was started; give engine.offload=off, or workers with a GPU "
             "(cluster.gpus_per_worker)"
         )
+
+
+def _largest(nodes: tuple[Node, ...]) -> Node | None:
+    return max(nodes, key=lambda node: (node.gpus, node.cpus), default=None)
 
 
 def _what_fits(wished: int, holds: int, shape: Shape, nodes: tuple[Node, ...]) -> int:
@@ -154,7 +165,7 @@ def _impossible(
             "model.needs_gpu=false where it is small enough for a CPU"
         )
     asked = f"cluster.gpus_per_worker is {shape.gpus:g}; " if shape.gpus else ""
-    largest = max(nodes, key=lambda node: (node.gpus, node.cpus), default=None)
+    largest = _largest(nodes)
     has = f"{largest.cpus:g} CPU and {largest.gpus:g} GPU" if largest else "nothing"
     return ConfigError(
         f"{asked}a worker needs {shape} on one node; the largest node has {has}, the cluster "

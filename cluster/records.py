@@ -87,6 +87,9 @@ class Stamp:
     them), ``overhead_ns`` on loading, compiling and warming up, all at ``price``. ``requests``
     are those to the output's store. Ticks and slots
     are those of ``operators.engine.EngineStats``.
+
+    ``alive_ns`` is how long the worker lived where that is not what is billed: its images are made
+    by servers, and their time is. None: it is.
     """
 
     worker: str
@@ -106,6 +109,16 @@ class Stamp:
     other_shapes: int
     starved: int
     closed: bool
+    alive_ns: int | None = None
+
+    @property
+    def lived_ns(self) -> int:
+        """Nanoseconds from the worker's start to this stamp."""
+        return self.lifetime_ns if self.alive_ns is None else self.alive_ns
+
+    def newer_than(self, other: Stamp) -> bool:
+        """Whether it says more of the same worker's life."""
+        return (self.lifetime_ns, self.seq) > (other.lifetime_ns, other.seq)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -94,6 +94,14 @@ class Store:
         other._root = self._at(folder)
         return other
 
+    def elsewhere(self, url: str) -> Self:
+        """Another store, reached in the same way and asked for as long.
+
+        Raises:
+            ConfigError: it cannot be reached in this way.
+        """
+        return type(self)(url, self._access)
+
     def path(self, key: str) -> str:
         """The key as a path of its file system, or as a URL, for messages."""
         mark = "s3://" if isinstance(self._objects, S3Objects) else ""

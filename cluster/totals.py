@@ -38,7 +38,7 @@ class WorkerUse:
 
     def see(self, stamp: Stamp) -> None:
         """Keep the newest stamp."""
-        if self.stamp is None or stamp.lifetime_ns > self.stamp.lifetime_ns:
+        if self.stamp is None or stamp.newer_than(self.stamp):
             self.stamp = stamp
 
 

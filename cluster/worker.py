@@ -19,7 +19,7 @@ from cluster.engine_loop import EngineLoop
 from cluster.feeder import Feeder, Shards
 from cluster.image_upload import ImageUploader
 from cluster.ledger import Attribution, Payer
-from cluster.lifetime import Lifetime
+from cluster.lifetime import Lifetime, ServerBilling
 from cluster.price import Price
 from cluster.pulse import Pulse
 from cluster.reading import Reading, nobody_watches
@@ -46,7 +46,10 @@ _LOOK_S = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """Who a worker is, in records, what it costs, and how much of its GPUs is its own."""
+    """Who a worker is, in records, what it costs, and how much of its GPUs is its own.
+
+    ``servers``: how the servers that make its images are paid for; None: it makes them itself.
+    """
 
     worker: str
     run: int
@@ -55,6 +58,7 @@ class Identity:
     gpus: str
     price: Price
     gpu_share: float = 1.0
+    servers: ServerBilling | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +82,7 @@ def begin_lifetime(identity: Identity) -> Lifetime:
         node=identity.node,
         gpus=identity.gpus,
         price=identity.price,
+        servers=identity.servers,
     )
 
 
@@ -185,13 +190,14 @@ class Worker:
         self._state.phase = "loading"
         with self._lifetime.overhead():
             self._engine = self._make_engine()
+        self._lifetime.serve(self._engine.info.devices)
         self._state.phase = "running"
         return self._engine
 
     def _drive(self, engine: Engine) -> None:
         uploader = ImageUploader(self._store, self._config.output, engine.info)
         threads = self._config.cluster.io_threads
-        uploads = 4 * engine.info.max_batch + 2 * threads
+        uploads = 4 * engine.info.max_batch * engine.info.devices + 2 * threads
         self._state.bound(uploads=uploads, images=2 * self._config.job.commit_images + uploads)
         with ThreadPoolExecutor(threads, "io") as pool:
             loop = EngineLoop(

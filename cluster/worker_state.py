@@ -19,6 +19,7 @@ from conf.errors import (
     CommitUnknown,
     CoordinatorLost,
     RowRejected,
+    ServerLost,
     StoreFull,
     StoreRefused,
     StoreUnavailable,
@@ -340,9 +341,14 @@ class WorkerState:
 
     @contextmanager
     def ticking(self) -> Iterator[None]:
-        """The engine is at work; one that never comes back leaves its rows ``at_work``."""
+        """The engine is at work; one that never comes back leaves its rows ``at_work``. Of servers
+        that are lost no row is to blame."""
         self._tick_began_s = time.monotonic()
-        yield
+        try:
+            yield
+        except ServerLost:
+            self._tick_began_s = None
+            raise
         self._tick_began_s = None
 
     def tick_s(self) -> float:

@@ -7,7 +7,8 @@
     │   ├── UnknownKey         a configuration key that does not exist; names the nearest ones
     │   ├── OptionRefused      an option that a worker cannot honour; start again without it
     │   ├── ModelUnusable      the model is absent, incomplete or cannot be run
-    │   │   └── NoImages       its pipeline answers with something else; start again without it
+    │   │   ├── NoImages       its pipeline answers with something else; start again without it
+    │   │   └── ServerUnfit    a Triton server has no such model, or not one that we can use
     │   ├── OutputTaken        the output path belongs to another job
     │   ├── OutputMissing      no job lives at this output path
     │   └── StoreRefused       the output cannot be written, or cannot promise put-if-absent
@@ -22,6 +23,7 @@
     │   ├── NoWorkers          no worker could start; free resources, resume the job
     │   ├── Preempted          the worker's machine is being taken away; another goes on
     │   ├── EngineHung         the engine did not come back; another worker takes over
+    │   ├── ServerLost         no Triton server answers; mend it, resume the job
     │   └── CoordinatorLost    the run's coordinator died or does not answer; resume the job
     ├── StoreFull              the target cannot take more bytes; stop, keep what is committed
     ├── TakenOver              a later run works on this output; stop, leave it to that one
@@ -56,6 +58,10 @@ class ModelUnusable(ConfigError):
 
 class NoImages(ModelUnusable):
     """The model's pipeline answers with something else than images."""
+
+
+class ServerUnfit(ModelUnusable):
+    """A Triton server cannot be asked for images of this model."""
 
 
 class OutputTaken(ConfigError):
@@ -131,6 +137,10 @@ class Preempted(Retryable):
 
 class EngineHung(Retryable):
     """The engine did not come back from a tick."""
+
+
+class ServerLost(Retryable):
+    """No Triton server answers. No row is to blame."""
 
 
 class CoordinatorLost(Retryable):

@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 from conf.alert_target import check_alert
 from conf.errors import ConfigError
 from conf.price_book import nano
-from conf.schema import MISSING, RunConfig, type_name, unknown_key
+from conf.schema import MISSING, BudgetConfig, RunConfig, type_name, unknown_key
+from conf.triton_config import check_triton
 
 T = TypeVar("T")
 
@@ -70,8 +71,29 @@ def check_together(config: RunConfig) -> RunConfig:
         nano(config.budget.max_cost, "budget.max_cost")
     if config.budget.alert is not None:
         check_alert(config.budget.alert)
+    if config.budget.project_max_cost is not None:
+        nano(config.budget.project_max_cost, "budget.project_max_cost")
     _check_crew(config)
+    if config.engine.name == "triton":
+        check_triton(config.triton)
+        _check_owner(config)
+        _check_servers_options(config)
     return config
+
+
+def check_project(budget: BudgetConfig) -> None:
+    """Check that a project's budget has a place; what is given anew of a job need not name it.
+
+    Raises:
+        ConfigError: which key needs it.
+    """
+    cost, hours = budget.project_max_cost, budget.project_max_hours
+    if budget.store is None and (cost is not None or hours is not None):
+        name = "budget.project_max_cost" if cost is not None else "budget.project_max_hours"
+        raise ConfigError(
+            f"{name} needs budget.store: one folder or URL for all jobs of the project, in which "
+            "they say what they reserve, such as budget.store=s3://bucket/budgets"
+        )
 
 
 def _check_crew(config: RunConfig) -> None:
@@ -95,10 +117,51 @@ def _check_crew(config: RunConfig) -> None:
         raise ConfigError(
             f"cluster.gpus_per_worker is {gpus}; expected a whole number, or a part of one GPU"
         )
-    if config.model.needs_gpu and gpus == 0 and config.engine.name != "simulated":
+    if config.model.needs_gpu and gpus == 0 and config.engine.runs_a_model:
         raise ConfigError(
             f"cluster.gpus_per_worker is 0, and the model {config.model.name} needs a GPU "
             "(model.needs_gpu); give each worker one, or choose another model"
+        )
+
+
+def _check_owner(config: RunConfig) -> None:
+    """One worker keeps the servers that a job pays for: with several, each of their lifetimes would
+    be charged for the same servers."""
+    cluster = config.cluster
+    asked = {
+        "workers": cluster.workers,
+        "min_workers": cluster.min_workers,
+        "max_workers": cluster.max_workers,
+    }
+    many = [f"cluster.{name} is {value}" for name, value in asked.items() if (value or 1) > 1]
+    if config.triton.owned and many:
+        raise ConfigError(
+            f"{many[0]}; expected 1: with triton.owned=true one worker asks all servers of "
+            "triton.url, and its lifetime is what is paid for them"
+        )
+
+
+def _check_servers_options(config: RunConfig) -> None:
+    """What a server decides when it loads its model cannot be asked for here."""
+    engine = config.engine
+    asked = {
+        "precision": engine.precision != "auto",
+        "compile": engine.compile not in ("auto", "off"),
+        "attention": engine.attention != "sdpa",
+        "channels_last": engine.channels_last,
+        "vae_tiling": engine.vae_tiling,
+        "vae_slicing": engine.vae_slicing,
+        "offload": engine.offload != "off",
+        "allow_tf32": engine.allow_tf32,
+        "max_batch": engine.max_batch is not None,
+    }
+    given = [name for name, is_given in asked.items() if is_given]
+    if given:
+        value = str(getattr(engine, given[0])).lower()
+        raise ConfigError(
+            f"engine.{given[0]}={value} is nothing that engine=triton can do: a Triton server "
+            "loads its model as it was exported; leave the key out, and give it to 'imagemill "
+            "triton export' where that takes it"
         )
 
 

@@ -12,10 +12,12 @@ import json
 import types
 import typing
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+from conf.config_key import key
 from conf.errors import UnknownKey
+from conf.triton_config import TritonConfig
 
 _HOW_FAST = (
     "engine.channels_last",
@@ -29,16 +31,12 @@ _HOW_FAST = (
     "job.commit_seconds",
     "job.max_attempts",
     "job.max_quarantined",
+    "job.priority",
     "job.row_timeout_s",
     "model.needs_gpu",
 )
 MISSING = "???"
 """Hydra's mark for a value that the user must give."""
-
-
-def key(help_text: str, *, choices: tuple[str, ...] = (), low: float | None = None) -> Any:
-    """A configuration key: its help text and what values it may take."""
-    return field(metadata={"help": help_text, "choices": choices, "low": low})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,9 +128,9 @@ class EngineConfig:
 
     name: str = key(
         "stepwise: step-batched diffusion; pipeline: any diffusers pipeline, called on equal rows; "
-        "auto: stepwise where the model allows it, else pipeline; simulated: no model, tiny drawn "
-        "pictures",
-        choices=("auto", "stepwise", "pipeline", "simulated"),
+        "auto: stepwise where the model allows it, else pipeline; triton: Triton servers make them "
+        "(triton.*); simulated: no model, tiny drawn pictures",
+        choices=("auto", "stepwise", "pipeline", "triton", "simulated"),
     )
     precision: str = key(
         "arithmetic of the model; auto: bfloat16 on GPUs that have it, float16 on older ones, "
@@ -164,10 +162,20 @@ class EngineConfig:
         low=1,
     )
     max_pixels: int = key("largest width x height that a row may ask for", low=64)
+    prompt_pieces: int = key(
+        "Stable Diffusion 1/2 and XL: a prompt that is longer than its text encoder sees (75 "
+        "tokens) is read in up to so many pieces; 1: the rest is cut off, as diffusers does",
+        low=1,
+    )
     simulated_seconds: dict[int, float] = key(
         "simulated engine: measured seconds of a step by batch size; sizes between are interpolated"
     )
     simulated_speed: float = key("simulated engine: how many times faster than measured", low=0)
+
+    @property
+    def runs_a_model(self) -> bool:
+        """Whether workers load a model themselves, and need what it needs."""
+        return self.name not in ("simulated", "triton")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,6 +229,11 @@ class JobConfig:
         low=0.1,
     )
     max_quarantined: float = key("share of rows that may be quarantined with exit status 0", low=0)
+    priority: int = key(
+        "triton engine: which of the servers' priority levels the rows have, 1 going first; 0: the "
+        "servers' own",
+        low=0,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,7 +260,8 @@ class PricingConfig:
     book: str = key("price book: a name in conf/pricing, or the path of your own YAML file")
     currency: str | None = key("ISO 4217 code of all amounts; null: the price book's")
     price_per_hour: str | None = key(
-        "price of one worker for an hour, a decimal number; null: by the price book and the node"
+        "price of one worker, or of one device of the Triton servers, for an hour, a decimal "
+        "number; null: by the price book and the node"
     )
     provider: str | None = key("who bills the nodes; null: what the nodes' environment says")
     region: str | None = key("where the nodes are; null: what their labels say")
@@ -262,13 +276,26 @@ class PricingConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetConfig:
-    """What a job may cost, all of its runs together."""
+    """What a job may cost, all of its runs together, and what all jobs of its project may."""
 
     max_cost: str | None = key(
         "stop, resumable, before workers and requests cost more, in pricing.currency; null: no cap"
     )
     max_hours: float | None = key(
         "stop, resumable, before the workers together lived for more hours; null: no cap", low=0
+    )
+    project_max_cost: str | None = key(
+        "stop, resumable, before all jobs of job.project cost more together, in pricing.currency; "
+        "needs budget.store; null: no cap"
+    )
+    project_max_hours: float | None = key(
+        "stop, resumable, before the workers of all jobs of job.project together lived for more "
+        "hours; needs budget.store; null: no cap",
+        low=0,
+    )
+    store: str | None = key(
+        "folder or URL where all jobs of the project say what they reserve of its budget; reached "
+        "as the output is"
     )
     alert: str | None = key(
         "URL to POST to, or command to run, at 50 and 80 % of a cap and when a run stops for it; "
@@ -296,6 +323,7 @@ class RunConfig:
     sampling: SamplingConfig
     model: ModelConfig
     engine: EngineConfig
+    triton: TritonConfig
     cluster: ClusterConfig
     job: JobConfig
     storage: StorageConfig
@@ -312,6 +340,7 @@ class RunConfig:
         plain = self.to_mapping()
         del plain["cluster"], plain["storage"], plain["pricing"], plain["budget"]
         del plain["energy"], plain["output"]["path"]
+        plain["triton"] = plain["triton"]["model"]
         for key_path in _HOW_FAST:
             group, _, leaf = key_path.partition(".")
             del plain[group][leaf]

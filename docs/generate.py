@@ -6,13 +6,16 @@ Run as ``python -m docs.generate``; a test fails when the files are not what thi
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from cluster.series import HISTOGRAM, JOB_LABELS, RUN_SERIES, WORKER_SERIES, Series
-from conf.schema import MISSING, known_keys
+from conf.schema import MISSING, KeyInfo, known_keys
+from conf.triton_server import TritonServerConfig
 from jobs.cli import build_parser
 from jobs.configure import GROUPS, choices, compose_mapping
+from jobs.triton_export import server_keys
 from operators.sampler_names import SPECS
 from operators.samplers_left_out import LEFT_OUT
 
@@ -130,15 +133,30 @@ def configuration() -> str:
                 "| key | what it is | type | default |",
                 "|---|---|---|---|",
             ]
-        kind = " \\| ".join(f"`{choice}`" for choice in info.choices) or info.type_name
-        lines.append(f"| `{info.path}` | {info.help} | {kind} | {_default(defaults, info.path)} |")
+        lines.append(_key_row(info, _default(defaults, info.path)))
+    lines += [
+        "",
+        "## triton export",
+        "",
+        "Keys of `imagemill triton export` alone ([Triton](triton.md)); no job has them.",
+        "",
+        "| key | what it is | type | default |",
+        "|---|---|---|---|",
+    ]
+    own = {"triton": dataclasses.asdict(TritonServerConfig())}
+    lines += [_key_row(info, _default(own, info.path)) for info in server_keys()]
     return "\n".join(lines) + "\n"
 
 
-def _default(defaults: dict[str, object], path: str) -> str:
+def _key_row(info: KeyInfo, default: str) -> str:
+    kind = " \\| ".join(f"`{choice}`" for choice in info.choices) or info.type_name
+    return f"| `{info.path}` | {info.help} | {kind} | {default} |"
+
+
+def _default(defaults: Mapping[str, object], path: str) -> str:
     value: object = defaults
     for part in path.split("."):
-        assert isinstance(value, dict)
+        assert isinstance(value, Mapping)
         value = value[part]
     if value == MISSING:
         return "must be given"
@@ -162,12 +180,20 @@ def commands() -> str:
         "or `verify` found problems; 2 wrong usage, configuration or input, nothing started;",
         "3 stopped before the end, resumable.",
     ]
-    actions = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
-    for name, one in actions[0].choices.items():
+    for one in _below(parser):
         one.epilog = None
         one.formatter_class = _Formatter
-        lines += ["", f"## imagemill {name}", "", "```", one.format_help().rstrip(), "```"]
+        lines += ["", f"## {one.prog}", "", "```", one.format_help().rstrip(), "```"]
     return "\n".join(lines) + "\n"
+
+
+def _below(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """The parsers of all commands, each before those of its own."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for one in action.choices.values():
+                yield one
+                yield from _below(one)
 
 
 class _Formatter(argparse.HelpFormatter):

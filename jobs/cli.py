@@ -27,13 +27,16 @@ from jobs.configure import GROUPS, choices, compose_mapping, to_yaml
 from jobs.cost.command import add_words, answer
 from jobs.dry_run import REFUSED, dry_run_lines
 from jobs.execute import JobResult, version
+from jobs.figures import plural
 from jobs.gc import collect, collected_lines
 from jobs.models import model_lines
-from jobs.prices import Import, book_lines, import_catalogue
+from jobs.prices import book_lines
+from jobs.prices_import import Import, import_catalogue
 from jobs.quote.command import add_quote_words, tell
 from jobs.status import status, status_lines
 from jobs.submit import add_logs_words, add_submit_words, tell_logs, tell_submitted
 from jobs.summary import summary_lines
+from jobs.triton_export import add_export_words, export
 from jobs.verify import report_lines, verify
 
 log = logging.getLogger("imagemill")
@@ -46,7 +49,14 @@ Command = Callable[[argparse.Namespace], int]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     parser = build_parser()
-    given = parser.parse_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    named = _named_book(words)
+    if named is not None:
+        parser.error(
+            f"imagemill prices shows the book that --book names: imagemill prices --book {named}; "
+            "to make one of a catalogue: imagemill prices import CATALOGUE.csv BOOK.yaml"
+        )
+    given = parser.parse_args(words)
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s", force=True)
     log.setLevel(logging.DEBUG if given.verbose else logging.INFO)
     command: Command = given.command
@@ -65,6 +75,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         what = str(interrupt) or "what is committed counts; 'imagemill status OUTPUT' tells how far"
         print(f"imagemill: interrupted; {what}", file=sys.stderr)
         return STOPPED
+
+
+def _named_book(words: Sequence[str]) -> str | None:
+    """The book in ``imagemill prices BOOK``, for a shell; argparse would only say that it is no
+    ``import``."""
+    if len(words) < 2 or words[0] != "prices" or words[1] == "import" or words[1][:1] == "-":
+        return None
+    return shlex.quote(words[1])
 
 
 def _refuse(error: ImageMillError, verbose: bool, status_code: int) -> int:
@@ -95,6 +113,11 @@ def build_parser() -> argparse.ArgumentParser:
         if name == "run":
             one.add_argument(
                 "--dry-run", action="store_true", help="show what would be done; write nothing"
+            )
+            one.add_argument(
+                "--resume",
+                action="store_true",
+                help="go on with the job where output.path holds it already",
             )
     quote = _command(
         commands, "quote", "tell time and cost of a job before it; writes nothing", tell
@@ -128,6 +151,11 @@ def build_parser() -> argparse.ArgumentParser:
     prices = _command(commands, "prices", "show a price book, or import one", _prices)
     prices.add_argument("--book", default="local", help="a name in conf/pricing or a YAML file")
     _prices_import(prices.add_subparsers(metavar="import"))
+    triton = _command(commands, "triton", "serve a model by Triton Inference Server", _triton)
+    parts = triton.add_subparsers(metavar="export", required=True)
+    add_export_words(
+        _command(parts, "export", "write a model into a Triton model repository", _triton)
+    )
     return parser
 
 
@@ -187,7 +215,7 @@ def _on_output(
         "overrides",
         nargs="*",
         metavar="key=value",
-        help="cluster.*, storage.*, pricing.* and budget.* keys only",
+        help="cluster.*, storage.*, pricing.*, budget.* and triton.* keys only",
     )
     return one
 
@@ -202,7 +230,8 @@ def _run(given: argparse.Namespace) -> int:
         return 0
     if given.dry_run:
         return _plan(given)
-    return _ended(verbs.run(given.overrides, Console(stderr=True)))
+    begin = verbs.run_or_resume if given.resume else verbs.run
+    return _ended(begin(given.overrides, Console(stderr=True)))
 
 
 def _plan(given: argparse.Namespace) -> int:
@@ -292,6 +321,11 @@ def _prices(given: argparse.Namespace) -> int:
     return 0
 
 
+def _triton(given: argparse.Namespace) -> int:
+    _print(export(given.model, given.repository, given.keys))
+    return 0
+
+
 def _import(given: argparse.Namespace) -> int:
     asked = Import(
         provider=given.provider,
@@ -300,11 +334,14 @@ def _import(given: argparse.Namespace) -> int:
         regions=given.region,
         accelerators=given.accelerator,
     )
-    book = import_catalogue(given.catalogue, given.book, asked)
+    done = import_catalogue(given.catalogue, given.book, asked)
     print(
-        f"wrote {given.book}: {len(book.instances):,} prices; use them with pricing={given.book}, "
-        f"look at them with: imagemill prices --book {shlex.quote(str(given.book))}"
+        f"wrote {given.book}: {plural(len(done.book.instances), 'price')}; use them with "
+        f"pricing={given.book}, look at them with: imagemill prices --book "
+        f"{shlex.quote(str(given.book))}"
     )
+    if done.repeated:
+        print(f"the catalogue has {plural(done.repeated, 'price')} twice; each was taken once")
     return 0
 
 

@@ -31,7 +31,7 @@ FAMILY_DEFAULTS = {
     "PixArtSigmaPipeline": "pixart",
 }
 """Which choice of ``model`` has the defaults of a model's pipeline class; else ``other``."""
-_OPEN = ("job.tags.", "storage.options.")
+_OPEN = ("job.tags.", "storage.options.", "triton.headers.")
 """Groups in which the user invents the keys."""
 
 

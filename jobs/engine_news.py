@@ -45,6 +45,15 @@ class EngineNews:
             )
 
     def _say(self, engine: EngineInfo) -> None:
+        if engine.name == "triton":
+            log.info(
+                "engine: %s, %d at a time, each with batches of up to %d",
+                engine.device,
+                engine.devices,
+                engine.max_batch,
+                extra={"event": "engine_ready"},
+            )
+            return
         code = "not compiled"
         if engine.compile != "off":
             code = f"compiled ({engine.compile}) in {duration(engine.compile_seconds)}"

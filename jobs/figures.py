@@ -79,9 +79,11 @@ def why_empty(figures: Figures) -> str:
 
 
 def _empty_slots(stamps: Sequence[Stamp], offered: int) -> tuple[tuple[str, float], ...]:
-    shapes = sum(stamp.other_shapes for stamp in stamps)
-    starved = sum(stamp.starved for stamp in stamps)
-    last = offered - sum(stamp.occupied for stamp in stamps) - shapes - starved
+    # of batches that servers formed nobody here knows why a slot stayed empty
+    ours = [stamp for stamp in stamps if stamp.alive_ns is None]
+    shapes = sum(stamp.other_shapes for stamp in ours)
+    starved = sum(stamp.starved for stamp in ours)
+    last = sum(stamp.offered - stamp.occupied for stamp in ours) - shapes - starved
     reasons = {
         "empty beside rows of other sizes": shapes,
         "waited for rows": starved,
@@ -94,7 +96,7 @@ def _empty_slots(stamps: Sequence[Stamp], offered: int) -> tuple[tuple[str, floa
 def active_seconds(stamps: Iterable[Stamp]) -> float:
     """How long at least one of the workers lived: the union of their lifetimes."""
     starts = sorted(
-        (datetime.fromisoformat(stamp.started_at).timestamp(), stamp.lifetime_ns / 1e9)
+        (datetime.fromisoformat(stamp.started_at).timestamp(), stamp.lived_ns / 1e9)
         for stamp in stamps
     )
     total, end_s = 0.0, float("-inf")
@@ -134,6 +136,7 @@ def format_money(amount_nano: int, currency: str) -> str:
     return money(as_decimal(amount_nano), currency)
 
 
+UNPRICED = "unpriced"
 COST_UNKNOWN = "unknown: no worker has a price"
 
 

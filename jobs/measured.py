@@ -70,6 +70,11 @@ def device_name() -> str:
     return _listed_gpu() or f"cpu-{os.cpu_count()}"
 
 
+def gpu_count() -> int:
+    """How many GPUs this machine has."""
+    return 0 if is_cpu(device_name()) else max(1, len(list(_GPUS.glob("*"))))
+
+
 def _listed_gpu() -> str:
     """What ``nvidia-smi -L`` calls the first GPU ("GPU 0: NAME (UUID: …)"); empty without one."""
     try:
@@ -93,8 +98,9 @@ def simulated_seconds(config: RunConfig, preview: Preview) -> float:
 
 
 def remember_rate(store: Store, job: JobRecord, plan: PlanReader) -> None:
-    """Remember the rate that the first commits of a local job show, for later estimates."""
-    if job.config.cluster.address != "local":
+    """Remember the rate that the first commits of a local job show, for later estimates; servers
+    elsewhere say nothing of this machine."""
+    if job.config.cluster.address != "local" or job.config.engine.name == "triton":
         return
     twice = has_two_pass_guidance(job.config.model)
     pixel_steps = seconds = 0.0

@@ -33,24 +33,26 @@ from cluster.store import Store
 from cluster.store_access import LOOK_S
 from cluster.totals import states
 from conf.errors import ConfigError, OutputTaken, StoreRefused, StoreUnavailable
-from conf.parser import check_together
+from conf.parser import check_project, check_together
 from conf.price_book import PriceBook, at_given_price, book_of
 from conf.schema import BudgetConfig, ClusterConfig, PricingConfig, RunConfig
 from conf.secrets import refuse_secrets
+from conf.triton_config import TritonConfig
 from jobs.company import refuse_company
 from jobs.configure import absolute, compose
 from jobs.execute import JobResult, execute, result_of, resumable, version
 from jobs.finish import Finish, finish, sweep
 from jobs.maker import revision_now, settle
 from jobs.plan import check_inputs_unchanged, make_plan
+from jobs.quote.kept import remembered_quote, write_quote
 from jobs.spending import refuse_spent
 from jobs.unique_ids import check_unique_ids
 from operators.model_source import plain_source
 from operators.row_defaults import row_defaults
 
 log = logging.getLogger("imagemill")
-G = TypeVar("G", BudgetConfig, ClusterConfig, PricingConfig)
-CHANGEABLE = ("cluster.", "storage.", "pricing.", "budget.")
+G = TypeVar("G", BudgetConfig, ClusterConfig, PricingConfig, TritonConfig)
+CHANGEABLE = ("cluster.", "storage.", "pricing.", "budget.", "triton.")
 """Keys that a resumed or retried job may be given anew: where it runs and what that costs, not what
 it makes."""
 
@@ -70,6 +72,8 @@ def prepare(overrides: Sequence[str]) -> RunConfig:
         refuse_secrets(name, path)
     book = book_of(config.pricing)
     row_defaults(config)
+    refuse_secrets("budget.store", config.budget.store or "")
+    check_project(config.budget)
     output = absolute(config.output.path)
     name = config.job.name or output.rstrip("/").rsplit("/", 1)[-1] or "job"
     return replace(
@@ -79,6 +83,7 @@ def prepare(overrides: Sequence[str]) -> RunConfig:
         model=replace(config.model, path=plain_source(config.model.path)),
         job=replace(config.job, name=name),
         pricing=replace(config.pricing, currency=book.currency),
+        budget=_with_absolute_store(config.budget),
     )
 
 
@@ -114,14 +119,50 @@ def run(overrides: Sequence[str], console: Console | None = None) -> JobResult:
     )
 
     patient = store.with_patience(config.storage.patience_s)
+    book = book_of(config.pricing)
+    quote = remembered_quote(job, planned.rows)
 
     def claim() -> None:
         write_job(patient, job)
         with resumable(config):
             write_plan(patient, planned.inputs, planned.shards)
+            if quote is not None:
+                write_quote(patient, quote)
 
-    book = book_of(config.pricing)
-    return execute(job, patient, console or Console(stderr=True), book, claim=claim)
+    console = console or Console(stderr=True)
+    return execute(job, patient, console, book, shards=planned.shard_count, claim=claim)
+
+
+def run_or_resume(overrides: Sequence[str], console: Console | None = None) -> JobResult:
+    """Start a job, or go on with it where an earlier start got so far.
+
+    For whoever starts it anew without being asked when it is lost with its machine.
+
+    Args:
+        overrides: as of ``run``. Of a job that is there, where it runs and what that costs count.
+
+    Raises:
+        OutputTaken: the output holds another job.
+    """
+    asked = prepare(overrides)
+    with _nothing_started():
+        store = Store.of(asked, patience_s=LOOK_S)
+        there = find_job(store)
+    if there is None:
+        return run(overrides, console)
+    if asked.model.revision is None and asked.model.path == there.config.model.path:
+        # the job keeps the commit it began with
+        pinned = replace(asked.model, revision=there.config.model.revision)
+        asked = replace(asked, model=pinned)
+    if settle(asked).config.digest() != there.digest:
+        raise output_taken(store, "")
+    log.info("the job is there; going on with it", extra={"event": "resumed"})
+    kept = [
+        text
+        for text in overrides
+        if text.startswith((*CHANGEABLE, "pricing=")) and not text.startswith("pricing.currency=")
+    ]
+    return resume(asked.output.path, kept, console)
 
 
 def resume(output: str, overrides: Sequence[str] = (), console: Console | None = None) -> JobResult:
@@ -147,8 +188,10 @@ def resume(output: str, overrides: Sequence[str] = (), console: Console | None =
     _check_same_world(job, store)
     book = next_book(job, store, overrides)
     after = refuse_company(store)
-    refuse_spent(job, store, PlanReader(store), book)
-    return execute(job, store, console or Console(stderr=True), book, after=after)
+    plan = PlanReader(store)
+    refuse_spent(job, store, plan, book)
+    console = console or Console(stderr=True)
+    return execute(job, store, console, book, shards=plan.shards, after=after)
 
 
 def retry(output: str, overrides: Sequence[str] = (), console: Console | None = None) -> JobResult:
@@ -181,7 +224,8 @@ def retry(output: str, overrides: Sequence[str] = (), console: Console | None = 
     def claim() -> None:
         open_retry(store, shards, after=number)
 
-    return execute(job, store, console or Console(stderr=True), book, after=after, claim=claim)
+    console = console or Console(stderr=True)
+    return execute(job, store, console, book, shards=plan.shards, after=after, claim=claim)
 
 
 def report(output: str, overrides: Sequence[str] = ()) -> list[str]:
@@ -204,7 +248,8 @@ def _looked_at(store: Store, job: JobRecord, plan: PlanReader, number: int) -> F
 
 def open_job(output: str, overrides: Sequence[str] = ()) -> tuple[JobRecord, Store]:
     """The job at ``output``, wherever it lay before, with ``cluster.*``, ``storage.*``,
-    ``pricing.*`` and ``budget.*`` anew. What is not given of the last two is as in the last run.
+    ``triton.*``, ``pricing.*`` and ``budget.*`` anew. What is not given of the last two is as in
+    the last run.
 
     Raises:
         OutputMissing: no job lives there.
@@ -220,14 +265,17 @@ def open_job(output: str, overrides: Sequence[str] = ()) -> tuple[JobRecord, Sto
     patience_s = (
         given.storage.patience_s if "storage.patience_s" in names else job.config.storage.patience_s
     )
+    refuse_secrets("budget.store", given.budget.store or "")
     config = replace(
         job.config,
         output=replace(job.config.output, path=given.output.path),
         cluster=_changed(job.config.cluster, "cluster", given.cluster, names),
         pricing=_changed(job.config.pricing, "pricing", given.pricing, names),
-        budget=_changed(job.config.budget, "budget", given.budget, names),
+        budget=_changed(job.config.budget, "budget", _with_absolute_store(given.budget), names),
+        triton=_changed(job.config.triton, "triton", given.triton, names),
         storage=replace(given.storage, patience_s=patience_s),
     )
+    check_project(config.budget)
     return replace(job, config=check_together(config)), store
 
 
@@ -252,12 +300,17 @@ def looking_at(output: str, overrides: Sequence[str] = ()) -> Iterator[tuple[Run
         yield given, Store.of(given, patience_s=LOOK_S)
 
 
+def _with_absolute_store(budget: BudgetConfig) -> BudgetConfig:
+    return budget if budget.store is None else replace(budget, store=absolute(budget.store))
+
+
 def _changed(before: G, group: str, given: G, names: Collection[str]) -> G:
-    """A group with those of its keys anew that are named."""
+    """A group with those of its keys anew that are named, or of which a key inside is."""
+    named = {".".join(name.split(".")[:2]) for name in names}
     anew = {
         item.name: getattr(given, item.name)
         for item in fields(before)
-        if f"{group}.{item.name}" in names
+        if f"{group}.{item.name}" in named
     }
     return replace(before, **anew)
 
@@ -325,8 +378,10 @@ def _check_same_world(job: JobRecord, store: Store) -> None:
     """The model and the input are what the job began with."""
     found = revision_now(job.config)
     if found != job.model_revision:
+        triton = job.config.engine.name == "triton"
+        where = job.config.triton.url if triton else job.config.model.path
         raise ConfigError(
-            f"the model at {job.config.model.path} has revision {found}; this job began with "
+            f"the model at {where} has revision {found}; this job began with "
             f"{job.model_revision}; put the same model back or start a new job"
         )
     check_inputs_unchanged(PlanReader(store), InputFiles.of(job.config, store))

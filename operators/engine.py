@@ -24,7 +24,7 @@ class EngineInfo:
     """What made the images. ``simulated`` engines must say so everywhere they are named.
 
     ``precision`` and ``compile`` are what became of the keys of these names, ``compile_seconds``
-    what compiling took at loading.
+    what compiling took at loading. ``devices`` is how many make images at a time.
     """
 
     name: str
@@ -36,6 +36,7 @@ class EngineInfo:
     simulated: bool
     compile: str = "off"
     compile_seconds: float = 0.0
+    devices: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +44,9 @@ class ImageResult:
     """A finished image: ``pixels`` is uint8, H x W x 3, RGB.
 
     ``device_ns`` is the image's exact share of the ticks, conditioning and decodes it took part in;
-    ``truncated_tokens`` counts prompt tokens that the text encoder could not see. Times are wall
-    clock, nanoseconds since the epoch.
+    ``truncated_tokens`` counts prompt tokens that the text encoder could not see, ``batch_rows``
+    the rows of the ticks it took part in, on average. Times are wall clock, nanoseconds since the
+    epoch.
     """
 
     request: Request
@@ -53,6 +55,7 @@ class ImageResult:
     truncated_tokens: int
     started_at_ns: int
     finished_at_ns: int
+    batch_rows: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,13 +17,16 @@ from operators.request import Request
 @dataclass(slots=True, kw_only=True, eq=False)
 class Work:
     """``number`` is unique in its engine; ``device_ns`` is what the request was charged so far, its
-    share of the ``ran_ns`` that its ticks took. ``two_pass_guidance`` is the model's."""
+    share of the ``ran_ns`` that its ticks took. ``two_pass_guidance`` is the model's. ``ticks`` are
+    those that it took part in, ``seen_rows`` the sum of their rows, itself among them."""
 
     number: int
     request: Request
     two_pass_guidance: bool
     device_ns: int = 0
     ran_ns: int = 0
+    ticks: int = 0
+    seen_rows: int = 0
     started_at_ns: int = 0
 
     @property
@@ -47,6 +50,11 @@ class Work:
         """It got a slot."""
         self.started_at_ns = time.time_ns()
 
+    def took_part(self, *, rows: int) -> None:
+        """It took part in a tick of so many rows."""
+        self.ticks += 1
+        self.seen_rows += rows
+
     def overdue(self, limit_s: float) -> bool:
         """Whether its ticks took longer than this."""
         return self.ran_ns > limit_s * 1e9
@@ -66,6 +74,7 @@ class Work:
             pixels=pixels,
             device_ns=self.device_ns,
             truncated_tokens=truncated_tokens,
+            batch_rows=round(self.seen_rows / self.ticks) if self.ticks else 1,
             started_at_ns=self.started_at_ns,
             finished_at_ns=time.time_ns(),
         )

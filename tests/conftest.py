@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import triton_environment
 from tests.prometheus import MISSING, program
 from tests.seaweedfs import FULL, SeaweedFS
 from tests.small_disk import CannotMount, small_disk
@@ -35,6 +36,12 @@ def s3_url(seaweedfs: SeaweedFS, monkeypatch: pytest.MonkeyPatch) -> str:
     for name, value in seaweedfs.environment(FULL).items():
         monkeypatch.setenv(name, value)
     return f"s3://images/{secrets.token_hex(6)}"
+
+
+@pytest.fixture(scope="session")
+def triton() -> None:
+    """A tritonserver can be started: its environment is there."""
+    triton_environment.ensure()
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ from cluster.plan_file import PlanReader, write_plan
 from cluster.price import Price
 from cluster.pricing import Takes, machine_of, price_on
 from cluster.records import RunRecord
+from cluster.server_price import server_billing
 from cluster.store import Store
 from cluster.totals import Bill, Totals, close, fold
 from cluster.worker import Identity, Worker, WorkerOutcome
@@ -27,7 +28,7 @@ from conf.parser import parse_config
 from conf.price_book import book_of
 from conf.schema import RunConfig
 from jobs.plan import make_plan
-from operators.engines import load_engine
+from operators.engines import engine_of
 
 _SMALL = {
     "engine.simulated_speed": 0,
@@ -151,11 +152,12 @@ def work_on(
             node="here",
             gpus="",
             price=price_here(config),
+            servers=server_billing(config),
         ),
         store=store,
         shards=small.plan,
         link=coordinator,
-        make_engine=lambda: load_engine(config.engine, config.model),
+        make_engine=lambda: engine_of(config),
     )
     return replace(small, outcomes=(*small.outcomes, worker.run()))
 

@@ -5,12 +5,27 @@ from __future__ import annotations
 import importlib
 
 from conf.errors import ConfigError
-from conf.schema import EngineConfig, ModelConfig
+from conf.schema import EngineConfig, ModelConfig, RunConfig
 from operators.engine import Engine
 
 
+def engine_of(config: RunConfig) -> Engine:
+    """The engine of a job, ready to admit requests.
+
+    Raises:
+        ServerLost: the job's Triton servers make no images now.
+        As ``load_engine``, too.
+    """
+    if config.engine.name != "triton":
+        return load_engine(config.engine, config.model)
+    # late, as below: tritonclient is an extra
+    from operators.engines.triton import load
+
+    return load(config.triton, config.model, priority=config.job.priority)
+
+
 def load_engine(engine: EngineConfig, model: ModelConfig) -> Engine:
-    """Load the engine that the configuration names, with its model, ready to admit requests.
+    """Load an engine that runs here, with its model, ready to admit requests.
 
     Raises:
         ModelUnusable: the model is absent, incomplete or of an unsupported kind.

@@ -212,6 +212,7 @@ class PipelineEngine:
             return []
         for work in works:
             work.start()
+            work.took_part(rows=len(works))
         self._fill.count(self._plan(works), rows=len(works), more_to_come=more_to_come)
         answers = self._answers(works)
         self._meter.lap([(work, 1) for work in works])

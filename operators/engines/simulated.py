@@ -172,6 +172,7 @@ class SimulatedEngine:
         for work in running.values():
             work.left -= 1
             work.ran_ns += took_ns
+            work.took_part(rows=len(running))
         finished = {number: work for number, work in running.items() if not work.left}
         pictures = [draw_picture(work.request) for work in finished.values()]
         self._meter.lap([(work, work.weight) for work in running.values()])

@@ -98,7 +98,12 @@ def _load_family(
     files: ModelFiles, engine: EngineConfig, *, dtype: torch.dtype, device: torch.device
 ) -> Family:
     """The model with the options of ``engine``, computing on ``device``."""
-    family = load_family(files, dtype=dtype, device=loads_on(engine.offload, device))
+    family = load_family(
+        files,
+        dtype=dtype,
+        device=loads_on(engine.offload, device),
+        prompt_pieces=engine.prompt_pieces,
+    )
     apply_options(pipeline_of(family), engine)
     family = offload(family, engine.offload, device=device)
     return guard_vae(family, pipeline_of(family).vae)
@@ -327,6 +332,7 @@ class StepwiseEngine:
         """A step of these rows is over, and took so long."""
         for work in works:
             work.ran_ns += spent_ns
+            work.took_part(rows=len(works))
         if self._sizes is None:
             return
         passes = sum(work.weight for work in works)

@@ -94,9 +94,13 @@ def _newest_stamps(
     newest: dict[str, Plain] = {}
     for stamp in filter(None, found):
         before = newest.get(stamp["worker"])
-        if before is None or stamp["lifetime_ns"] > before["lifetime_ns"]:
+        if before is None or _age(stamp) > _age(before):
             newest[stamp["worker"]] = stamp
     return newest
+
+
+def _age(stamp: Plain) -> tuple[int, int]:
+    return stamp["lifetime_ns"], stamp["seq"]
 
 
 def _json(bucket: Bucket, key: str, problems: list[str]) -> dict[str, Any]:

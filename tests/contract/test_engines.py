@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
@@ -17,17 +18,22 @@ from hypothesis import strategies as st
 
 from conf.errors import ConfigError, ModelUnusable
 from conf.schema import ModelConfig
+from jobs.configure import compose
+from jobs.triton_export import export
 from operators.engine import ImageFailure, ImageResult
 from operators.engines import load_engine
+from operators.engines.triton import load as load_triton
 from operators.request import Request
 from operators.sampler_names import samplers_for
 from tests.engine_config import engine_config
 from tests.tiny_model import SIZE, build_tiny_stable_diffusion
 from tests.tiny_others import build_tiny_latent_diffusion
+from tests.triton_server import TritonServer
 
 STEPPING = ("simulated", "stepwise")
 """Engines whose tick is a step; a tick of the others is a whole image."""
-ENGINES = (*STEPPING, "pipeline", "pipeline:clipped")
+SERVED = ("triton:dynamic", "triton:continuous")
+ENGINES = (*STEPPING, "pipeline", "pipeline:clipped", *SERVED)
 CONFIG = engine_config("simulated", max_batch=3, simulated_seconds={1: 1e-5, 4: 2e-5})
 MODEL = ModelConfig(
     name="tiny",
@@ -70,11 +76,38 @@ def models(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def new_engine_of(models):
+def served(request, models, tmp_path_factory):
+    """Makes engines that ask a real server for the model of the stepwise engine, by its mode."""
+    request.getfixturevalue("triton")
+    folder = tmp_path_factory.mktemp("triton")
+    for name in SERVED:
+        mode = name.partition(":")[2]
+        keys = [f"triton.model={mode}", f"triton.mode={mode}", "triton.delay_ms=5"]
+        exact = ["engine.max_batch=3", "engine.precision=float32"]
+        size = [f"model.width={SIZE}", f"model.height={SIZE}", "model.sampler=ddim"]
+        export(models["stepwise"].path, str(folder / "models"), [*keys, *exact, *size])
+    with ExitStack() as closing:
+        server = closing.enter_context(TritonServer(folder, folder / "models"))
+        url = ["engine=triton", f"triton.url=grpc://{server.grpc}"]
+        config = compose([*url, "input.path=none", "output.path=none"]).triton
+
+        def new_engine(mode):
+            model = models["stepwise"]
+            engine = load_triton(dataclasses.replace(config, model=mode), model, priority=0)
+            closing.callback(engine.close)
+            return engine
+
+        yield new_engine
+
+
+@pytest.fixture(scope="module")
+def new_engine_of(request, models):
     """Makes empty engines by name; each model is loaded once."""
     loaded = {}
 
     def new_engine(name):
+        if name in SERVED:
+            return request.getfixturevalue("served")(name.partition(":")[2])
         config = dataclasses.replace(CONFIG, name=name.partition(":")[0])
         if name == "simulated":
             return load_engine(config, models[name])
@@ -231,6 +264,22 @@ def test_discarded_requests_do_not_return(new_engine):
     assert not engine.busy
 
 
+def test_a_result_tells_how_many_rows_shared_its_ticks(new_engine):
+    engine = new_engine()
+    engine.admit([ask(number) for number in range(3)])
+    assert [outcome.batch_rows for outcome in drain(engine)] == [3, 3, 3]
+    engine.admit([ask(3)])
+    assert [outcome.batch_rows for outcome in drain(engine)] == [1]
+
+
+@pytest.mark.parametrize("name", STEPPING)
+def test_rows_that_shared_some_of_its_steps_count_on_average(new_engine_of, name):
+    engine = new_engine_of(name)
+    engine.admit([ask(number, steps=steps) for number, steps in enumerate((2, 2, 6))])
+    found = {outcome.request.row_id: outcome.batch_rows for outcome in drain(engine)}
+    assert found == {0: 3, 1: 3, 2: round((2 * 3 + 4 * 1) / 6)}
+
+
 def test_engines_say_whether_they_simulate(models):
     simulated = load_engine(CONFIG, MODEL).info
     assert (simulated.simulated, simulated.name) == (True, "simulated")
@@ -279,6 +328,29 @@ def test_the_simulated_engine_waits_as_long_as_its_table_says():
 def test_failures_are_not_results(new_engine):
     outcomes = run(new_engine(), [ask(0)])
     assert not any(isinstance(outcome, ImageFailure) for outcome in outcomes)
+
+
+@pytest.mark.parametrize("name", SERVED)
+def test_a_server_makes_the_pictures_of_the_engine_in_process(new_engine_of, name):
+    rows = [
+        ask(
+            n,
+            steps=1 + n % 4,
+            guidance_scale=float(n % 3),
+            width=SIZE * (1 + n % 2),
+            sampler=sampler,
+        )
+        for n, sampler in enumerate(samplers_for("noise"))
+    ]
+    here = {outcome.request: outcome for outcome in run(new_engine_of("stepwise"), rows)}
+    there = {outcome.request: outcome for outcome in run(new_engine_of(name), rows)}
+    for row in rows:
+        expected, found = here[row], there[row]
+        if isinstance(expected, ImageFailure):
+            assert (found.stage, found.reason) == (expected.stage, expected.reason)
+            continue
+        assert np.abs(found.pixels.astype(int) - expected.pixels.astype(int)).max() <= 1
+        assert found.truncated_tokens == expected.truncated_tokens
 
 
 def test_choosing_and_simulating_needs_no_torch():

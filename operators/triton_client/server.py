@@ -1,0 +1,115 @@
+"""One of the servers that make a worker's images: its connection, health and requests."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from dataclasses import dataclass, field
+
+from conf.errors import ServerUnfit
+from operators.request import Request
+from operators.triton_client.client import TritonClient
+from operators.triton_client.concurrency import BatchHistogram, InFlightSearch
+from operators.triton_client.endpoints import Endpoint
+from operators.triton_client.errors import Cause
+from operators.triton_client.server_model import ServerModel, read_model
+from operators.triton_client.wire import Answer
+from operators.work import Work
+
+_CONFIG_S = 10.0
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Asked(Work):
+    """A request inside. ``crashes`` counts the times that the model died while it was asked for,
+    ``failures`` those for which nobody else is to blame. A ``suspect`` is asked for alone: since
+    ``alone_since_s``, while it is.
+
+    ``call`` is set while a server is asked for it; ``gone``: nobody wants it any more.
+    """
+
+    crashes: int = 0
+    failures: int = 0
+    suspect: bool = False
+    alone_since_s: float | None = None
+    call: asyncio.Task[Answer] | None = None
+    gone: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doubt:
+    """A request that failed on a server which may be ill: whose fault it was, a probe tells."""
+
+    work: Asked
+    cause: Cause
+    said: str
+    alone: bool
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Server:
+    """See the module. ``expected`` is what the model must be for the whole job.
+
+    ``version`` is the model's as the server counts, None until it made an image. ``checked``: what
+    it has was looked at, and it was asked for something all the time since, so that it cannot have
+    been exchanged unseen. ``trouble`` is set when somebody should look after it. ``said`` is the
+    last error, for people, and ``cause`` its cause. ``held_back``: requests waited though it was
+    well. ``rows_seen`` are the batches that its images shared. ``served_from_s``: it answered a
+    request that was sent then.
+    """
+
+    client: TritonClient
+    endpoint: Endpoint
+    expected: ServerModel
+    search: InFlightSearch | None
+    histogram: BatchHistogram = field(default_factory=BatchHistogram)
+    version: str | None = None
+    checked: bool = False
+    checking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    trouble: asyncio.Event = field(default_factory=asyncio.Event)
+    said: str = ""
+    cause: Cause | None = None
+    held_back: bool = False
+    served_from_s: float = -math.inf
+    rows_seen: list[int] = field(default_factory=list)
+    calls: set[asyncio.Task[Answer]] = field(default_factory=set)
+    doubts: list[Doubt] = field(default_factory=list)
+
+    async def ask(self, request: Request, *, priority: int, timeout_s: float) -> Answer:
+        """Have an image made.
+
+        Raises:
+            ServerError: why there is none.
+            ServerUnfit: the server has another model by now.
+        """
+        if not self.checked:
+            async with self.checking:
+                if not self.checked:
+                    await self.check()
+                    self.checked = True
+        return await self.client.infer(
+            request, streams=self.expected.streams, priority=priority, timeout_s=timeout_s
+        )
+
+    async def check(self) -> None:
+        """See that it has the very model of the job.
+
+        Raises:
+            ServerError: it does not answer.
+            ServerUnfit: it has another one.
+        """
+        found = read_model(
+            await self.client.config(timeout_s=_CONFIG_S), server=str(self.client.address)
+        )
+        if found.identity != self.expected.identity:
+            raise ServerUnfit(f"it has {found} now; this job began with {self.expected}")
+
+    def answered(self, *, sent_s: float, now_s: float) -> None:
+        """It answered a request: with an image, or why there is none."""
+        self.endpoint.heard(now_s)
+        self.served_from_s = max(self.served_from_s, sent_s)
+
+    def leave(self) -> None:
+        """Ask it for nothing of what it was asked; the requests go elsewhere."""
+        for call in self.calls:
+            call.cancel()

@@ -1,0 +1,88 @@
+"""A Triton model repository with the scripted model, and the engine that asks its servers."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from conf.schema import ModelConfig, RunConfig
+from conf.triton_server import TritonServerConfig
+from jobs.configure import compose
+from operators.engine import ImageFailure, ImageResult
+from operators.engines.triton import TritonEngine, load
+from operators.request import Request
+from operators.triton.repository_config import Served, config_text
+from tests.triton_server import TritonServer
+
+MODEL = "scripted"
+SIZE = 32
+
+
+def model_config() -> ModelConfig:
+    """The defaults of rows for the scripted model."""
+    return dataclasses.replace(
+        _composed().model, name=MODEL, width=SIZE, height=SIZE, needs_gpu=False
+    )
+
+
+def write_repository(
+    folder: Path, *, revision: str = "r1", max_batch: int = 4, **keys: Any
+) -> Path:
+    """A repository that holds the scripted model; ``keys`` are those of ``triton export``."""
+    served = Served(
+        name=MODEL, model=model_config(), revision=revision, max_batch=max_batch, gpus=0
+    )
+    text = config_text(served, TritonServerConfig(**{"delay_ms": 1.0} | keys))
+    warm_up = text.index("model_warmup [")
+    text = text[:warm_up] + text[text.index("\n]\n", warm_up) + 3 :]
+    version = folder / MODEL / "1"
+    version.mkdir(parents=True, exist_ok=True)
+    shutil.copy(Path(__file__).with_name("triton_scripted_model.py"), version / "model.py")
+    (folder / MODEL / "config.pbtxt").write_text(text)
+    return folder
+
+
+def engine_at(*servers: TritonServer, **keys: Any) -> TritonEngine:
+    """The engine for these servers, with ``triton.*`` keys."""
+    config = dataclasses.replace(
+        _composed(url=",".join(f"grpc://{server.grpc}" for server in servers)).triton, **keys
+    )
+    return load(config, model_config(), priority=0)
+
+
+def _composed(url: str = "grpc://127.0.0.1:1") -> RunConfig:
+    return compose(["engine=triton", f"triton.url={url}", "input.path=none", "output.path=none"])
+
+
+def row(number: int, prompt: str = "a fox") -> Request:
+    return Request(
+        image_id=f"{number:09d}-0",
+        row_id=number,
+        image_index=0,
+        prompt=prompt,
+        negative_prompt="",
+        seed=number,
+        width=SIZE,
+        height=SIZE,
+        steps=4,
+        guidance_scale=1.0,
+        sampler="ddim",
+    )
+
+
+def drain(
+    engine: TritonEngine, meanwhile: Callable[[int], None] = lambda _: None
+) -> list[ImageResult | ImageFailure]:
+    """Tick until nothing is inside; ``meanwhile`` hears how many outcomes there are by now."""
+    outcomes: list[ImageResult | ImageFailure] = []
+    while engine.busy:
+        outcomes += engine.tick()
+        meanwhile(len(outcomes))
+    return outcomes
+
+
+def numbers(outcomes: Sequence[ImageResult | ImageFailure]) -> list[int]:
+    return sorted(outcome.request.row_id for outcome in outcomes)

@@ -1,0 +1,250 @@
+"""Whole jobs through a real tritonserver, as a user runs them; what is said when they cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from cluster.store import Store
+from jobs.cli import main
+from jobs.verify import Verification, verify
+from tests.cluster.job_process import JobProcess, wait_until, write_prompts
+from tests.scripted_triton import MODEL, SIZE, write_repository
+from tests.small_jobs import SmallJob, run_small_job
+from tests.stores import ONCE
+from tests.triton_server import TritonServer
+
+ROWS = 60
+
+
+@pytest.fixture(scope="module")
+def server(triton: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
+    folder = tmp_path_factory.mktemp("triton")
+    repository = write_repository(folder / "models")
+    with TritonServer(folder, repository, explicit=[MODEL]) as running:
+        yield running
+
+
+def words(server: TritonServer, tmp_path: Path, *more: str) -> list[str]:
+    """A job's overrides; of its rows one fails by itself."""
+    rows: list[dict[str, object]] = [
+        {"prompt": "fail" if number == 7 else "wait 0.05"} for number in range(ROWS)
+    ]
+    return [
+        "engine=triton",
+        f"triton.url=grpc://{server.grpc}",
+        f"triton.model={MODEL}",
+        f"sampling.width={SIZE}",
+        f"sampling.height={SIZE}",
+        f"input.path={write_prompts(tmp_path / 'prompts.parquet', rows)}",
+        f"output.path={tmp_path / 'out'}",
+        "input.shard_rows=10",
+        "job.commit_seconds=0.1",
+        "job.max_quarantined=0.1",
+        "cluster.heartbeat_s=0.2",
+        *more,
+    ]
+
+
+def checked(output: Path) -> Verification:
+    """Every row is committed or quarantined once, and the ledger closes."""
+    found = verify(Store(str(output), ONCE))
+    assert not found.problems
+    assert (found.finished, found.pending) == (True, 0)
+    assert (found.committed, found.quarantined) == (ROWS - 1, 1)
+    return found
+
+
+def test_a_job_goes_on_through_a_dead_stub_a_killed_and_a_frozen_server(
+    server: TritonServer, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    job = JobProcess("run", *words(server, tmp_path))
+
+    def committed(commits: int) -> None:
+        wait_until(
+            lambda: len(list(output.glob("commits/*/*.json"))) >= commits, f"{commits} commits"
+        )
+
+    committed(1)
+    server.kill_stubs()
+    committed(3)
+    server.restart()
+    committed(5)
+    server.pause()
+    assert job.pid
+    server.go_on()
+    assert job.finish() == 0, job.output
+    checked(output)
+    metadata = pq.read_table(output / "metadata").to_pylist()
+    assert {row["engine"] for row in metadata} == {"triton"}
+    assert {row["model_revision"] for row in metadata} == {"r1"}
+    (bad,) = pq.read_table(output / "quarantine").to_pylist()
+    assert (bad["stage"], bad["reason"]) == ("check", "nan_image")
+
+
+def test_a_job_whose_servers_stay_away_stops_resumable_and_goes_on_at_another(
+    server: TritonServer, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    asked = words(server, tmp_path, "triton.patience_s=0.2", "job.max_attempts=1")
+    repository = write_repository(tmp_path / "other" / "models")
+    with TritonServer(tmp_path / "other", repository, explicit=[MODEL]) as other:
+        asked.append(f"triton.url=grpc://{other.grpc}")
+        job = JobProcess("run", *asked)
+        wait_until(lambda: any(output.glob("commits/*/*.json")), "a commit")
+        other.kill()
+        assert job.finish() == 3, job.output
+    assert "no Triton server" in job.output
+    assert f"imagemill resume {output}" in job.output
+    again = JobProcess("resume", str(output), f"triton.url=grpc://{server.grpc}")
+    assert again.finish() == 0, again.output
+    checked(output)
+
+
+def small_job(server: TritonServer, tmp_path: Path, **more: Any) -> SmallJob:
+    """A job in this process."""
+    rows = [{"prompt": "fail" if number == 3 else "wait 0.01"} for number in range(10)]
+    return run_small_job(
+        tmp_path,
+        rows,
+        **{
+            "engine.name": "triton",
+            "engine.precision": "auto",
+            "engine.max_batch": None,
+            "triton.url": f"grpc://{server.grpc}",
+            "triton.model": MODEL,
+            "sampling.width": SIZE,
+            "sampling.height": SIZE,
+            "pricing.price_per_hour": "3.6",
+            **more,
+        },
+    )
+
+
+def test_of_a_server_that_others_use_the_time_of_the_rows_is_paid_and_no_idle(
+    server: TritonServer, tmp_path: Path
+) -> None:
+    small = small_job(server, tmp_path)
+    bill = small.bill()
+    # 9 images of 1 ms, and a failure of 250 ms
+    assert bill.total_ns == 259_000_000
+    assert bill.total_amount == 259_000
+    assert bill.ns == {
+        "used": 9_000_000,
+        "wasted": 250_000_000,
+        "overhead": 0,
+        "idle": 0,
+    }
+
+
+def test_a_server_of_our_own_is_paid_for_while_it_waits(
+    server: TritonServer, tmp_path: Path
+) -> None:
+    small = small_job(server, tmp_path, **{"triton.owned": True})
+    bill = small.bill()
+    assert bill.ns["used"] == 9_000_000
+    assert bill.ns["wasted"] == 250_000_000
+    assert bill.ns["overhead"] > 0
+    assert sum(bill.ns.values()) == bill.total_ns
+    (use,) = small.totals().workers.values()
+    assert use.stamp is not None
+    assert use.stamp.lived_ns == use.stamp.lifetime_ns == bill.total_ns
+
+
+def refusal(capsys: pytest.CaptureFixture[str], asked: list[str]) -> str:
+    """What a run says that starts nothing."""
+    capsys.readouterr()
+    assert main(["run", *asked]) == 2
+    printed = capsys.readouterr()
+    return " ".join((printed.out + printed.err).split())
+
+
+def test_an_absent_server_is_told_before_anything_starts(
+    server: TritonServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = words(server, tmp_path, "triton.url=grpc://127.0.0.1:9")
+    said = refusal(capsys, asked)
+    assert "no Triton server answers: grpc://127.0.0.1:9: " in said
+    assert "Is it running, and is this its gRPC port?" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_http_port_is_no_grpc_port(
+    server: TritonServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refusal(capsys, words(server, tmp_path, f"triton.url=grpc://{server.http}"))
+    assert f"no Triton server answers: grpc://{server.http}: " in said
+    assert "is this its gRPC port?" in said
+
+
+def test_a_model_that_is_not_there_is_told_with_those_that_are(
+    server: TritonServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refusal(capsys, words(server, tmp_path, "triton.model=nope"))
+    assert f"grpc://{server.grpc} has not loaded a model 'nope', and cannot be told to (" in said
+    assert f"its repository has {MODEL}; load it there, or give triton.model=" in said
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (
+            ("imagemill_signature", "something"),
+            "was not exported by ImageMill: it has no parameter",
+        ),
+        (
+            (
+                'key: "imagemill_signature" value { string_value: "1"',
+                'key: "imagemill_signature" value { string_value: "7"',
+            ),
+            "has signature 7; this client expected 1: server and client are of different versions",
+        ),
+        (
+            ('"seed" data_type: TYPE_INT64', '"seed" data_type: TYPE_INT32'),
+            "has the input 'seed' of type INT32 and dims [1]; expected the input 'seed' of type "
+            "INT64 and dims [1]",
+        ),
+    ],
+    ids=["not ours", "version skew", "wrong signature"],
+)
+def test_a_model_that_does_not_fit_is_told_with_what_was_expected(
+    triton: None,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    edit: tuple[str, str],
+    message: str,
+) -> None:
+    repository = write_repository(tmp_path / "models")
+    file = repository / MODEL / "config.pbtxt"
+    text = file.read_text()
+    assert edit[0] in text
+    file.write_text(text.replace(*edit))
+    with TritonServer(tmp_path / "server", repository) as server:
+        said = refusal(capsys, words(server, tmp_path))
+    assert message in said
+    assert "write the repository anew with 'imagemill triton export'" in said
+
+
+def test_a_plan_says_who_would_make_the_images(
+    server: TritonServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert main(["plan", *words(server, tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert (
+        f"engine    triton: {MODEL} on grpc://{server.grpc}, dynamic batching, batches of up to 4, "
+        "1 at a time on a server" in said
+    )
+
+
+def test_a_quote_through_servers_is_refused(
+    server: TritonServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert main(["quote", *words(server, tmp_path)]) == 2
+    assert "engine=triton cannot be quoted" in capsys.readouterr().err

@@ -1,0 +1,49 @@
+"""A model for Triton's python backend that does what the prompt says. Run by the server, not by us.
+
+``crash`` kills its process, ``fail`` is a row's own failure, ``odd`` fails as no row of ours does,
+``hang`` goes on until it is cancelled, ``wait S`` takes so long. The rest becomes a picture.
+"""
+
+import json
+import os
+import signal
+import time
+
+import numpy as np
+import triton_python_backend_utils as backend
+
+FAILURE = {"stage": "check", "reason": "nan_image", "message": "no numbers", "gpu_seconds": 0.25}
+
+
+class TritonPythonModel:
+    def execute(self, requests):
+        return [self._response(request, len(requests)) for request in requests]
+
+    def _response(self, request, rows):
+        def value(name):
+            return backend.get_input_tensor_by_name(request, name).as_numpy().reshape(-1)[0]
+
+        prompt = value("prompt").decode()
+        if prompt == "crash":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if prompt == "fail":
+            return _error(json.dumps(FAILURE))
+        if prompt == "odd":
+            return _error("CUDA error: an illegal memory access was encountered")
+        while prompt == "hang" and not request.is_cancelled():
+            time.sleep(0.01)
+        if prompt.startswith("wait "):
+            time.sleep(float(prompt.split()[1]))
+        random = np.random.default_rng(int(value("seed")))
+        shape = (1, int(value("height")), int(value("width")), 3)
+        outputs = {
+            "image": random.integers(0, 256, shape, dtype=np.uint8),
+            "gpu_seconds": np.array([[0.001]]),
+            "batch_rows": np.array([[rows]], dtype=np.int32),
+            "truncated_tokens": np.array([[0]], dtype=np.int32),
+        }
+        return backend.InferenceResponse([backend.Tensor(*one) for one in outputs.items()])
+
+
+def _error(message):
+    return backend.InferenceResponse(error=backend.TritonError(message))
