@@ -5,6 +5,7 @@ A thin shell on Ray's own client; it speaks HTTP to the head's dashboard port.
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, NoReturn
 
@@ -12,6 +13,10 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 
 from conf.errors import ConfigError
 
+_READY_S = 60.0
+_LOOK_S = 1.0
+_NOT_READY = "No available agent to submit job"
+"""What the job server of a cluster says until its head's agent is up."""
 ENDED = frozenset(status.value for status in JobStatus if status.is_terminal())
 
 
@@ -38,17 +43,28 @@ class RayJobs:
             ) from error
 
     def submit(self, entrypoint: str, *, name: str, labels: Mapping[str, str]) -> None:
-        """Have the cluster run a command line under a name that no job has yet.
+        """Have the cluster run a command line under a name that no job has yet. One that has just
+        come up is given time to be ready for jobs.
 
         Raises:
             ConfigError: it was refused, and why.
         """
+        deadline_s = time.monotonic() + _READY_S
+        while not self._took(entrypoint, name, labels, asking=time.monotonic() < deadline_s):
+            time.sleep(_LOOK_S)
+
+    def _took(self, entrypoint: str, name: str, labels: Mapping[str, str], *, asking: bool) -> bool:
+        """Whether the job was taken; false, while ``asking``, if the cluster is not ready."""
         try:
             self._client.submit_job(
                 entrypoint=entrypoint, submission_id=name, metadata=dict(labels)
             )
         except RuntimeError as error:
-            raise ConfigError(f"{self._address} refused the job: {_last_line(error)}") from error
+            if asking and _NOT_READY in str(error):
+                return False
+            why = _last_line(error)
+            raise ConfigError(f"{self._address} refused the job: {why}") from error
+        return True
 
     def status(self, name: str) -> str:
         """PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED.

@@ -90,6 +90,8 @@ METRICS_NOTES = """
   NaN.
 - Ray keeps of histograms the counts of the classes only: `_bucket` and `_count` are exact, so
   quantiles are as good as the classes; `_sum` is an estimate.
+- Metrics cost a worker 35 µs of CPU a heartbeat and 3.4 µs an object that it writes, and the
+  coordinator 0.15 ms for each look of the driver, a few a second (measured once, on one core).
 - The metrics tell how it goes; what counts is in the output. `imagemill status` and
   `imagemill cost` read it there, to the last row and the last 1e-9.
 """

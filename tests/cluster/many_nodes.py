@@ -6,11 +6,8 @@ The nodes live as long as the test's process; jobs run against ``address`` in pr
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from types import TracebackType
 
 import psutil
@@ -38,10 +35,8 @@ class ManyNodes:
         often = {"metrics_report_interval_ms": int(metrics_every_s * 1000)}
         head = {"num_cpus": 0, "_system_config": _QUICK | often, **_SMALL}
         if dashboard:
-            # jobs are command lines: 'imagemill' has to be found
-            bin_folder = str(Path(sys.executable).parent)
-            os.environ["PATH"] = f"{bin_folder}{os.pathsep}{os.environ['PATH']}"
-            head["include_dashboard"] = True
+            # any free port: another cluster on this machine may have the usual one
+            head |= {"include_dashboard": True, "dashboard_agent_listen_port": 0}
         self._cluster = Cluster(initialize_head=True, head_node_args=head)
 
     def __enter__(self) -> ManyNodes:

@@ -77,6 +77,10 @@ def test_every_series_of_a_run_is_exported_under_its_name_and_its_gauges_end_wit
     with running(cluster, tmp_path, "job.name=cats"):
         wait_until(all_seen, f"{missing} to be exported")
         types = _types(cluster)
+        (worker,) = cluster.workers()
+        worker.kill()
+        wait_until(lambda: _lost(cluster, "died") == 1, "the dead worker to be told of")
+        assert _lost(cluster, "silent") == pytest.approx(0)
     parts = {
         f"{s.exported}_{part}" for s in SERIES if s.kind == HISTOGRAM for part in ("sum", "count")
     }
@@ -143,6 +147,14 @@ def _impatient_rules() -> dict[str, Any]:
     return {"groups": groups}
 
 
+def _lost(cluster: ManyNodes, how: str) -> float:
+    """How many workers were lost in this way."""
+    lines = _all_lines(cluster)
+    name = "ray_imagemill_workers_lost_total{"
+    (line,) = [one for one in lines if one.startswith(name) and f'how="{how}"' in one]
+    return float(line.rsplit(" ", 1)[1])
+
+
 def _scrape(address: str) -> str:
     with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
         text: str = answer.read().decode()
@@ -151,14 +163,16 @@ def _scrape(address: str) -> str:
 
 def _lines(cluster: ManyNodes) -> dict[str, str]:
     """The last line of each of our series, by name."""
-    texts = [_scrape(address) for address in cluster.metrics_addresses()]
-    lines = [line for text in texts for line in text.splitlines()]
-    ours = [line for line in lines if line.startswith("ray_imagemill_")]
+    ours = [line for line in _all_lines(cluster) if line.startswith("ray_imagemill_")]
     return {re.split(r"[{ ]", line, maxsplit=1)[0]: line for line in ours}
+
+
+def _all_lines(cluster: ManyNodes) -> list[str]:
+    texts = [_scrape(address) for address in cluster.metrics_addresses()]
+    return [line for text in texts for line in text.splitlines()]
 
 
 def _types(cluster: ManyNodes) -> dict[str, str]:
     """What Prometheus is told that our series are."""
-    texts = [_scrape(address) for address in cluster.metrics_addresses()]
-    found = [re.findall(r"^# TYPE (ray_imagemill_\w+) (\w+)$", text, re.M) for text in texts]
-    return dict(pair for pairs in found for pair in pairs)
+    found = [re.fullmatch(r"# TYPE (ray_imagemill_\w+) (\w+)", one) for one in _all_lines(cluster)]
+    return {match[1]: match[2] for match in found if match}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,12 +13,18 @@ import pytest
 from tests.cluster.job_process import imagemill, wait_until, write_prompts
 from tests.cluster.many_nodes import ManyNodes
 
+ROOT = Path(__file__).parents[2]
+
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[ManyNodes]:
-    with ManyNodes(dashboard=True) as cluster:
-        cluster.add_node(cpus=1)
-        yield cluster
+    """One whose jobs find this very ``imagemill``: they are command lines."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
+        patch.setenv("PYTHONPATH", str(ROOT))
+        with ManyNodes(dashboard=True) as cluster:
+            cluster.add_node(cpus=1)
+            yield cluster
 
 
 @pytest.fixture
