@@ -300,3 +300,13 @@ def test_a_speed_without_its_reference_is_refused() -> None:
     wrong = {**entry, "speed": 0, "speed_of": "b"}
     with pytest.raises(ConfigError, match="entry 1: speed is 0; expected a number above 0"):
         parse_book({"version": "t", "currency": "USD", "instances": [wrong]}, "book")
+
+
+def test_a_quote_above_a_cap_is_told(tmp_path: Path) -> None:
+    rest = ", so that the run would stop before its end (status 3); give more, or fewer rows"
+    cheap = asked(tmp_path, "budget.max_cost=0.000000001", "budget.max_hours=1000")
+    cost = "budget.max_cost=0.000000001 USD"
+    assert f"2 of 2 offers: the quote is above {cost}{rest}" in cheap.notes
+    brief = asked(tmp_path, "budget.max_hours=0.000000001")
+    assert f"2 of 2 offers: the quote is above budget.max_hours=1e-09{rest}" in brief.notes
+    assert not any("above" in note for note in asked(tmp_path, "budget.max_cost=900").notes)
