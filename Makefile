@@ -2,6 +2,7 @@
 # make test   set up, start what servers the tests need, run all tests
 # make check  format, lint, types, import contracts
 # make chaos  cause every named fault on a real object store and a real cluster; minutes
+# make k8s    render the Kubernetes overlays and check them, without a cluster
 # make s3     an S3 server on this machine to try it on; Ctrl-C stops it
 # make triton  a Triton Inference Server on this machine, with the shapes model; make triton-stop
 # make bench  measure ImageMill against diffusers and Ray Data, side by side; writes docs/performance.md
@@ -13,7 +14,7 @@ ifndef OUT
 OUT := out/example-$(shell date +%Y%m%d-%H%M%S)
 endif
 
-.PHONY: run test check chaos bench s3 triton triton-stop clean
+.PHONY: run test check chaos bench k8s s3 triton triton-stop clean
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -27,7 +28,8 @@ run: $(VENV)/.ready
 	@echo "The pictures are in $(OUT)/images, all on one sheet in $(OUT)/contact_sheet.png;"
 	@echo "open $(OUT)/report.html in a browser, or check it all: $(BIN)/imagemill verify $(OUT)"
 
-test: $(VENV)/.ready
+test: $(VENV)/.ready $(TRITON)/.ready
+	@$(BIN)/python -m tests.prometheus
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest -n 3 --dist loadfile
 
 check: $(VENV)/.ready
@@ -41,6 +43,9 @@ chaos: $(VENV)/.ready
 
 bench: $(VENV)/.ready
 	$(BIN)/python -m benchmarks $(BENCH)
+
+k8s: $(VENV)/.ready
+	@$(BIN)/python -m k8s
 
 s3: $(VENV)/.ready
 	@$(BIN)/python -m tests.serve_s3 out/s3

@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--output", default="out/lines")
     parser.add_argument("--lines", type=int, default=10_000_000)
     parser.add_argument("--ask", choices=QUESTIONS, help="one question, in this process")
+    parser.add_argument("--only", choices=QUESTIONS, action="append", help="may repeat")
     arguments = parser.parse_args()
     where = Path(arguments.output).absolute()
     if arguments.ask:
@@ -59,7 +60,7 @@ def main() -> None:
     if not store.exists(layout.manifest(0)):
         build(store, where, arguments.lines)
     print("\n| question | seconds | CPU seconds | peak MiB | MiB before |\n|---|---|---|---|---|")
-    for question in QUESTIONS:
+    for question in arguments.only or QUESTIONS:
         found = in_a_process_of_its_own(question, str(where))
         times = f"{found['seconds']:.1f} | {found['cpu_seconds']:.1f}"
         print(f"| {question} | {times} | {found['peak']:.0f} | {found['before']:.0f} |", flush=True)

@@ -13,7 +13,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from cluster.backlog import backlog
-from cluster.budget import NOTHING, Budget, Caps, Spent, leave_s
+from cluster.budget import NOTHING, Allowance, Budget, Caps, Spent, leave_s
 from cluster.checkpointer import Checkpointer
 from cluster.coordinator import (
     BeatReply,
@@ -23,13 +23,15 @@ from cluster.coordinator import (
     WorkerProgress,
 )
 from cluster.leases import Dismiss, Grant, Wait
-from cluster.nodes import Node, nodes_now
+from cluster.metrics import RunMetrics, WorkerMetrics
+from cluster.nodes import Node, nodes_now, whole_nodes
 from cluster.plan_file import PlanReader
 from cluster.price import Price
 from cluster.pricing import Takes, machine_of, price_on
 from cluster.records import Ranges
 from cluster.sealed_shard import SealedShard
 from cluster.server_price import SERVER_DEVICE, server_billing, server_machine
+from cluster.setbacks import Loss
 from cluster.settled import Settled
 from cluster.store import Store
 from cluster.suspicion import Trial
@@ -51,7 +53,7 @@ can be done without, neither at the start nor at the end."""
 class CoordinatorActor:
     """See ``cluster.coordinator.Coordinator``; ``shards`` None means all of them. What the newest
     checkpoint settles is not handed out, and what is sealed from now on goes into the next ones.
-    ``settled`` is what earlier runs cost."""
+    ``settled`` is what earlier runs cost, ``allowance`` what the project's budget leaves."""
 
     def __init__(
         self,
@@ -61,6 +63,7 @@ class CoordinatorActor:
         shards: Sequence[int] | None,
         lease_s: float,
         settled: Spent = NOTHING,
+        allowance: Allowance | None = None,
     ) -> None:
         parsed = parse_config(config)
         store = Store.of(parsed, patience_s=_CHECKPOINT_PATIENCE_S)
@@ -72,9 +75,16 @@ class CoordinatorActor:
             sealed=left.sealed,
             counts=left.counts,
             lease_s=lease_s,
-            budget=Budget(caps, settled, leave_s=leave_s(parsed)),
+            budget=Budget(caps, settled, leave_s=leave_s(parsed), allowance=allowance),
         )
         self._checkpointer = Checkpointer(store, every_s=parsed.cluster.checkpoint_s)
+        self._metrics = RunMetrics(
+            job=parsed.job.name or "job",
+            project=parsed.job.project,
+            rows=PlanReader(store).rows,
+            max_quarantined=parsed.job.max_quarantined,
+            caps=caps,
+        )
 
     def acquire(self, worker: str) -> Grant | Wait | Dismiss:
         return self._coordinator.acquire(worker)
@@ -95,8 +105,20 @@ class CoordinatorActor:
     def beat(self, worker: str, progress: WorkerProgress) -> BeatReply:
         return self._coordinator.beat(worker, progress)
 
+    def allow(self, allowance: Allowance) -> None:
+        self._coordinator.allow(allowance)
+
+    def hired(self, worker: str) -> None:
+        self._coordinator.hired(worker)
+
+    def begun(self, worker: str, nano_per_hour: int | None) -> None:
+        self._coordinator.begun(worker, nano_per_hour)
+
     def gone(self, worker: str, crashed: bool) -> None:
         self._coordinator.gone(worker, crashed)
+
+    def lost(self, loss: Loss) -> None:
+        self._coordinator.lost(loss)
 
     def preempt(self, worker: str) -> None:
         self._coordinator.preempt(worker)
@@ -108,7 +130,10 @@ class CoordinatorActor:
         self._coordinator.drain()
 
     def snapshot(self) -> Snapshot:
-        return self._coordinator.snapshot()
+        """The driver looks several times a second; so often the metrics are new."""
+        snapshot = self._coordinator.snapshot()
+        self._metrics.tell(snapshot)
+        return snapshot
 
     def close(self) -> None:
         """Write the last checkpoint of the run."""
@@ -173,10 +198,12 @@ class RayLink:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hello:
-    """A worker's first word. ``unpriced``: why its time has no price; "" where it has one."""
+    """A worker's first word: where it is, and what its time costs, in 1e-9 currency units an hour.
+    ``unpriced``: why that is not known; "" where it is."""
 
     node_id: str
     node: str
+    nano_per_hour: int | None
     unpriced: str
 
 
@@ -192,9 +219,12 @@ def price_here(config: RunConfig, book: PriceBook) -> Price:
         )
     context = ray.get_runtime_context()
     machine = machine_of(config, context.get_node_labels(), os.environ)
+    has = next((n for n in whole_nodes() if n.node_id == context.get_node_id()), None)
     takes = Takes(
         gpus=gpus_here(),
         threads=int(os.environ.get("OMP_NUM_THREADS", "1")),
+        node_gpus=has.gpus if has else 0,
+        node_cpus=has.cpus if has else 0,
     )
     return price_on(book, machine, takes, at=datetime.now(UTC), output=config.output.path)
 
@@ -237,10 +267,11 @@ class WorkerActor:
         self._link: CoordinatorLink = RayLink(coordinator)
 
     def hello(self) -> Hello:
-        """Where this worker is, and whether its time has a price."""
+        """Where this worker is, and what its time costs."""
         return Hello(
             node_id=ray.get_runtime_context().get_node_id(),
             node=self._identity.node,
+            nano_per_hour=self._identity.price.nano_per_hour,
             unpriced=self._identity.price.unpriced,
         )
 
@@ -252,6 +283,12 @@ class WorkerActor:
             plan = PlanReader(store)
         except ImageMillError as error:
             return outcome_of(self._identity.worker, error)
+        metrics = WorkerMetrics(
+            job=config.job.name or "job",
+            project=config.job.project,
+            currency=self._identity.price.currency,
+        )
+        store.traffic.put_took = metrics.put_took
         worker = Worker(
             config,
             self._identity,
@@ -260,6 +297,7 @@ class WorkerActor:
             link=self._link,
             make_engine=self._engine,
             lifetime=self._lifetime,
+            told=metrics.tell,
         )
         self._term.watch(lambda: worker.preempt("its process was told to end (SIGTERM)"))
         return worker.run()

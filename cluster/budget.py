@@ -7,8 +7,10 @@ leave. A run stops while that still fits, so that the cap holds unless leaving t
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Literal
 
 from cluster.money import as_decimal
 from conf.price_book import nano
@@ -48,20 +50,32 @@ class Account:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caps:
-    """The most that a job may come to; None: no limit. ``currency`` is for people."""
+    """The most that a job, or all of a project, may come to; None: no limit. ``currency`` and
+    ``keys``, how the names of both keys begin, are for people."""
 
     nano: int | None
     ns: int | None
     currency: str
+    keys: str = "budget."
 
     @classmethod
     def of(cls, budget: BudgetConfig, currency: str) -> Caps:
-        """As configured; the values were checked."""
-        cost, hours = budget.max_cost, budget.max_hours
+        """Of the job, as configured; the values were checked."""
+        return cls._parsed(budget.max_cost, budget.max_hours, currency, "budget.")
+
+    @classmethod
+    def of_project(cls, budget: BudgetConfig, currency: str) -> Caps:
+        """Of all jobs of the project, as this one is configured."""
+        cost, hours = budget.project_max_cost, budget.project_max_hours
+        return cls._parsed(cost, hours, currency, "budget.project_")
+
+    @classmethod
+    def _parsed(cls, cost: str | None, hours: float | None, currency: str, keys: str) -> Caps:
         return cls(
-            nano=None if cost is None else nano(cost, "budget.max_cost"),
+            nano=None if cost is None else nano(cost, f"{keys}max_cost"),
             ns=None if hours is None else int(Decimal(str(hours)) * _NS_PER_HOUR),
             currency=currency,
+            keys=keys,
         )
 
     @property
@@ -75,6 +89,11 @@ class Caps:
         return max(
             (used / cap if cap else 1.0 for used, cap in parts if cap is not None), default=0
         )
+
+    def within(self, needed: Spent, has: Spent) -> bool:
+        """Whether, of what is capped, there is as much as is needed."""
+        enough = self.nano is None or has.nano >= needed.nano
+        return enough and (self.ns is None or has.ns >= needed.ns)
 
     def used(self, spent: Spent) -> str:
         """How much of each cap is used, for people."""
@@ -90,15 +109,59 @@ class Caps:
         """Why nothing more may be begun; "" while there is room."""
         if self.nano is not None and spent.nano + reserved.nano >= self.nano:
             return (
-                f"budget.max_cost={_plain(self.nano)} {self.currency} is all but used: "
-                f"{_plain(spent.nano)} {self.currency} are spent, {_plain(reserved.nano)} "
-                f"{self.currency} are kept for workers to leave in order"
+                f"{self.name('cost')} is all but used: {self.money(spent)} are spent, "
+                f"{self.money(reserved)} are kept for workers to leave in order"
             )
         if self.ns is not None and spent.ns + reserved.ns >= self.ns:
             return (
-                f"budget.max_hours={self.ns / _NS_PER_HOUR:g} is all but used: workers lived "
-                f"{spent.ns / _NS_PER_HOUR:.4g} hours, {reserved.ns / _NS_PER_HOUR:.4g} are kept "
-                "for them to leave in order"
+                f"{self.name('hours')} is all but used: workers lived "
+                f"{hours(spent)} hours, {hours(reserved)} are kept for them to leave in order"
+            )
+        return ""
+
+    def too_small(self, reserved: Spent, whom: str) -> str:
+        """Why nothing could even begin with ``reserved`` for the leaving of ``whom``; "" where
+        something can."""
+        kept = f"kept for {whom} to leave in order"
+        if self.nano is not None and reserved.nano >= self.nano:
+            return f"{self.name('cost')} is too small: {self.money(reserved)} are {kept}"
+        if self.ns is not None and reserved.ns >= self.ns:
+            return f"{self.name('hours')} is too small: {hours(reserved)} hours are {kept}"
+        return ""
+
+    def name(self, what: Literal["cost", "hours"]) -> str:
+        """One of both keys with its value."""
+        if what == "cost":
+            return f"{self.keys}max_cost={_plain(self.nano or 0)} {self.currency}"
+        return f"{self.keys}max_hours={(self.ns or 0) / _NS_PER_HOUR:g}"
+
+    def money(self, spent: Spent) -> str:
+        """An amount for people."""
+        return f"{_plain(spent.nano)} {self.currency}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allowance:
+    """How far a job may go of its project's ``caps``: what all of its runs may come to by now,
+    which grows as more is reserved."""
+
+    caps: Caps
+    limit: Spent
+
+    def exceeded(self, spent: Spent, reserved: Spent) -> str:
+        """Why nothing more may be begun; "" while there is room."""
+        both = spent + reserved
+        if self.caps.nano is not None and both.nano >= self.limit.nano:
+            return (
+                f"{self.caps.name('cost')} leaves this job no more than "
+                f"{self.caps.money(self.limit)}: {self.caps.money(spent)} are spent, "
+                f"{self.caps.money(reserved)} are kept for workers to leave in order"
+            )
+        if self.caps.ns is not None and both.ns >= self.limit.ns:
+            return (
+                f"{self.caps.name('hours')} leaves this job no more than {hours(self.limit)} "
+                f"hours: workers lived {hours(spent)}, {hours(reserved)} are kept for them to "
+                "leave in order"
             )
         return ""
 
@@ -109,23 +172,38 @@ class Budget:
     Args:
         settled: what earlier runs came to.
         leave_s: how long a worker may need to notice that it has to go, and to leave.
+        allowance: what its project's budget leaves to the job; None: that has none.
     """
 
-    def __init__(self, caps: Caps, settled: Spent, *, leave_s: float) -> None:
+    def __init__(
+        self, caps: Caps, settled: Spent, *, leave_s: float, allowance: Allowance | None = None
+    ) -> None:
+        self.allowance = allowance
         self._caps = caps
         self._settled = settled
         self._leave_s = leave_s
         self._accounts: dict[str, Account] = {}
+        self._silent: set[str] = set()
+        self._dearest = 0
         self.unpriced = False
         """Whether a worker without a price was seen: then not all that is spent is known."""
 
+    def hired(self, worker: str) -> None:
+        """A worker may begin any moment: until it says what it costs, it is reserved as much as
+        the dearest that was seen."""
+        if worker not in self._accounts:
+            self._silent.add(worker)
+
     def report(self, worker: str, account: Account) -> None:
         """A worker's newest account."""
+        self._silent.discard(worker)
         self._accounts[worker] = account
         self.unpriced |= account.nano_per_hour is None
+        self._dearest = max(self._dearest, account.nano_per_hour or 0)
 
     def gone(self, worker: str, now_s: float) -> None:
         """A worker ended, at the latest now: that is settled."""
+        self._silent.discard(worker)
         account = self._accounts.pop(worker, None)
         if account is not None:
             self._settled += account.at(now_s)
@@ -136,14 +214,26 @@ class Budget:
 
     def stop(self, now_s: float) -> str:
         """Why the run has to stop now; "" while it may go on."""
-        unpriced = [name for name, a in self._accounts.items() if a.nano_per_hour is None]
-        if unpriced and self._caps.nano is not None:
-            return f"budget.max_cost cannot be kept: worker {unpriced[0]} has no price"
-        return self._caps.exceeded(self.spent(now_s), self._reserved())
+        spent, reserved = self.spent(now_s), self.reserved()
+        for caps, limits in self._limits():
+            unpriced = [name for name, a in self._accounts.items() if a.nano_per_hour is None]
+            if unpriced and caps.nano is not None:
+                return f"{caps.keys}max_cost cannot be kept: worker {unpriced[0]} has no price"
+            why = limits.exceeded(spent, reserved)
+            if why:
+                return why
+        return ""
 
-    def _reserved(self) -> Spent:
+    def _limits(self) -> Iterator[tuple[Caps, Caps | Allowance]]:
+        yield self._caps, self._caps
+        if self.allowance is not None:
+            yield self.allowance.caps, self.allowance
+
+    def reserved(self) -> Spent:
+        """What those who live, or may begin any moment, may still come to until they have left."""
         accounts = self._accounts.values()
-        return sum((reserve_of(a.nano_per_hour, self._leave_s) for a in accounts), Spent())
+        silent = reserve_of(self._dearest, self._leave_s, workers=len(self._silent))
+        return sum((reserve_of(a.nano_per_hour, self._leave_s) for a in accounts), silent)
 
 
 def leave_s(config: RunConfig) -> float:
@@ -160,6 +250,11 @@ def reserve_of(nano_per_hour: int | None, leave_s: float, *, workers: int = 1) -
 def _cost(nano_per_hour: int | None, ns: int) -> int:
     """Rounded up: a cap is never passed by a rounding."""
     return -(-(nano_per_hour or 0) * ns // _NS_PER_HOUR)
+
+
+def hours(spent: Spent) -> str:
+    """Hours for people."""
+    return f"{spent.ns / _NS_PER_HOUR:.4g}"
 
 
 def _plain(nano: int) -> str:

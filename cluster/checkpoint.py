@@ -25,6 +25,7 @@ from cluster.plan_file import GROUP_ROWS
 from cluster.records import Stamp, stamp_from_json, to_json
 from cluster.sealed_shard import SealedShard
 from cluster.store import Store
+from cluster.tables import as_numpy
 from conf.errors import (
     CommitConflict,
     CorruptOutput,
@@ -103,7 +104,7 @@ class Checkpoint:
                 raise _damaged(self.number, f"its columns are not those of schema {_VERSION}")
         last = -1
         for table in self.tables():
-            ids = np.concatenate([[last], table["shard_id"].to_numpy()])
+            ids = np.concatenate([[last], as_numpy(table["shard_id"])])
             if (np.diff(ids) <= 0).any():
                 raise _damaged(self.number, "its shards are not in order")
             last = int(ids[-1])
@@ -262,7 +263,7 @@ def _newest_rows(table: pa.Table) -> pa.Table:
     """Sorted by shard, and of each shard only the row of its last generation and epoch."""
     order = [(name, "ascending") for name in ("shard_id", "generation", "epoch")]
     table = table.sort_by(order)
-    ids = table["shard_id"].to_numpy()
+    ids = as_numpy(table["shard_id"])
     return table.filter(pa.array(np.append(ids[1:] != ids[:-1], True)[: len(ids)]))
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from cluster.budget import NOTHING, Account, Budget, Spent
+from cluster.budget import NOTHING, Account, Allowance, Budget, Spent
 from cluster.leases import (
     Asked,
     Beat,
@@ -32,6 +33,7 @@ from cluster.leases import (
 )
 from cluster.records import Ranges
 from cluster.sealed_shard import SealedShard
+from cluster.setbacks import Loss
 from cluster.suspicion import Trial
 from operators.engine import EngineInfo
 
@@ -93,7 +95,9 @@ class Snapshot:
     their shards are no longer their own. ``preempted`` ones were told to go. ``commits`` never goes
     back. ``engines``: the different engines that were at work; of each that which compiled longest.
     ``spent``: by this run, and by earlier ones where anything is capped; with ``unpriced``
-    workers not all of it is known. ``over_budget``: why the run has to stop for it, or "".
+    workers not all of it is known. ``reserved``: what those at work may still come to.
+    ``over_budget``: why the run has to stop for it, or "". ``lost``: how many workers were lost, by
+    how.
     """
 
     shards: int
@@ -110,9 +114,11 @@ class Snapshot:
     commits: int
     finished: bool
     spent: Spent = NOTHING
+    reserved: Spent = NOTHING
     unpriced: bool = False
     over_budget: str = ""
     engines: tuple[EngineInfo, ...] = ()
+    lost: Mapping[Loss, int] = field(default_factory=dict)
 
 
 class CoordinatorLink(Protocol):
@@ -167,6 +173,7 @@ class Coordinator:
         self._draining = False
         self._budget = budget
         self._over_budget = ""
+        self._lost: Counter[Loss] = Counter()
 
     def acquire(self, worker: str) -> Grant | Wait | Dismiss:
         """Ask for one more shard. A worker that lost shards must hear of it in a beat first, or it
@@ -232,6 +239,29 @@ class Coordinator:
                 preempted=worker in self._preempted,
             )
 
+    def allow(self, allowance: Allowance) -> None:
+        """How far the job may go by now of its project's budget; called by the supervisor."""
+        with self._lock:
+            if self._budget is not None:
+                self._budget.allowance = allowance
+
+    def hired(self, worker: str) -> None:
+        """A worker was asked for on a node that is there; called by the supervisor."""
+        with self._lock:
+            if self._budget is not None and worker not in self._gone:
+                self._budget.hired(worker)
+
+    def begun(self, worker: str, nano_per_hour: int | None) -> None:
+        """A worker's process is up and paid for, before its first beat; called by the supervisor.
+        What is told again, or after a beat, changes nothing."""
+        with self._lock:
+            if self._budget is not None and worker not in self._gone | self._progress.keys():
+                now_s = self._clock()
+                self._budget.report(
+                    worker, Account(spent=NOTHING, nano_per_hour=nano_per_hour, seen_at_s=now_s)
+                )
+                self._watch_budget(now_s)
+
     def gone(self, worker: str, crashed: bool) -> None:
         """A worker's process ended; called by the supervisor. What it said before and arrives later
         is not heard any more."""
@@ -252,6 +282,11 @@ class Coordinator:
                     offered + last.offered,
                     lifetime_ns + last.lifetime_ns,
                 )
+
+    def lost(self, loss: Loss) -> None:
+        """One worker more was lost in this way; ``gone`` says which."""
+        with self._lock:
+            self._lost[loss] += 1
 
     def preempt(self, worker: str) -> None:
         """The worker's machine is being taken away: it hears so with its next beat."""
@@ -288,9 +323,11 @@ class Coordinator:
                 commits=self._past_commits + sum(p.commits for p in alive),
                 finished=self._board.finished,
                 spent=self._budget.spent(now_s) if self._budget else NOTHING,
+                reserved=self._budget.reserved() if self._budget else NOTHING,
                 unpriced=self._budget is not None and self._budget.unpriced,
                 over_budget=self._over_budget,
                 engines=tuple(self._engines.values()),
+                lost=dict(self._lost),
             )
 
     def _account(self, worker: str, progress: WorkerProgress) -> None:

@@ -15,8 +15,8 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cluster.actors import Hello, WorkerActor
-from cluster.budget import NOTHING, Spent
+from cluster.actors import Hello, WorkerActor, answer_of
+from cluster.budget import NOTHING, Allowance, Spent
 from cluster.hiring import Placed
 from cluster.ray_session import Resources
 from cluster.worker_environment import worker_environment
@@ -29,7 +29,8 @@ log = logging.getLogger("imagemill")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
     """What this run works on, and by which prices; ``shards`` None means all ``total`` of them.
-    ``settled``: what earlier runs cost."""
+    ``settled``: what earlier runs cost; ``allowance``: what the project's budget leaves at first,
+    None: it has none."""
 
     run: int
     generation: int
@@ -38,6 +39,7 @@ class Assignment:
     shards: tuple[int, ...] | None
     book: PriceBook
     settled: Spent = NOTHING
+    allowance: Allowance | None = None
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -99,7 +101,11 @@ class Crew:
         return [Placed(node_id=member.node_id, started=member.started) for member in self]
 
     def hire(self, node_id: str | None, *, now_s: float) -> Member:
-        """Start one worker on a node; None: on any, which an autoscaler may have to add first."""
+        """Start one worker on a node; None: on any, which an autoscaler may have to add first.
+
+        Raises:
+            CoordinatorLost: it could not be told.
+        """
         name = f"r{self._assignment.run:04d}-w{self._hired:04d}"
         self._hired += 1
         environment = worker_environment(
@@ -129,10 +135,16 @@ class Crew:
             name=name, node_id=node_id, actor=actor, hello=hello, end=end, hired_at_s=now_s
         )
         self._members[end] = member
+        if node_id is not None:
+            answer_of(self._coordinator.hired.remote(name))
         return member
 
     def note_started(self) -> None:
-        """Learn who has begun."""
+        """Learn who has begun.
+
+        Raises:
+            CoordinatorLost: it could not be told what they cost.
+        """
         waiting = {member.hello: member for member in self if not member.started}
         if waiting:
             begun, _ = ray.wait(list(waiting), num_returns=len(waiting), timeout=0)
@@ -146,6 +158,7 @@ class Crew:
         except RayError:
             return  # its end tells more
         member.node_id = hello.node_id
+        answer_of(self._coordinator.begun.remote(member.name, hello.nano_per_hour))
         if hello.unpriced and hello.unpriced not in self._unpriced:
             self._unpriced.add(hello.unpriced)
             log.warning(

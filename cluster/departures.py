@@ -15,6 +15,7 @@ from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 from cluster.actors import answer_of
 from cluster.coordinator import Snapshot
 from cluster.crew import Member
+from cluster.setbacks import Loss
 from cluster.staff import Staff
 from cluster.worker import WorkerOutcome
 from conf.errors import CoordinatorLost, EngineHung, NoImages, OptionRefused, Preempted
@@ -57,7 +58,8 @@ class Departures:
         elif outcome.retryable or outcome.error == CoordinatorLost.__name__:
             # it lost contact, but the coordinator has just answered here
             hung = outcome.error == EngineHung.__name__
-            self._lost(member, f"stopped: {outcome.message}", crashed=hung)
+            loss = Loss.HUNG if hung else Loss.STOPPED
+            self._lost(member, f"stopped: {outcome.message}", loss)
         else:
             futile = outcome.error in (OptionRefused.__name__, NoImages.__name__)
             self._staff.drain(outcome.message, futile=futile)
@@ -74,16 +76,17 @@ class Departures:
             self._staff.vacancies += 1
             self._went(member, "was lost with its node")
         else:
-            self._lost(member, f"died: {how}", crashed=True)
+            self._lost(member, f"died: {how}", Loss.DIED)
 
     def _went(self, member: Member, how: str) -> None:
         """A worker is gone through no fault of its own; whoever fits takes its place."""
         self._say(member, how, vacated=member.node_id)
 
-    def _lost(self, member: Member, how: str, *, crashed: bool) -> None:
+    def _lost(self, member: Member, how: str, loss: Loss) -> None:
         """Hire another in a worker's place, unless nothing gets done any more."""
+        answer_of(self._staff.coordinator.lost.remote(loss))
         self._staff.setbacks.progress(self._staff.snapshot().commits)
-        self._staff.setbacks.lost(crashed=crashed)
+        self._staff.setbacks.lost(crashed=loss.crashed)
         if member.node_id is not None:
             self._staff.lost_on[member.node_id] += 1
         self._staff.vacancies += 1
@@ -114,7 +117,7 @@ class Departures:
             if member.name in snapshot.silent:
                 self._staff.discard(member)
                 how = f"was silent for {self._config.cluster.lease_s:g} s"
-                self._lost(member, how, crashed=True)
+                self._lost(member, how, Loss.SILENT)
 
     def take_leave(self, snapshot: Snapshot) -> None:
         """Note who was told to go by its machine; those who are still here after their notice are

@@ -14,8 +14,12 @@ PLAN_SHARDS = "plan/shards.parquet"
 PLAN_INPUTS = "plan/inputs.parquet"
 PLAN_STAGED = "plan/staged"
 MANIFEST = "manifest.json"
+QUOTE = "quote.json"
+"""What was quoted for the job before it began."""
 WORKER_LEDGER = "ledger/workers.parquet"
 """The lines of the workers' lifetimes: derived from their stamps, rebuilt at will."""
+IMAGE_COSTS = "costs/"
+"""Folder of what each image cost with its shares: derived, rebuilt at will."""
 LEASES = "leases/"
 GROUP_SHARDS = 1000
 """Shards whose opening and commit records share a folder of the first level."""
@@ -132,6 +136,11 @@ def retry(generation: int) -> str:
 def checkpoint(number: int) -> str:
     """Key of a checkpoint."""
     return f"{CHECKPOINTS}{number:06d}.parquet"
+
+
+def image_costs(part: int) -> str:
+    """Key of a table of what images cost with their shares."""
+    return f"{IMAGE_COSTS}{part:06d}.parquet"
 
 
 def manifest(generation: int) -> str:

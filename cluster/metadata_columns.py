@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from cluster.image_columns import SHARES
 from cluster.tables import METADATA
 
 METADATA_COLUMNS = tuple(METADATA.names)
 """What ImageMill writes about each image, in this order."""
 
-RESERVED = (*METADATA_COLUMNS, "image")
-"""Names that no input column is carried under; output.format=parquet adds ``image``."""
+RESERVED = (*METADATA_COLUMNS, *SHARES.names, "image")
+"""Names that no input column is carried under; output.format=parquet adds ``image``, and the list
+of images the shares."""
 
 _PREFIX = "input_"
 

@@ -16,10 +16,14 @@ _LONGEST_PAUSE_S = 5.0
 
 
 def patiently(
-    operation: Callable[[], T], *, patience_s: float, failure_of: Callable[[Exception], Exception]
+    operation: Callable[[], T],
+    *,
+    patience_s: float,
+    failure_of: Callable[[Exception], Exception],
+    retrying: Callable[[], None] = lambda: None,
 ) -> T:
     """Run ``operation`` until it succeeds, fails for good, or ``patience_s`` passed since it failed
-    first.
+    first. ``retrying`` is called before each try but the first.
 
     Raises:
         what ``failure_of`` makes of any of ``FAILURES``; what may pass is StoreUnavailable.
@@ -42,3 +46,4 @@ def patiently(
             raise failure
         time.sleep(min(random.uniform(0, longest_s), deadline_s - now_s))
         longest_s = min(_LONGEST_PAUSE_S, longest_s * 2)
+        retrying()

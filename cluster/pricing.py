@@ -54,10 +54,12 @@ class Machine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Takes:
-    """What a worker takes of its node."""
+    """What a worker takes of its node, and what of each the node has; 0: that is not known."""
 
     gpus: float
     threads: int
+    node_gpus: float = 0
+    node_cpus: float = 0
 
 
 def machine_of(
@@ -86,6 +88,7 @@ def price_on(
     """The price of a worker that writes to the URL ``output``; without an amount, and with the
     reason, where the book has none."""
     entry = entry_for(book, machine, at)
+    share = entry if isinstance(entry, str) else share_of(entry, takes)
     amount = entry if isinstance(entry, str) else worker_share(entry, takes)
     known = asdict(machine) | (
         {}
@@ -102,6 +105,7 @@ def price_on(
         instance_type=known["instance_type"],
         purchase_option=known["purchase_option"],
         storage=storage_for(book, output),
+        share="1" if isinstance(share, str) else str(share),
         unpriced=amount if isinstance(amount, str) else "",
     )
 
@@ -164,16 +168,28 @@ def _named(entry: InstancePrice) -> int:
 
 
 def worker_share(entry: InstancePrice, takes: Takes) -> int | str:
-    """What of the machine's price the worker pays, to the nearest unit."""
-    if entry.gpus and takes.gpus:
-        share = Fraction(str(takes.gpus)) / Fraction(str(entry.gpus))
-    elif entry.vcpus:
-        share = Fraction(takes.threads) / Fraction(str(entry.vcpus))
-    elif entry.gpus:
+    """What of the machine's price the worker pays, to the nearest unit, or why it is not known."""
+    share = share_of(entry, takes)
+    return share if isinstance(share, str) else _rounded(entry.nano_per_hour * share)
+
+
+def share_of(entry: InstancePrice, takes: Takes) -> Fraction | str:
+    """The part of the machine that the worker pays, or why that is not known: a worker with a GPU
+    pays for its part of the GPUs, another one for its part of the CPUs."""
+    gpus, vcpus = entry.gpus, entry.vcpus
+    if entry.shared:
+        gpus, vcpus = takes.node_gpus, takes.node_cpus
+    if not gpus and not vcpus:
+        return Fraction(1)
+    has, of = (takes.gpus, gpus) if takes.gpus else (takes.threads, vcpus)
+    if not of:
+        with_or_without, what = ("with", "gpus") if takes.gpus else ("without", "vcpus")
         return (
-            f"a worker without a GPU on {entry.instance_type}: the price book says no vcpus of it, "
-            "so that the worker's share is not known"
+            f"a worker {with_or_without} a GPU on {entry.instance_type or 'any machine'}: the "
+            f"price book says no {what} of it, so that the worker's share is not known"
         )
-    else:
-        share = Fraction(1)
-    return int(entry.nano_per_hour * min(share, Fraction(1)) + Fraction(1, 2))
+    return min(Fraction(str(has)) / Fraction(str(of)), Fraction(1))
+
+
+def _rounded(amount: Fraction) -> int:
+    return int(amount + Fraction(1, 2))

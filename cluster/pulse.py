@@ -10,6 +10,7 @@ from collections.abc import Callable
 from cluster.coordinator import CoordinatorLink, WorkerProgress
 from cluster.lifetime import Lifetime, persist
 from cluster.money import cost_so_far
+from cluster.reading import Reading
 from cluster.records import Stamp
 from cluster.store import Store
 from cluster.worker_state import WorkerState
@@ -29,6 +30,7 @@ class Pulse:
     Args:
         stats: the engine's totals now; None while there is no engine.
         engine: what the engine is; None while there is none.
+        told: hears at each beat what the coordinator is told, and more.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Pulse:
         heartbeat_s: float,
         stats: Callable[[], EngineStats | None],
         engine: Callable[[], EngineInfo | None],
+        told: Callable[[Reading], None],
     ) -> None:
         self._state = state
         self._lifetime = lifetime
@@ -52,6 +55,7 @@ class Pulse:
         self._heartbeat_s = heartbeat_s
         self._stats = stats
         self._engine = engine
+        self._told = told
         self._stopped = threading.Event()
         self._stamping = threading.Lock()
         self._closed = False
@@ -83,10 +87,12 @@ class Pulse:
 
     def beat(self) -> None:
         """Report to the coordinator and take its orders; losing it fails the worker."""
+        progress = self._progress()
+        self._told(self._reading(progress))
         if self._state.coordinator_lost:
             return
         try:
-            reply = self._link.beat(self._worker, self._progress())
+            reply = self._link.beat(self._worker, progress)
         except CoordinatorLost as error:
             self._state.fail(error)
             return
@@ -110,6 +116,15 @@ class Pulse:
         self._closed = True
         with self._stamping:
             persist(self._store, self.stamp(closed=True))
+
+    def _reading(self, progress: WorkerProgress) -> Reading:
+        return Reading(
+            progress=progress,
+            stats=self._stats(),
+            requests=self._store.traffic.now,
+            retries=self._store.traffic.retries,
+            queues=self._state.queues(),
+        )
 
     def _progress(self) -> WorkerProgress:
         stamp = self.stamp()

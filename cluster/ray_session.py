@@ -30,6 +30,7 @@ class Resources:
         workers: how many fit at the start.
         threads: CPU threads of a worker.
         grows: whether an autoscaler could add nodes for workers that wait.
+        largest: the node with most GPUs and CPUs; None: there is none yet.
     """
 
     shape: Shape
@@ -39,6 +40,7 @@ class Resources:
     workers: int
     threads: int
     grows: bool = False
+    largest: Node | None = None
 
 
 @contextmanager
@@ -115,6 +117,7 @@ def resources(config: RunConfig) -> Resources:
         workers=workers,
         threads=max(1, cores // workers),
         grows=grows,
+        largest=_largest(nodes),
     )
 
 
@@ -131,6 +134,10 @@ def refuse_offload(config: RunConfig, *, gpus_per_worker: float) -> None:
             "gets a GPU; nothing was started; give engine.offload=off, or workers with a GPU "
             "(cluster.gpus_per_worker)"
         )
+
+
+def _largest(nodes: tuple[Node, ...]) -> Node | None:
+    return max(nodes, key=lambda node: (node.gpus, node.cpus), default=None)
 
 
 def _what_fits(wished: int, holds: int, shape: Shape, nodes: tuple[Node, ...]) -> int:
@@ -158,7 +165,7 @@ def _impossible(
             "model.needs_gpu=false where it is small enough for a CPU"
         )
     asked = f"cluster.gpus_per_worker is {shape.gpus:g}; " if shape.gpus else ""
-    largest = max(nodes, key=lambda node: (node.gpus, node.cpus), default=None)
+    largest = _largest(nodes)
     has = f"{largest.cpus:g} CPU and {largest.gpus:g} GPU" if largest else "nothing"
     return ConfigError(
         f"{asked}a worker needs {shape} on one node; the largest node has {has}, the cluster "

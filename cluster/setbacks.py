@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 _CRASHES = 16
 """A row that kills its worker is found by halving a shard of up to 4,096 rows: 13 crashes."""
 _FEWEST_STOPS = 4
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 30.0
 _LONGEST_AFTER_CRASH_S = 1.0
+
+
+class Loss(StrEnum):
+    """How a worker was lost: its process died, its engine hung, it gave no sign of life, or it
+    stopped since the store or the coordinator could not be reached."""
+
+    DIED = "died"
+    HUNG = "hung"
+    SILENT = "silent"
+    STOPPED = "stopped"
+
+    @property
+    def crashed(self) -> bool:
+        """Whether a row may have done it."""
+        return self is not Loss.STOPPED
 
 
 class Setbacks:

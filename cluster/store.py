@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import secrets
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -93,6 +94,14 @@ class Store:
         other._root = self._at(folder)
         return other
 
+    def elsewhere(self, url: str) -> Self:
+        """Another store, reached in the same way and asked for as long.
+
+        Raises:
+            ConfigError: it cannot be reached in this way.
+        """
+        return type(self)(url, self._access)
+
     def path(self, key: str) -> str:
         """The key as a path of its file system, or as a URL, for messages."""
         mark = "s3://" if isinstance(self._objects, S3Objects) else ""
@@ -118,7 +127,9 @@ class Store:
             StoreUnavailable: it was not seen to land in time. On a remote store it may land still:
                 whoever named rows in it must treat it as unknown.
         """
+        began_s = time.monotonic()
         self._retrying("write", key, lambda: self._create(self._objects.create, key, data))
+        self.traffic.put_took(time.monotonic() - began_s)
 
     def put(self, key: str, data: bytes) -> None:
         """Write or replace an object that is derived from others (reports, indexes)."""
@@ -281,6 +292,7 @@ class Store:
             counted,
             patience_s=self.patience_s,
             failure_of=lambda error: store_failure(error, action, self.path(key)),
+            retrying=self.traffic.retried,
         )
 
 

@@ -17,6 +17,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.actors import CoordinatorActor, answer_of
+from cluster.budget import Allowance
 from cluster.coordinator import Snapshot
 from cluster.crew import Assignment, Crew
 from cluster.departures import POLL_S, Departures
@@ -84,6 +85,7 @@ class Supervisor:
                 shards=assignment.shards,
                 lease_s=config.cluster.lease_s,
                 settled=assignment.settled,
+                allowance=assignment.allowance,
             )
         )
         self._crew = Crew(config, assignment, size, self._coordinator)
@@ -121,6 +123,14 @@ class Supervisor:
             restarts=self._staff.restarts,
             futile=self._staff.futile,
         )
+
+    def allow(self, allowance: Allowance) -> None:
+        """The project's budget leaves more, or less, to this job from now on.
+
+        Raises:
+            CoordinatorLost: it could not be told.
+        """
+        answer_of(self._coordinator.allow.remote(allowance))
 
     def _work(self, control: Control, on_progress: Callable[[Snapshot], None]) -> None:
         self._stop_if_asked(control)

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from decimal import Decimal
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -210,3 +211,11 @@ def read_parquet(data: bytes, columns: list[str] | None = None) -> Any:
     """
     with pq.ParquetFile(pa.BufferReader(data)) as file:
         return file.read(columns=columns, use_threads=False)
+
+
+def as_numpy(column: pa.ChunkedArray) -> Any:
+    """A column of numbers without nulls as a numpy array [rows].
+
+    Arrow's own ``to_numpy`` imports pandas, which takes longer than the end of a small job.
+    """
+    return np.from_dlpack(pa.concat_arrays(column.chunks)) if column.chunks else np.array([])

@@ -22,6 +22,7 @@ from cluster.ledger import Attribution, Payer
 from cluster.lifetime import Lifetime, ServerBilling
 from cluster.price import Price
 from cluster.pulse import Pulse
+from cluster.reading import Reading, nobody_watches
 from cluster.records import ranges_of
 from cluster.store import Store
 from cluster.worker_state import WorkerState
@@ -94,6 +95,7 @@ class Worker:
 
     Args:
         lifetime: begun when the worker's process began to be paid for; None: it begins now.
+        told: hears of the worker's totals at each beat.
     """
 
     def __init__(
@@ -106,6 +108,7 @@ class Worker:
         link: CoordinatorLink,
         make_engine: Callable[[], Engine],
         lifetime: Lifetime | None = None,
+        told: Callable[[Reading], None] = nobody_watches,
     ) -> None:
         self._config = config
         self._me = identity
@@ -134,6 +137,7 @@ class Worker:
             heartbeat_s=config.cluster.heartbeat_s,
             stats=self._stats,
             engine=self._info,
+            told=told,
         )
 
     def run(self) -> WorkerOutcome:

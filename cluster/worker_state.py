@@ -217,6 +217,16 @@ class WorkerState:
                 self.changed.notify_all()
             return gone
 
+    def queues(self) -> dict[str, int]:
+        """How much waits where: requests, images, and images."""
+        with self.changed:
+            return {
+                "requests": len(self._queue),
+                "engine": len(self._inside),
+                "uploads": self._uploads,
+                "commits": sum(held.work.ready_images for held in self.holds()) + self._committing,
+            }
+
     def holds(self) -> list[HeldShard]:
         """The shards that are held and not revoked."""
         with self.changed:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from conf.alert_target import check_alert
 from conf.errors import ConfigError
 from conf.price_book import nano
-from conf.schema import MISSING, RunConfig, type_name, unknown_key
+from conf.schema import MISSING, BudgetConfig, RunConfig, type_name, unknown_key
 from conf.triton_config import check_triton
 
 T = TypeVar("T")
@@ -71,12 +71,29 @@ def check_together(config: RunConfig) -> RunConfig:
         nano(config.budget.max_cost, "budget.max_cost")
     if config.budget.alert is not None:
         check_alert(config.budget.alert)
+    if config.budget.project_max_cost is not None:
+        nano(config.budget.project_max_cost, "budget.project_max_cost")
     _check_crew(config)
     if config.engine.name == "triton":
         check_triton(config.triton)
         _check_owner(config)
         _check_servers_options(config)
     return config
+
+
+def check_project(budget: BudgetConfig) -> None:
+    """Check that a project's budget has a place; what is given anew of a job need not name it.
+
+    Raises:
+        ConfigError: which key needs it.
+    """
+    cost, hours = budget.project_max_cost, budget.project_max_hours
+    if budget.store is None and (cost is not None or hours is not None):
+        name = "budget.project_max_cost" if cost is not None else "budget.project_max_hours"
+        raise ConfigError(
+            f"{name} needs budget.store: one folder or URL for all jobs of the project, in which "
+            "they say what they reserve, such as budget.store=s3://bucket/budgets"
+        )
 
 
 def _check_crew(config: RunConfig) -> None:

@@ -33,8 +33,9 @@ _HOURS_PER_YEAR = 8760
 class InstancePrice:
     """One machine for an hour: ``nano_per_hour`` in 1e-9 currency units.
 
-    With ``gpus`` a worker pays for its share of them; else with ``vcpus`` for its share of these;
-    else for the whole machine.
+    With ``gpus`` a worker that has some pays for its share of them, and with ``vcpus`` one without
+    for its share of these; ``shared``: of those that its node has, which is looked up there. With
+    none of the three each worker pays for the whole machine.
     """
 
     provider: str | None
@@ -45,6 +46,7 @@ class InstancePrice:
     nano_per_hour: int
     gpus: float | None = None
     vcpus: float | None = None
+    shared: bool = False
     speed: float | None = None
     speed_of: str | None = None
 
@@ -82,6 +84,8 @@ class PriceBook:
         for entry in plain["instances"]:
             if entry["speed"] is None:  # a book that states no speeds keeps its digest
                 del entry["speed"], entry["speed_of"]
+            if not entry["shared"]:
+                del entry["shared"]
         return (json.dumps(plain, sort_keys=True, default=str) + "\n").encode()
 
     @classmethod
@@ -127,7 +131,8 @@ def at_given_price(book: PriceBook, price_per_hour: str) -> PriceBook:
         ConfigError: that is no price.
     """
     amount = nano(price_per_hour, "pricing.price_per_hour")
-    worker = InstancePrice(**dict.fromkeys(PLACE), nano_per_hour=amount)
+    anywhere: dict[str, Any] = dict.fromkeys(PLACE)
+    worker = InstancePrice(**anywhere, nano_per_hour=amount)
     return dataclasses.replace(
         book, version="given", effective_from=None, effective_until=None, instances=(worker,)
     )
@@ -199,7 +204,7 @@ def nano(value: Any, where: str) -> int:
 
 
 def _instance(entry: Any, where: str) -> InstancePrice:
-    known = (*PLACE, "price_per_hour", "owned", "gpus", "vcpus", "speed", "speed_of")
+    known = (*PLACE, "price_per_hour", "owned", "gpus", "vcpus", "shared", "speed", "speed_of")
     _check_keys(entry, known, where)
     option = entry.get("purchase_option")
     if option is not None and option not in OPTIONS:
@@ -208,12 +213,20 @@ def _instance(entry: Any, where: str) -> InstancePrice:
         )
     if ("price_per_hour" in entry) == ("owned" in entry):
         raise ConfigError(f"{where}: expected either price_per_hour or owned")
+    shared = entry.get("shared", False)
+    if not isinstance(shared, bool):
+        raise ConfigError(f"{where}: shared is {shared!r}; expected true or false")
+    if shared and ("gpus" in entry or "vcpus" in entry):
+        raise ConfigError(
+            f"{where}: expected either shared: true, which looks up what the node has, or gpus and "
+            "vcpus"
+        )
     if ("speed" in entry) != ("speed_of" in entry):
         raise ConfigError(
             f"{where}: expected speed and speed_of together: how many times as fast a worker on it "
             "is as one on the instance type speed_of"
         )
-    place: dict[str, str | None] = {
+    place: dict[str, Any] = {
         name: None if entry.get(name) is None else str(entry[name]) for name in PLACE
     }
     return InstancePrice(
@@ -223,6 +236,7 @@ def _instance(entry: Any, where: str) -> InstancePrice:
         else _owned(entry["owned"], f"{where}: owned"),
         gpus=_share(entry, "gpus", where),
         vcpus=_share(entry, "vcpus", where),
+        shared=shared,
         speed=_share(entry, "speed", where),
         speed_of=str(entry["speed_of"]) if "speed_of" in entry else None,
     )

@@ -162,6 +162,11 @@ class EngineConfig:
         low=1,
     )
     max_pixels: int = key("largest width x height that a row may ask for", low=64)
+    prompt_pieces: int = key(
+        "Stable Diffusion 1/2 and XL: a prompt that is longer than its text encoder sees (75 "
+        "tokens) is read in up to so many pieces; 1: the rest is cut off, as diffusers does",
+        low=1,
+    )
     simulated_seconds: dict[int, float] = key(
         "simulated engine: measured seconds of a step by batch size; sizes between are interpolated"
     )
@@ -271,13 +276,26 @@ class PricingConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetConfig:
-    """What a job may cost, all of its runs together."""
+    """What a job may cost, all of its runs together, and what all jobs of its project may."""
 
     max_cost: str | None = key(
         "stop, resumable, before workers and requests cost more, in pricing.currency; null: no cap"
     )
     max_hours: float | None = key(
         "stop, resumable, before the workers together lived for more hours; null: no cap", low=0
+    )
+    project_max_cost: str | None = key(
+        "stop, resumable, before all jobs of job.project cost more together, in pricing.currency; "
+        "needs budget.store; null: no cap"
+    )
+    project_max_hours: float | None = key(
+        "stop, resumable, before the workers of all jobs of job.project together lived for more "
+        "hours; needs budget.store; null: no cap",
+        low=0,
+    )
+    store: str | None = key(
+        "folder or URL where all jobs of the project say what they reserve of its budget; reached "
+        "as the output is"
     )
     alert: str | None = key(
         "URL to POST to, or command to run, at 50 and 80 % of a cap and when a run stops for it; "

@@ -76,7 +76,7 @@ class BudgetAlerts:
             "job": config.job.name,
             "project": config.job.project,
             "output": without_secrets(config.output.path),
-            "spent": f"{as_decimal(spent.nano):f}",
+            "spent": None if snapshot.unpriced else f"{as_decimal(spent.nano):f}",
             "max_cost": config.budget.max_cost,
             "currency": self._caps.currency,
             "hours": spent.ns / (3600 * 10**9),

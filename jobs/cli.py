@@ -27,11 +27,14 @@ from jobs.configure import GROUPS, choices, compose_mapping, to_yaml
 from jobs.cost.command import add_words, answer
 from jobs.dry_run import REFUSED, dry_run_lines
 from jobs.execute import JobResult, version
+from jobs.figures import plural
 from jobs.gc import collect, collected_lines
 from jobs.models import model_lines
-from jobs.prices import Import, book_lines, import_catalogue
+from jobs.prices import book_lines
+from jobs.prices_import import Import, import_catalogue
 from jobs.quote.command import add_quote_words, tell
 from jobs.status import status, status_lines
+from jobs.submit import add_logs_words, add_submit_words, tell_logs, tell_submitted
 from jobs.summary import summary_lines
 from jobs.triton_export import add_export_words, export
 from jobs.verify import report_lines, verify
@@ -46,7 +49,14 @@ Command = Callable[[argparse.Namespace], int]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     parser = build_parser()
-    given = parser.parse_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    named = _named_book(words)
+    if named is not None:
+        parser.error(
+            f"imagemill prices shows the book that --book names: imagemill prices --book {named}; "
+            "to make one of a catalogue: imagemill prices import CATALOGUE.csv BOOK.yaml"
+        )
+    given = parser.parse_args(words)
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s", force=True)
     log.setLevel(logging.DEBUG if given.verbose else logging.INFO)
     command: Command = given.command
@@ -65,6 +75,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         what = str(interrupt) or "what is committed counts; 'imagemill status OUTPUT' tells how far"
         print(f"imagemill: interrupted; {what}", file=sys.stderr)
         return STOPPED
+
+
+def _named_book(words: Sequence[str]) -> str | None:
+    """The book in ``imagemill prices BOOK``, for a shell; argparse would only say that it is no
+    ``import``."""
+    if len(words) < 2 or words[0] != "prices" or words[1] == "import" or words[1][:1] == "-":
+        return None
+    return shlex.quote(words[1])
 
 
 def _refuse(error: ImageMillError, verbose: bool, status_code: int) -> int:
@@ -96,6 +114,11 @@ def build_parser() -> argparse.ArgumentParser:
             one.add_argument(
                 "--dry-run", action="store_true", help="show what would be done; write nothing"
             )
+            one.add_argument(
+                "--resume",
+                action="store_true",
+                help="go on with the job where output.path holds it already",
+            )
     quote = _command(
         commands, "quote", "tell time and cost of a job before it; writes nothing", tell
     )
@@ -107,6 +130,16 @@ def build_parser() -> argparse.ArgumentParser:
         ("retry", "work on the quarantined rows of a finished job again", _retry),
     ):
         _on_output(commands, name, help_text, command)
+    submit = _command(
+        commands,
+        "submit",
+        "send a run to a Ray cluster, where it goes on by itself",
+        tell_submitted,
+    )
+    add_submit_words(submit)
+    add_logs_words(
+        _command(commands, "logs", "print what a submitted run said, from its cluster", tell_logs)
+    )
     _on_output(commands, "status", "show how far a job is, from its output alone", _status)
     _on_output(commands, "cancel", "ask a running job to commit what is done and stop", _cancel)
     _on_output(commands, "verify", "account for every row and re-read every sha256", _verify)
@@ -197,7 +230,8 @@ def _run(given: argparse.Namespace) -> int:
         return 0
     if given.dry_run:
         return _plan(given)
-    return _ended(verbs.run(given.overrides, Console(stderr=True)))
+    begin = verbs.run_or_resume if given.resume else verbs.run
+    return _ended(begin(given.overrides, Console(stderr=True)))
 
 
 def _plan(given: argparse.Namespace) -> int:
@@ -300,11 +334,14 @@ def _import(given: argparse.Namespace) -> int:
         regions=given.region,
         accelerators=given.accelerator,
     )
-    book = import_catalogue(given.catalogue, given.book, asked)
+    done = import_catalogue(given.catalogue, given.book, asked)
     print(
-        f"wrote {given.book}: {len(book.instances):,} prices; use them with pricing={given.book}, "
-        f"look at them with: imagemill prices --book {shlex.quote(str(given.book))}"
+        f"wrote {given.book}: {plural(len(done.book.instances), 'price')}; use them with "
+        f"pricing={given.book}, look at them with: imagemill prices --book "
+        f"{shlex.quote(str(given.book))}"
     )
+    if done.repeated:
+        print(f"the catalogue has {plural(done.repeated, 'price')} twice; each was taken once")
     return 0
 
 

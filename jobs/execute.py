@@ -58,7 +58,8 @@ from jobs.measured import remember_rate
 from jobs.presence import Presence
 from jobs.preview import make_preview
 from jobs.progress import ProgressDisplay
-from jobs.spending import caps_of, settled
+from jobs.project_purse import Purse, project_purse
+from jobs.spending import capped, caps_of, refuse_too_small, settled
 from operators.guidance import has_two_pass_guidance
 from operators.row_defaults import row_defaults
 
@@ -90,6 +91,7 @@ def execute(
     console: Console,
     book: PriceBook,
     *,
+    shards: int,
     after: int = 0,
     claim: Callable[[], None] = nothing_to_claim,
 ) -> JobResult:
@@ -97,11 +99,12 @@ def execute(
 
     Args:
         book: what its workers cost.
+        shards: how many the plan has.
         after: the last run so far; another driver that begins the next one first wins.
-        claim: writes a new job and its plan, once the cluster is known to fit.
+        claim: writes a new job and its plan, once the cluster and the budgets are known to fit.
 
     Raises:
-        ConfigError: the cluster cannot run this; nothing was claimed.
+        ConfigError: the cluster cannot run this, or a budget is too small; nothing was claimed.
         KeyboardInterrupt: stopped before anything was claimed.
         CoordinatorLost, NoWorkers, StoreDenied: the run ended before the job did; it can be
             resumed.
@@ -111,11 +114,14 @@ def execute(
     with SignalControl(_say) as control, ray_session(job.config):
         control.install()
         size = resources(job.config)
+        if not after:
+            refuse_too_small(job.config, book, size, shards)
         if control.drain and claim is not nothing_to_claim:
             raise KeyboardInterrupt("nothing was started")
-        claim()
-        with resumable(job.config):
-            return _run(job, store, book, size, control, console, after, started_s)
+        with project_purse(job, store, book, size, shards=shards, after=after) as purse:
+            claim()
+            with resumable(job.config):
+                return _run(job, store, book, size, control, console, after, started_s, purse)
 
 
 def _run(
@@ -127,6 +133,7 @@ def _run(
     console: Console,
     after: int,
     started_s: float,
+    purse: Purse | None,
 ) -> JobResult:
     """Work on a claimed job and sum up."""
     plan = PlanReader(store)
@@ -151,6 +158,7 @@ def _run(
         shards=read_retry(store, number).shards if number else None,
         book=book,
         settled=settled(job, store, plan),
+        allowance=purse.allowance if purse else None,
     )
     supervisor = Supervisor(config, assignment, size)
     news = EngineNews(config)
@@ -162,6 +170,8 @@ def _run(
             news.show(snapshot)
             display.show(snapshot)
             alerts.see(snapshot)
+            if purse is not None and (allowance := purse.see(snapshot)) is not None:
+                supervisor.allow(allowance)
 
         end = _supervise(store, record, lambda: supervisor.run(control, show))
     control.summing_up()
@@ -275,7 +285,7 @@ def _display(job: JobRecord, plan: PlanReader, console: Console) -> ProgressDisp
         rows=plan.rows,
         currency=job.currency,
         simulated=job.config.engine.name == "simulated",
-        capped=caps_of(job).any,
+        capped=capped(job),
     )
 
 

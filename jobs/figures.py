@@ -136,6 +136,7 @@ def format_money(amount_nano: int, currency: str) -> str:
     return money(as_decimal(amount_nano), currency)
 
 
+UNPRICED = "unpriced"
 COST_UNKNOWN = "unknown: no worker has a price"
 
 

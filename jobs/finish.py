@@ -24,8 +24,10 @@ from conf.errors import (
     StoreRefused,
     StoreUnavailable,
 )
-from jobs.figures import plural
+from jobs.figures import cost_unknown, plural
 from jobs.gc import collect
+from jobs.quote.against import Against, against
+from jobs.quote.kept import quote_of
 from jobs.report import ReportFacts, write_report
 from jobs.worker_ledger import add_lines
 
@@ -35,7 +37,8 @@ _RENEWALS = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finish:
-    """What an output holds after a run. ``written`` are the keys of reports."""
+    """What an output holds after a run. ``written`` are the keys of reports; ``against`` is None
+    where nothing was quoted."""
 
     finished: bool
     totals: Totals
@@ -43,6 +46,7 @@ class Finish:
     broken_files: tuple[InputFile, ...]
     facts: ReportFacts
     written: tuple[str, ...]
+    against: Against | None = None
 
 
 def finish(
@@ -66,13 +70,16 @@ def finish(
             finished, whoever leaves last renews ledger and reports: its workers lived until now.
     """
     totals = fold(store, plan)
-    closing = close(totals, job.config.pricing.storage_months)
+    closing: Bill | None = None
+    quote = quote_of(store)
     whole = totals.sealed == totals.shards and not totals.pending
     done = is_finished(store, generation) or (end is not None and end.finished and whole)
     if done and end is not None and ours:
         # before the manifest: what is finished has its whole bill on the ledger
         closing = close_ledger(store, job, totals)
-        _write_manifest(store, job, generation, totals, closing)
+        _write_manifest(
+            store, job, generation, totals, closing, against(quote, totals, closing, job.currency)
+        )
         if totals.attempts > 1 or totals.quarantined:
             sweep(store, plan)
     broken = tuple(item for item in plan.inputs() if item.problem)
@@ -85,14 +92,16 @@ def finish(
     )
     written: tuple[str, ...] = ()
     if ours or done:
-        closing, written = _write_derived(store, job, plan, totals, facts, needed=done)
+        closing, written = _write_derived(store, job, plan, totals, facts, closing, needed=done)
+    bill = closing or close(totals, job.config.pricing.storage_months)
     return Finish(
         finished=done,
         totals=totals,
-        bill=closing,
+        bill=bill,
         broken_files=broken,
         facts=facts,
         written=written,
+        against=against(quote, totals, bill, job.currency),
     )
 
 
@@ -112,6 +121,7 @@ def _write_derived(
     plan: PlanReader,
     totals: Totals,
     facts: ReportFacts,
+    closing: Bill | None,
     *,
     needed: bool,
 ) -> tuple[Bill, tuple[str, ...]]:
@@ -119,7 +129,7 @@ def _write_derived(
     is not finished they may be missing: a full disk must not hide what was reached and how to go
     on."""
     try:
-        closing = close_ledger(store, job, totals)
+        closing = close_ledger(store, job, totals, closing)
         return closing, tuple(write_report(store, job, plan, totals, closing, facts))
     except (StoreFull, StoreUnavailable, StoreRefused) as error:
         if needed:
@@ -128,17 +138,23 @@ def _write_derived(
         return close(totals, job.config.pricing.storage_months), ()
 
 
-def close_ledger(store: Store, job: JobRecord, totals: Totals) -> Bill:
+def close_ledger(store: Store, job: JobRecord, totals: Totals, written: Bill | None = None) -> Bill:
     """Write the workers' lines, and again when a worker of another run stamped meanwhile: two
-    drivers that end at once must not replace the fuller ledger by the older one."""
+    drivers that end at once must not replace the fuller ledger by the older one.
+
+    Args:
+        written: the bill that this run has on the ledger already: without news nothing is written.
+    """
     months = job.config.pricing.storage_months
+    if written is not None:
+        add_stamps(store, totals)
     for _ in range(_RENEWALS):
         closing = close(totals, months)
-        lines = all_lines(totals, months)
-        add_lines(store, ledger_table(lines, Attribution.of(job.config.job)))
-        add_stamps(store, totals)
-        if close(totals, months) == closing:
+        if closing == written:
             break
+        add_lines(store, ledger_table(all_lines(totals, months), Attribution.of(job.config.job)))
+        written = closing
+        add_stamps(store, totals)
     return close(totals, months)
 
 
@@ -161,7 +177,12 @@ def sweep(store: Store, plan: PlanReader) -> None:
 
 
 def _write_manifest(
-    store: Store, job: JobRecord, number: int, totals: Totals, closing: Bill
+    store: Store,
+    job: JobRecord,
+    number: int,
+    totals: Totals,
+    closing: Bill,
+    found: Against | None,
 ) -> None:
     """The put-if-absent write that finishes a generation; a copy lies at the top for people."""
     manifest = {
@@ -181,10 +202,11 @@ def _write_manifest(
         "images": totals.images,
         "image_bytes": totals.image_bytes,
         "shards": totals.shards,
-        "cost": str(as_decimal(closing.total_amount)),
+        "cost": None if cost_unknown(closing) else f"{as_decimal(closing.total_amount):f}",
         "currency": job.currency,
         "workers": closing.workers,
         "workers_unpriced": len(closing.unpriced),
+        "quoted": found.to_mapping() if found else None,
     }
     data = (json.dumps(manifest, indent=2) + "\n").encode()
     try:

@@ -9,6 +9,7 @@ from conf.schema import RunConfig
 from jobs.figures import is_simulated
 from operators.attention_choice import refuse_attention
 from operators.engine_choice import choose_engine
+from operators.families import READ_IN_PIECES
 from operators.model_source import find_model, pin_model
 from operators.row_defaults import row_defaults
 
@@ -49,6 +50,8 @@ def settle(config: RunConfig) -> Maker:
         from operators.pipeline_call import check_defaults
 
         check_defaults(files, defaults)
+    if choice.name != "stepwise" or files.pipeline_class not in READ_IN_PIECES:
+        _refuse_pieces(config, f"a {files.pipeline_class} on engine {choice.name}")
     return Maker(
         config=replace(config, model=model, engine=replace(config.engine, name=choice.name)),
         model_revision=files.revision,
@@ -89,6 +92,15 @@ def _refuse_compile(config: RunConfig, why: str) -> None:
         raise ConfigError(
             f"engine.compile={config.engine.compile} is for the stepwise engine, but the pipeline "
             f"engine runs ({why}); it compiles nothing. Give engine.compile=off"
+        )
+
+
+def _refuse_pieces(config: RunConfig, maker: str) -> None:
+    if config.engine.prompt_pieces > 1:
+        raise ConfigError(
+            f"engine.prompt_pieces={config.engine.prompt_pieces} is for the stepwise engine with "
+            f"{' or '.join(READ_IN_PIECES)}, but this job's images are made by {maker}, which "
+            "reads no prompt in pieces. Give engine.prompt_pieces=1"
         )
 
 

@@ -70,6 +70,11 @@ def device_name() -> str:
     return _listed_gpu() or f"cpu-{os.cpu_count()}"
 
 
+def gpu_count() -> int:
+    """How many GPUs this machine has."""
+    return 0 if is_cpu(device_name()) else max(1, len(list(_GPUS.glob("*"))))
+
+
 def _listed_gpu() -> str:
     """What ``nvidia-smi -L`` calls the first GPU ("GPU 0: NAME (UUID: …)"); empty without one."""
     try:

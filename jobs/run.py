@@ -33,7 +33,7 @@ from cluster.store import Store
 from cluster.store_access import LOOK_S
 from cluster.totals import states
 from conf.errors import ConfigError, OutputTaken, StoreRefused, StoreUnavailable
-from conf.parser import check_together
+from conf.parser import check_project, check_together
 from conf.price_book import PriceBook, at_given_price, book_of
 from conf.schema import BudgetConfig, ClusterConfig, PricingConfig, RunConfig
 from conf.secrets import refuse_secrets
@@ -44,6 +44,7 @@ from jobs.execute import JobResult, execute, result_of, resumable, version
 from jobs.finish import Finish, finish, sweep
 from jobs.maker import revision_now, settle
 from jobs.plan import check_inputs_unchanged, make_plan
+from jobs.quote.kept import remembered_quote, write_quote
 from jobs.spending import refuse_spent
 from jobs.unique_ids import check_unique_ids
 from operators.model_source import plain_source
@@ -71,6 +72,8 @@ def prepare(overrides: Sequence[str]) -> RunConfig:
         refuse_secrets(name, path)
     book = book_of(config.pricing)
     row_defaults(config)
+    refuse_secrets("budget.store", config.budget.store or "")
+    check_project(config.budget)
     output = absolute(config.output.path)
     name = config.job.name or output.rstrip("/").rsplit("/", 1)[-1] or "job"
     return replace(
@@ -80,6 +83,7 @@ def prepare(overrides: Sequence[str]) -> RunConfig:
         model=replace(config.model, path=plain_source(config.model.path)),
         job=replace(config.job, name=name),
         pricing=replace(config.pricing, currency=book.currency),
+        budget=_with_absolute_store(config.budget),
     )
 
 
@@ -115,14 +119,50 @@ def run(overrides: Sequence[str], console: Console | None = None) -> JobResult:
     )
 
     patient = store.with_patience(config.storage.patience_s)
+    book = book_of(config.pricing)
+    quote = remembered_quote(job, planned.rows)
 
     def claim() -> None:
         write_job(patient, job)
         with resumable(config):
             write_plan(patient, planned.inputs, planned.shards)
+            if quote is not None:
+                write_quote(patient, quote)
 
-    book = book_of(config.pricing)
-    return execute(job, patient, console or Console(stderr=True), book, claim=claim)
+    console = console or Console(stderr=True)
+    return execute(job, patient, console, book, shards=planned.shard_count, claim=claim)
+
+
+def run_or_resume(overrides: Sequence[str], console: Console | None = None) -> JobResult:
+    """Start a job, or go on with it where an earlier start got so far.
+
+    For whoever starts it anew without being asked when it is lost with its machine.
+
+    Args:
+        overrides: as of ``run``. Of a job that is there, where it runs and what that costs count.
+
+    Raises:
+        OutputTaken: the output holds another job.
+    """
+    asked = prepare(overrides)
+    with _nothing_started():
+        store = Store.of(asked, patience_s=LOOK_S)
+        there = find_job(store)
+    if there is None:
+        return run(overrides, console)
+    if asked.model.revision is None and asked.model.path == there.config.model.path:
+        # the job keeps the commit it began with
+        pinned = replace(asked.model, revision=there.config.model.revision)
+        asked = replace(asked, model=pinned)
+    if settle(asked).config.digest() != there.digest:
+        raise output_taken(store, "")
+    log.info("the job is there; going on with it", extra={"event": "resumed"})
+    kept = [
+        text
+        for text in overrides
+        if text.startswith((*CHANGEABLE, "pricing=")) and not text.startswith("pricing.currency=")
+    ]
+    return resume(asked.output.path, kept, console)
 
 
 def resume(output: str, overrides: Sequence[str] = (), console: Console | None = None) -> JobResult:
@@ -148,8 +188,10 @@ def resume(output: str, overrides: Sequence[str] = (), console: Console | None =
     _check_same_world(job, store)
     book = next_book(job, store, overrides)
     after = refuse_company(store)
-    refuse_spent(job, store, PlanReader(store), book)
-    return execute(job, store, console or Console(stderr=True), book, after=after)
+    plan = PlanReader(store)
+    refuse_spent(job, store, plan, book)
+    console = console or Console(stderr=True)
+    return execute(job, store, console, book, shards=plan.shards, after=after)
 
 
 def retry(output: str, overrides: Sequence[str] = (), console: Console | None = None) -> JobResult:
@@ -182,7 +224,8 @@ def retry(output: str, overrides: Sequence[str] = (), console: Console | None = 
     def claim() -> None:
         open_retry(store, shards, after=number)
 
-    return execute(job, store, console or Console(stderr=True), book, after=after, claim=claim)
+    console = console or Console(stderr=True)
+    return execute(job, store, console, book, shards=plan.shards, after=after, claim=claim)
 
 
 def report(output: str, overrides: Sequence[str] = ()) -> list[str]:
@@ -222,15 +265,17 @@ def open_job(output: str, overrides: Sequence[str] = ()) -> tuple[JobRecord, Sto
     patience_s = (
         given.storage.patience_s if "storage.patience_s" in names else job.config.storage.patience_s
     )
+    refuse_secrets("budget.store", given.budget.store or "")
     config = replace(
         job.config,
         output=replace(job.config.output, path=given.output.path),
         cluster=_changed(job.config.cluster, "cluster", given.cluster, names),
         pricing=_changed(job.config.pricing, "pricing", given.pricing, names),
-        budget=_changed(job.config.budget, "budget", given.budget, names),
+        budget=_changed(job.config.budget, "budget", _with_absolute_store(given.budget), names),
         triton=_changed(job.config.triton, "triton", given.triton, names),
         storage=replace(given.storage, patience_s=patience_s),
     )
+    check_project(config.budget)
     return replace(job, config=check_together(config)), store
 
 
@@ -253,6 +298,10 @@ def looking_at(output: str, overrides: Sequence[str] = ()) -> Iterator[tuple[Run
     given = compose(["input.path=given", f"output.path={absolute(output)}", *overrides])
     with _saying_where_to_look(given), _nothing_started():
         yield given, Store.of(given, patience_s=LOOK_S)
+
+
+def _with_absolute_store(budget: BudgetConfig) -> BudgetConfig:
+    return budget if budget.store is None else replace(budget, store=absolute(budget.store))
 
 
 def _changed(before: G, group: str, given: G, names: Collection[str]) -> G:

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import logging
+import os
 import shlex
+from datetime import UTC, datetime
 
 from cluster.budget import Caps, Spent, leave_s, reserve_of
 from cluster.job_log import JobRecord, last_run
 from cluster.plan_file import PlanReader
+from cluster.pricing import Takes, machine_of, price_on
+from cluster.ray_session import Resources
 from cluster.store import Store
 from cluster.totals import Bill, Totals, close, fold
 from conf.errors import BudgetSpent, ConfigError
 from conf.price_book import PriceBook
+from conf.schema import RunConfig
 from conf.secrets import without_secrets
-from jobs.figures import unpriced
+from jobs.figures import plural, unpriced
 
 log = logging.getLogger("imagemill")
 _HOURS_INSTEAD = "budget.max_cost=null budget.max_hours=…"
 """How to go on with workers that have no price: all count in hours."""
+_PROJECT_HOURS_INSTEAD = "budget.project_max_cost=null budget.project_max_hours=…"
 
 
 def caps_of(job: JobRecord) -> Caps:
@@ -25,10 +31,56 @@ def caps_of(job: JobRecord) -> Caps:
     return Caps.of(job.config.budget, job.currency)
 
 
+def project_caps(job: JobRecord) -> Caps:
+    """The caps of the job's project, as this job is configured."""
+    return Caps.of_project(job.config.budget, job.currency)
+
+
+def capped(job: JobRecord) -> bool:
+    """Whether anything is capped."""
+    return caps_of(job).any or project_caps(job).any
+
+
 def settled(job: JobRecord, store: Store, plan: PlanReader) -> Spent:
     """What earlier runs came to; not even looked at where nothing is capped. Keeping the images is
     no part of it: that is charged after the job."""
-    return _spent(fold(store, plan)) if caps_of(job).any else Spent()
+    return _spent(fold(store, plan)) if capped(job) else Spent()
+
+
+def refuse_too_small(config: RunConfig, book: PriceBook, size: Resources, shards: int) -> None:
+    """Before the first run: could its workers do anything before they would have to leave?
+
+    What a machine costs that only its own node knows is left to the run.
+
+    Raises:
+        ConfigError: a cap is no more than what is kept for the workers to leave in order.
+    """
+    caps = Caps.of(config.budget, book.currency)
+    workers = min(size.workers, max(1, shards))
+    seconds = leave_s(config)
+    reserved = reserve_of(expected_price(config, book, size), seconds, workers=workers)
+    why = caps.too_small(reserved, plural(workers, "worker"))
+    if why:
+        raise ConfigError(
+            f"{why}, within {seconds:g} s each (job.commit_seconds and two cluster.heartbeat_s); "
+            "nothing was started; give more, or fewer cluster.workers, or a smaller "
+            "job.commit_seconds"
+        )
+
+
+def expected_price(config: RunConfig, book: PriceBook, size: Resources) -> int | None:
+    """What an hour of a worker costs, before there is any; None where only its node can tell."""
+    price = _one_price(book)
+    if price is not None or config.cluster.address != "local" or size.largest is None:
+        return price
+    takes = Takes(
+        gpus=size.shape.gpus,
+        threads=size.threads,
+        node_gpus=size.largest.gpus,
+        node_cpus=size.largest.cpus,
+    )
+    machine = machine_of(config, {}, os.environ)
+    return price_on(book, machine, takes, at=datetime.now(UTC)).nano_per_hour
 
 
 def refuse_spent(job: JobRecord, store: Store, plan: PlanReader, book: PriceBook) -> None:
@@ -62,9 +114,10 @@ def refuse_spent(job: JobRecord, store: Store, plan: PlanReader, book: PriceBook
 
 def _one_price(book: PriceBook) -> int | None:
     """What a worker costs whatever it runs on, an hour; None where that depends on the machine."""
-    if len(book.instances) != 1 or book.instances[0].gpus or book.instances[0].vcpus:
+    if len(book.instances) != 1:
         return None
-    return book.instances[0].nano_per_hour
+    entry = book.instances[0]
+    return None if entry.gpus or entry.vcpus or entry.shared else entry.nano_per_hour
 
 
 def _check_known(caps: Caps, bill: Bill, where: str) -> None:
@@ -86,8 +139,10 @@ def keys_to_go_on(reason: str) -> str:
     """What ``imagemill resume OUTPUT`` must be given after a run that ended for this reason."""
     if not reason.startswith("budget."):
         return ""
-    key, capped, _ = reason.split(maxsplit=1)[0].partition("=")
-    return f" {key}=…" if capped else f" {_HOURS_INSTEAD}"
+    key, given, _ = reason.split(maxsplit=1)[0].partition("=")
+    if given:
+        return f" {key}=…"
+    return f" {_PROJECT_HOURS_INSTEAD if key.startswith('budget.project_') else _HOURS_INSTEAD}"
 
 
 def _crew(job: JobRecord, store: Store) -> int:

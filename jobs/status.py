@@ -36,6 +36,7 @@ from jobs.figures import (
     size,
     unpriced,
 )
+from jobs.project import project_line
 from jobs.report.survey import survey
 from jobs.spending import caps_of, keys_to_go_on, spent_by
 
@@ -46,6 +47,7 @@ _MOST_BROKEN = 100
 class Status:
     """What the store says of a job. ``planned`` false: it was stopped before its plan was written.
 
+    ``project`` is its project's budget in words, "" where it has none.
     ``broken_files`` are the first input files that were left out, with the reason.
     ``end_reason`` None: the last run did not say that it ended; then ``driver`` is its mark if it
     was seen alive.
@@ -70,6 +72,7 @@ class Status:
     bill: Bill
     currency: str
     caps: Caps
+    project: str
     last_run: RunRecord | None
     end_reason: str | None
     driver: DriverMark | None
@@ -82,7 +85,8 @@ class Status:
 def status(store: Store, *, watch_s: float = WATCH_S) -> Status:
     """Fold what counts. Safe while the job runs: the numbers are then those of a moment.
 
-    A run that did not say that it ended is watched for a sign of life, for ``watch_s`` at most.
+    A run that did not say that it ended is watched for a sign of life, for ``watch_s`` at most;
+    what one that is over still holds of its project's budget is given back.
 
     Raises:
         OutputMissing: no job lives there.
@@ -123,6 +127,7 @@ def status(store: Store, *, watch_s: float = WATCH_S) -> Status:
         bill=close(totals, job.config.pricing.storage_months),
         currency=job.currency,
         caps=caps_of(job),
+        project=project_line(job, store, over=ended is not None or finished or driver is None),
         last_run=run,
         end_reason=ended,
         driver=driver,
@@ -183,6 +188,7 @@ def _progress(found: Status) -> list[str]:
         f"cost       {COST_UNKNOWN if cost_unknown(found.bill) else known}",
         *([f"unpriced   {unpriced(found.bill)}"] if unpriced(found.bill) else []),
         *([f"budget     {found.caps.used(spent_by(found.bill))}"] if found.caps.any else []),
+        *([f"project    {found.project}"] if found.project else []),
     ]
 
 

@@ -33,7 +33,7 @@ from jobs.figures import (
     why_empty,
 )
 from jobs.finish import Finish
-from jobs.quote.against import quoted_lines
+from jobs.quote.against import against_lines
 from jobs.report.survey import survey
 from jobs.spending import keys_to_go_on
 
@@ -50,7 +50,7 @@ def summary_lines(job: JobRecord, finish: Finish, status: int) -> list[str]:
         lines.append(SIMULATED)
     lines.append(_images(totals, figures))
     lines.append(_cost(finish.bill, figures, job.currency))
-    lines += quoted_lines(job, finish.totals, finish.bill) if finish.finished else []
+    lines += against_lines(finish.against, job.currency)
     if unpriced(finish.bill):
         lines.append(f"unpriced   {unpriced(finish.bill)}")
     if facts.wall_s:
@@ -154,11 +154,11 @@ def _left(job: JobRecord, finish: Finish) -> list[str]:
     totals, done = finish.totals, finish.totals.committed + finish.totals.quarantined
     if not finish.facts.reason.startswith("budget.") or not done:
         return []
+    left = f"left       {plural(totals.pending, 'row')}"
+    if finish.bill.unpriced:
+        return [left]
     cost = as_decimal(finish.bill.total_amount) / done * totals.pending
-    return [
-        f"left       {plural(totals.pending, 'row')}, about {money(cost, job.currency)} at what a "
-        "row has cost so far"
-    ]
+    return [f"{left}, about {money(cost, job.currency)} at what a row has cost so far"]
 
 
 def _rejected_at_read(job: JobRecord) -> int:

@@ -28,6 +28,7 @@ from cluster.totals import Bill, Totals, add_stamps, close
 from conf.errors import StoreRefused
 from jobs.checkpoint_check import CheckpointCheck
 from jobs.figures import COST_UNKNOWN, cost_unknown, plural, unpriced
+from jobs.image_costs import cost_problems
 from jobs.shard_check import Findings, ShardCheck
 
 Progress = Callable[[int, int], None]
@@ -82,8 +83,10 @@ def verify(store: Store, *, threads: int = 8, on_progress: Progress | None = Non
     bill = close(totals, job.config.pricing.storage_months)
     _check_bill(bill, findings)
     finished, cost = _check_manifest(store, totals, bill, findings)
-    if finished and cost == as_decimal(bill.total_amount):
+    if finished and cost == _cost(bill):
         _check_worker_lines(store, bill, findings)
+        for problem in cost_problems(store, job, totals, bill):
+            findings.add(f"{problem}; {_anew(store)}")
     return Verification(
         url=store.url,
         finished=finished,
@@ -205,9 +208,18 @@ def _check_bill(bill: Bill, findings: Findings) -> None:
     )
 
 
-def _check_cost(key: str, said: object, billed: Decimal, findings: Findings) -> Decimal | None:
+def _cost(bill: Bill) -> Decimal | None:
+    """What a manifest says that it cost; None where no worker has a price."""
+    return None if cost_unknown(bill) else as_decimal(bill.total_amount)
+
+
+def _check_cost(key: str, said: object, bill: Bill, findings: Findings) -> Decimal | None:
     """The manifest's cost. A worker that was frozen when it was written may have lived on: then
     more is billed. Less never is."""
+    billed = _cost(bill)
+    if billed is None:
+        findings.expect(f"'cost' in {key}", found=said, expected=None)
+        return None
     try:
         cost = Decimal(str(said))
         if cost <= billed:
@@ -225,8 +237,12 @@ def _check_worker_lines(store: Store, bill: Bill, findings: Findings) -> None:
         lines = "cannot be read" if found is None else f"come to {as_decimal(found):f}"
         findings.add(
             f"the lines in {layout.WORKER_LEDGER} {lines}; expected {as_decimal(expected):f}; "
-            f"'imagemill report {shlex.quote(store.url)}' writes them anew"
+            f"{_anew(store)}"
         )
+
+
+def _anew(store: Store) -> str:
+    return f"'imagemill report {shlex.quote(store.url)}' writes them anew"
 
 
 def _outlived(store: Store, cost: Decimal | None, bill: Bill) -> str:
@@ -274,7 +290,7 @@ def _check_manifest(
     }
     for name, value in expected.items():
         findings.expect(f"'{name}' in {key}", found=plain.get(name), expected=value)
-    cost = _check_cost(key, plain.get("cost"), as_decimal(bill.total_amount), findings)
+    cost = _check_cost(key, plain.get("cost"), bill, findings)
     if totals.sealed != totals.shards:
         findings.add(
             f"{key} says that the job is finished although only {totals.sealed} of {totals.shards} "

@@ -1,1 +1,1 @@
-"""Where it runs: the image and the manifests."""
+"""Where it runs: the image, the manifests, and the checks of both."""

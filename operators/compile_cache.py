@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 
-from operators.remembered import cache_folder
+from operators.cache_files import cache_folder
 
 _log = logging.getLogger(__name__)
 _VARIABLE = "TORCHINDUCTOR_CACHE_DIR"

@@ -7,7 +7,7 @@ used first to go. Knows nothing of requests or slots.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from operators.families.family import Conditioning, Family, Text
 from operators.splitting import BatchCaps, run_split
@@ -43,13 +43,21 @@ class Conditioner:
                 found[text] = self._kept[text]
             else:
                 missing.append(text)
-        for start in range(0, len(missing), batch):
-            part = missing[start : start + batch]
+        for part in self._alike(missing, batch):
             made = run_split(part, self._encode, caps=self._caps, key="text")
             found |= dict(zip(part, made, strict=True))
         for text in missing:
             self._keep(text, found[text])
         return found
+
+    def _alike(self, texts: Sequence[Text], batch: int) -> Iterator[list[Text]]:
+        """Texts of equal pieces, together at most ``batch`` pieces, but at least one text."""
+        groups: dict[int, list[Text]] = {}
+        for text in texts:
+            groups.setdefault(self._family.pieces(text), []).append(text)
+        for pieces, group in groups.items():
+            most = max(1, batch // pieces)
+            yield from (group[start : start + most] for start in range(0, len(group), most))
 
     def _encode(self, texts: Sequence[Text]) -> list[Conditioning]:
         truncated = [self._family.count_truncated(text) for text in texts]

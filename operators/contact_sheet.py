@@ -188,5 +188,5 @@ def _opened(data: bytes) -> Image.Image | None:
 
 def _as_png(picture: Image.Image) -> bytes:
     stream = io.BytesIO()
-    picture.save(stream, "PNG", optimize=True)
+    picture.save(stream, "PNG")
     return stream.getvalue()

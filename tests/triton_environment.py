@@ -15,6 +15,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = ROOT / ".venv-triton"
 _READY = ENVIRONMENT / ".ready"
+_SYSTEM = Path("/usr/bin")
+"""Its libraries are found without being named."""
 _STUB = "triton_python_backend_stub"
 _BACKEND_FILES = ("libtriton_python.so", "triton_python_backend_utils.py")
 
@@ -71,6 +73,9 @@ def variables() -> dict[str, str]:
 
     Its models run in the libpython that the loader finds, with the modules of the first Python on
     the PATH; both must be the one that the environment was made from.
+
+    Raises:
+        RuntimeError: that Python has no shared library.
     """
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     kept |= {"VIRTUAL_ENV": str(ENVIRONMENT), "PATH": _before(ENVIRONMENT / "bin", "PATH")}
@@ -82,6 +87,12 @@ def variables() -> dict[str, str]:
     libraries = home.parent / "lib"
     if any(libraries.glob("libpython3.*.so.1.0")):
         kept["LD_LIBRARY_PATH"] = _before(libraries, "LD_LIBRARY_PATH")
+    elif home != _SYSTEM:
+        raise RuntimeError(
+            f"the Python in {home} has no libpython3.*.so.1.0 in {libraries}, in which Triton runs "
+            f"its models; remove {ENVIRONMENT} and make it with another: make triton "
+            "PYTHON=/usr/bin/python3 (Debian: python3-venv and libpython3.11)"
+        )
     return kept
 
 

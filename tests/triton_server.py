@@ -27,13 +27,17 @@ import psutil
 from tests import triton_environment
 
 _FIRST_PORT, _LAST_PORT = 22_100, 28_000
-_READY_S = 120.0
+_READY_S = 300.0
+"""A model takes 10 s where the machine does nothing else."""
 _ANSWER_S = 1.0
 STOP_S = 40.0
 """A server whose stub is dead takes 32 s to end."""
 _LAST, _LONGEST = 4, 1000
 """Errors of the log that are told, and characters of each."""
 _SHARED_MEMORY = Path("/dev/shm")
+_OURS = "triton_imagemill_"
+_YOUNG_S = 60.0
+"""A file this young may belong to a server that has not mapped it yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,8 +178,9 @@ class TritonServer:
         return sorted(_SHARED_MEMORY.glob(f"{self._prefix}*"))
 
     def clean(self) -> None:
-        """Remove the shared memory that a server on these ports left behind."""
-        for file in self.shared_memory():
+        """Remove the shared memory of this server, which is down, and of any of our servers that
+        nobody was left to clean up after."""
+        for file in {*self.shared_memory(), *_abandoned()}:
             file.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
@@ -186,7 +191,7 @@ class TritonServer:
 
     @property
     def _prefix(self) -> str:
-        return f"triton_imagemill_{self.ports.grpc}_"
+        return f"{_OURS}{self.ports.grpc}_"
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None:
@@ -242,6 +247,23 @@ def free_ports() -> TritonPorts:
     wanted = random.Random().sample(range(_FIRST_PORT, _LAST_PORT), 100)
     http, grpc, metrics = [port for port in wanted if _is_free(port)][:3]
     return TritonPorts(http=http, grpc=grpc, metrics=metrics)
+
+
+def _abandoned() -> list[Path]:
+    """Shared memory of our servers that no process maps any more."""
+    old_s = time.time() - _YOUNG_S
+    found = []
+    for file in _SHARED_MEMORY.glob(f"{_OURS}*"):
+        with suppress(FileNotFoundError):
+            if file.stat().st_mtime < old_s:
+                found.append(file)
+    if not found:
+        return []
+    mapped = set()
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            mapped |= {region.path for region in process.memory_maps()}
+    return [file for file in found if str(file) not in mapped]
 
 
 def _is_free(port: int) -> bool:

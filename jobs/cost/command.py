@@ -6,7 +6,7 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TypeVar
@@ -14,9 +14,10 @@ from typing import TypeVar
 from conf.errors import ConfigError
 from conf.schema import RunConfig
 from jobs.cost.ask import cost_of
-from jobs.cost.dimensions import DIMENSIONS, dimensions
+from jobs.cost.dimensions import DIMENSIONS, Dimension, dimensions
 from jobs.cost.focus import DETAILS, export_focus, focus_lines
-from jobs.cost.outputs import Standing, find_outputs
+from jobs.cost.outputs import Output, Standing, find_outputs
+from jobs.cost.page import cost_page
 from jobs.cost.show import FORMATS, answer_lines, notes
 
 T = TypeVar("T")
@@ -52,6 +53,12 @@ def add_words(parser: argparse.ArgumentParser) -> None:
         help="charge waiting, loading, waste and storage to the images, by their device time",
     )
     parser.add_argument(
+        "--html",
+        type=Path,
+        metavar="FILE",
+        help="write a page with charts that needs no network; without --by it groups by project",
+    )
+    parser.add_argument(
         "--focus",
         type=Path,
         metavar="FILE",
@@ -82,10 +89,10 @@ def answer(given: argparse.Namespace) -> int:
     if not named:
         raise ConfigError("imagemill cost needs an OUTPUT: the output.path of a job, or a folder")
     if given.focus is not None:
-        if given.by or given.out or given.spread or given.format != "table":
+        if given.by or given.out or given.spread or given.html or given.format != "table":
             raise ConfigError(
-                "--focus writes all charges and goes with none of --by, --spread, --format and "
-                "--out; run imagemill cost twice"
+                "--focus writes all charges and goes with none of --by, --spread, --html, --format "
+                "and --out; run imagemill cost twice"
             )
         found = find_outputs(named, overrides)
         done = _written(given.focus, lambda: export_focus(found, given.focus, given.focus_detail))
@@ -96,6 +103,8 @@ def answer(given: argparse.Namespace) -> int:
             "--format parquet is not for a terminal; say where to: --out costs.parquet"
         )
     by = dimensions(given.by)
+    if given.html is not None:
+        return _page(given, find_outputs(named, overrides), by)
     told = cost_of(find_outputs(named, overrides), by, spread_others=given.spread)
     if given.format == "table":
         data = ("\n".join(answer_lines(told)) + "\n").encode()
@@ -108,6 +117,18 @@ def answer(given: argparse.Namespace) -> int:
     else:
         _written(given.out, lambda: given.out.write_bytes(data))
         print(f"wrote {given.out}")
+    return 0
+
+
+def _page(given: argparse.Namespace, found: Sequence[Output], by: Sequence[Dimension]) -> int:
+    if given.out or given.format != "table":
+        raise ConfigError(
+            "--html writes a page and goes with neither --format nor --out; run imagemill cost "
+            "twice"
+        )
+    path: Path = given.html
+    _written(path, lambda: path.write_bytes(cost_page(found, by, spread_others=given.spread)))
+    print(f"wrote {path}: open it in a browser")
     return 0
 
 

@@ -14,18 +14,19 @@ from random import Random
 
 from cluster.cell_values import plain_values
 from cluster.input_files import InputFiles
-from cluster.pricing import entry_for, machine_of, not_in_force, storage_for
+from cluster.pricing import entry_for, machine_of, storage_for
 from cluster.reader import KNOWN
 from conf.errors import ConfigError, InputError, RowRejected
 from conf.price_book import InstancePrice, PriceBook, book_of
 from conf.schema import RunConfig
-from conf.secrets import without_secrets
 from jobs import rates
-from jobs.maker import Maker, settle
-from jobs.measured import device_name, is_cpu, rate_key
+from jobs.maker import settle
+from jobs.measured import device_name, gpu_count, is_cpu, rate_key
 from jobs.plan import PlannedJob, make_plan
+from jobs.quote.earlier import Earlier, newest_alike
 from jobs.quote.estimate import Crew, Size, Work, by_pilot, by_rates
-from jobs.quote.kept import remember_quote
+from jobs.quote.kept import KeptOffer, KeptQuote, remember_quote
+from jobs.quote.notes import measured_by, priced_by
 from jobs.quote.offers import Asked, Kept, Offer, offers
 from jobs.quote.pilot import Pilot, run_pilot
 from jobs.quote.strata import Strata, Stratum
@@ -42,9 +43,10 @@ _SEED = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quote:
-    """What a job would come to. ``pilot`` is None where only remembered rates were used;
-    ``earlier`` counts the runs whose spread is in the interval; ``notes`` are for people."""
+    """What a job would come to. ``pilot`` is None where only remembered rates were used, those of
+    ``earlier``, whose spread is in the interval; ``notes`` are for people."""
 
+    asked_at: datetime
     config: RunConfig
     revision: str
     device: str
@@ -54,7 +56,7 @@ class Quote:
     strata: int
     sizes: int
     pilot: Pilot | None
-    earlier: int
+    earlier: Earlier
     work: Work
     crew: Crew
     offers: tuple[Offer, ...]
@@ -98,9 +100,9 @@ def quote(
             f"nothing can be quoted: no row of {config.input.path} can become an image; "
             "'imagemill plan' with the same keys says why"
         )
-    earlier = rates.earlier_rates(rate_key(config, maker.model_revision))
+    earlier = newest_alike(rates.earlier_runs(rate_key(config, maker.model_revision)))
     pilot = None if remembered else _pilot(config, strata, pilot_seconds)
-    work = _work(strata, pilot, earlier)
+    work = _work(strata, pilot, earlier.rates)
     if work is None:
         raise ConfigError(
             "no run of this model with this engine was measured on this machine yet; leave "
@@ -108,7 +110,9 @@ def quote(
         )
     book = book_of(config.pricing)
     asked = _asked(config, planned, strata, pilot, work, book)
+    now = datetime.now(UTC)
     found = Quote(
+        asked_at=now,
         config=config,
         revision=maker.model_revision,
         device=device_name(),
@@ -118,15 +122,43 @@ def quote(
         strata=len(strata.stocks),
         sizes=len(strata.sizes()),
         pilot=pilot,
-        earlier=len(earlier),
+        earlier=earlier,
         work=work,
         crew=asked.crew,
         offers=tuple(offers(book, asked)),
-        notes=tuple(_notes(config, maker, book, asked, pilot, earlier)),
+        notes=(
+            *priced_by(config, book, asked, pilot, now),
+            *measured_by(asked.work, pilot, earlier, now),
+        ),
         currency=book.currency,
     )
-    remember_quote(config.digest(), found.offers)
+    remember_quote(_kept(found))
     return found
+
+
+def _kept(found: Quote) -> KeptQuote:
+    """What of a quote is held against the job later."""
+    return KeptQuote(
+        asked_at=found.asked_at.isoformat(timespec="seconds"),
+        digest=found.config.digest(),
+        model_revision=found.revision,
+        rows=found.rows,
+        tried=found.pilot.tried if found.pilot else 0,
+        earlier=len(found.earlier.used),
+        currency=found.currency,
+        offers=tuple(
+            KeptOffer(
+                name=offer.name,
+                instance_type=offer.entry.instance_type,
+                nano_per_hour=offer.nano_per_hour,
+                workers=offer.workers,
+                seconds=offer.seconds,
+                cost=offer.cost,
+            )
+            for offer in found.offers
+            if offer.nano_per_hour is not None and offer.seconds and offer.cost
+        ),
+    )
 
 
 def _count(config: RunConfig, planned: PlannedJob) -> tuple[Strata, int]:
@@ -241,6 +273,7 @@ def _asked(
         here=_here(config, book),
         gpus=config.cluster.gpus_per_worker,
         threads=_threads(config),
+        node=(float(gpu_count()), float(max(os.cpu_count() or 1, _workers(config)))),
     )
 
 
@@ -261,44 +294,3 @@ def _here(config: RunConfig, book: PriceBook) -> InstancePrice | None:
         )
     found = entry_for(book, machine_of(config, {}, os.environ), datetime.now(UTC))
     return None if isinstance(found, str) else found
-
-
-def _notes(
-    config: RunConfig,
-    maker: Maker,
-    book: PriceBook,
-    asked: Asked,
-    pilot: Pilot | None,
-    earlier: Sequence[float],
-) -> Iterator[str]:
-    why = not_in_force(book, datetime.now(UTC))
-    if why:
-        yield f"{why}: a run today would be unpriced, and no machine is known to be this one"
-    elif asked.here is None:
-        yield (
-            "the price book has no entry for this machine, so that no speed is known for any; "
-            "pricing.instance_type=… names it where cluster.address=local, "
-            "IMAGEMILL_INSTANCE_TYPE elsewhere"
-        )
-    charged = config.pricing.storage_months or "://" in config.output.path
-    if charged and asked.kept.price is None:
-        yield (
-            f"no storage price for {without_secrets(config.output.path)} in the price book: "
-            "keeping and requests are in no cost"
-        )
-    elif config.pricing.storage_months and pilot is None:
-        yield "keeping the images is in no cost: how large they are is known after a pilot only"
-    if pilot is None:
-        yield "starting up is in no time: it is known after a pilot only"
-    if pilot is not None and pilot.failed:
-        yield f"{pilot.failed} of {pilot.tried} tried rows became no image: {pilot.problem}"
-    if asked.work.untried:
-        yield (
-            f"{asked.work.untried:.1%} of the work is of sizes that were not tried; it counts at "
-            "the mean rate of the others"
-        )
-    if len(earlier) < 2:
-        yield (
-            "how runs on this machine differ from each other is not known (fewer than two were "
-            "measured): the interval holds for a machine as busy as now"
-        )

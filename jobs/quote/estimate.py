@@ -22,6 +22,9 @@ _WIDE = 0.2
 _MIX = (0.03**2, 30.0)
 """Relative variance, with its degrees of freedom, for batches of a job that mix guidance and steps
 otherwise than those of the pilot: found by simulating jobs (tests/unit/test_quote_coverage.py)."""
+_RUNS_DIFFER = (0.1**2, 1.0)
+"""What is held of how runs differ before it is known: by 10 %, as firmly as one run more would say
+it. An assumption, without which two runs alone, 20 % apart, would tell of any time at all."""
 _LOAD_SPREAD = 0.2
 """Relative standard deviation of starting up, which is measured once only: an assumption."""
 
@@ -166,12 +169,11 @@ def by_rates(pixel_steps: float, earlier: Sequence[float]) -> Work | None:
     if not earlier:
         return None
     rate = math.exp(fmean(math.log(one) for one in earlier))
-    count = len(earlier)
-    spread = variance([math.log(one) for one in earlier]) if count >= _TWO else None
+    spread = _spread_of_runs(earlier)
     return Work(
         seconds=pixel_steps / rate,
-        variance=None if spread is None else spread * (1 + 1 / count),
-        freedom=max(1, count - 1),
+        variance=spread[0] * (1 + 1 / len(earlier)) if spread else None,
+        freedom=spread[1] if spread else 1.0,
     )
 
 
@@ -228,9 +230,20 @@ def _part(size: Size, seconds: float) -> tuple[float, float] | None:
 
 
 def _drift(earlier: Sequence[float]) -> tuple[float, float] | None:
+    """Of the pilot and of the job: two runs more, each as far off as the earlier ones."""
+    spread = _spread_of_runs(earlier)
+    return (2 * spread[0], spread[1]) if spread else None
+
+
+def _spread_of_runs(earlier: Sequence[float]) -> tuple[float, float] | None:
+    """The relative variance of the rates of runs and its degrees of freedom; None of fewer than
+    two. A variance that few runs tell is pulled to what is held of it before."""
     if len(earlier) < _TWO:
         return None
-    return 2 * variance([math.log(one) for one in earlier]), len(earlier) - 1
+    before, weight = _RUNS_DIFFER
+    own = len(earlier) - 1
+    found = own * variance([math.log(one) for one in earlier])
+    return (found + weight * before) / (own + weight), own + weight
 
 
 def _between(tried: Sequence[Size], untried: float) -> tuple[float, float] | None:

@@ -1,62 +1,135 @@
-"""Quotes by what was asked, in this user's cache, to be held against what the job came to."""
+"""What was quoted: in this user's cache until the job begins, then in the job's output.
+
+A quote writes nothing to an output. A run that claims one takes the newest quote of this very job
+with it, so that whoever reads the output can hold it against what the job came to.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import json
+import logging
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
 
-from cluster.price import Price
+from cluster import layout
+from cluster.job_log import JobRecord
+from cluster.store import Store
+from jobs.figures import plural
 from jobs.quote.estimate import Interval
-from jobs.quote.offers import Offer
-from operators.remembered import RememberedNumbers
+from operators.cache_files import cache_folder, read_cached, write_cached
 
-_FILE = "quotes"
-_ENDS = ("middle", "low", "high")
+log = logging.getLogger("imagemill")
+_FOLDER = "quotes"
+_SCHEMA = 1
+_MOST = 200
+"""Quotes in the cache; those that were asked for longest ago go first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Quoted:
-    """What was quoted: ``cost`` in 1e-9 currency units, ``seconds`` of all workers together."""
+class KeptOffer:
+    """An offer that had a cost: ``seconds`` is the life of each of the ``workers``, ``cost`` is
+    everything, in 1e-9 currency units. ``instance_type`` None: whatever the machine."""
 
-    cost: Interval
+    name: str
+    instance_type: str | None
+    nano_per_hour: int
+    workers: int
     seconds: Interval
+    cost: Interval
 
 
-def remember_quote(digest: str, offers: Iterable[Offer]) -> None:
-    """Keep the offers that have a cost, under the configuration's digest, the machine and price."""
-    numbers: dict[tuple[object, ...], float | None] = {}
-    for offer in offers:
-        if offer.cost is None or offer.seconds is None or offer.cost.middle <= 0:
-            continue
-        lives = offer.seconds.times(offer.workers)
-        key = (digest, offer.entry.instance_type or "", offer.nano_per_hour)
-        for name, interval in (("cost", offer.cost), ("seconds", lives)):
-            for end in _ENDS:
-                numbers[*key, name, end] = getattr(interval, end)
-    if numbers:
-        RememberedNumbers(_FILE).keep_all(numbers)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptQuote:
+    """What was told, when (ISO 8601, UTC), of which job: ``digest`` of its configuration, revision
+    of its model, rows of its input; by a pilot of ``tried`` images, or (0) by ``earlier`` runs."""
+
+    asked_at: str
+    digest: str
+    model_revision: str
+    rows: int
+    tried: int
+    earlier: int
+    currency: str
+    offers: tuple[KeptOffer, ...]
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> Self:
+        """Read what ``to_mapping`` made.
+
+        Raises:
+            ValueError, KeyError, TypeError: it is something else.
+        """
+        if plain["schema"] != _SCHEMA or plain["kind"] != "Quote":
+            raise ValueError(f"it is no quote of schema {_SCHEMA}")
+        known = {item.name: plain[item.name] for item in fields(cls) if item.name != "offers"}
+        return cls(**known, offers=tuple(map(_offer, plain["offers"])))
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {"schema": _SCHEMA, "kind": "Quote", **asdict(self)}
 
 
-def quoted_for(digest: str, prices: Iterable[Price]) -> Quoted | None:
-    """What was quoted on this machine for a job whose workers had these prices; None where
-    nothing was, or where they were on machines of several kinds."""
-    places = {(price.instance_type or "", price.nano_per_hour) for price in prices}
-    if len(places) != 1:
+def remember_quote(quote: KeptQuote) -> None:
+    """Keep a quote in this user's cache, in the place of the one before of the same job."""
+    folder = cache_folder() / _FOLDER
+    write_cached(folder / f"{quote.digest}.json", quote.to_mapping())
+    with suppress(OSError):
+        for old in sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime)[:-_MOST]:
+            old.unlink()
+
+
+def remembered_quote(job: JobRecord, rows: int) -> KeptQuote | None:
+    """The newest quote of this very job that was asked for here; None, and the log says why, where
+    its input or its model is another one since.
+
+    Args:
+        rows: of the job's input.
+    """
+    path = cache_folder() / _FOLDER / f"{job.digest}.json"
+    quote = read_cached(path, _SCHEMA, KeptQuote.of)
+    if quote is None:
         return None
-    machine, nano_per_hour = places.pop()
-    for name in (machine, ""):  # an entry that names no machine holds for any
-        found = _quoted(digest, name, nano_per_hour)
-        if found is not None:
-            return found
+    if (quote.rows, quote.model_revision) == (rows, job.model_revision):
+        return quote
+    changed = (
+        f"had {plural(quote.rows, 'row')} and now has {rows:,}"
+        if quote.rows != rows
+        else f"had a model of revision {quote.model_revision}"
+    )
+    log.info(
+        "the quote of %s is not held against this job, which %s",
+        quote.asked_at,
+        changed,
+        extra={"event": "quote_outdated"},
+    )
     return None
 
 
-def _quoted(*key: object) -> Quoted | None:
-    numbers = RememberedNumbers(_FILE)
-    cost, seconds = (_interval(numbers, *key, name) for name in ("cost", "seconds"))
-    return Quoted(cost=cost, seconds=seconds) if cost and seconds else None
+def write_quote(store: Store, quote: KeptQuote) -> None:
+    """Put a quote beside the job that it was for."""
+    store.put(layout.QUOTE, (json.dumps(quote.to_mapping(), indent=2) + "\n").encode())
 
 
-def _interval(numbers: RememberedNumbers, *key: object) -> Interval | None:
-    middle, low, high = (numbers.get(*key, end) for end in _ENDS)
-    return None if middle is None else Interval(middle=middle, low=low, high=high)
+def quote_of(store: Store) -> KeptQuote | None:
+    """What was quoted for the job of an output; None where nothing was, or, with a warning, where
+    it cannot be read."""
+    data = store.get(layout.QUOTE)
+    if data is None:
+        return None
+    try:
+        return KeptQuote.of(json.loads(data))
+    except (ValueError, KeyError, TypeError) as error:
+        log.warning(
+            "%s is no quote and is left out: %s",
+            store.path(layout.QUOTE),
+            error,
+            extra={"event": "quote_unread"},
+        )
+        return None
+
+
+def _offer(plain: Mapping[str, Any]) -> KeptOffer:
+    intervals = {name: Interval(**plain[name]) for name in ("seconds", "cost")}
+    return KeptOffer(**{**plain, **intervals})

@@ -64,7 +64,8 @@ class Offer:
 class Asked:
     """The job on the machine that was measured. ``here`` is that machine's entry, None: the book
     has none. ``gpus`` are those of a worker, None: 1 where the machine has any; ``threads``
-    those of a worker on it, None: a worker has its machine for itself."""
+    those of a worker on it, None: a worker has its machine for itself; ``node``: GPUs and CPUs of
+    that machine."""
 
     work: Work
     crew: Crew
@@ -73,6 +74,7 @@ class Asked:
     here: InstancePrice | None
     gpus: float | None
     threads: int | None = None
+    node: tuple[float, float] = (0.0, 0.0)
 
 
 def offers(book: PriceBook, asked: Asked) -> list[Offer]:
@@ -146,10 +148,16 @@ def _offer(entry: InstancePrice, asked: Asked) -> Offer:
 def _price(entry: InstancePrice, asked: Asked) -> int | str:
     """What a worker pays for an hour: its share of the GPUs, or of the cores where workers are
     known to share them."""
-    gpus = (1.0 if asked.gpus is None else asked.gpus) if entry.gpus else 0.0
+    node_gpus, node_cpus = asked.node if entry is asked.here else (0.0, 0.0)
+    gpus = (1.0 if asked.gpus is None else asked.gpus) if entry.gpus or node_gpus else 0.0
     shared = asked.threads if entry is asked.here else None
-    whole = math.ceil(entry.vcpus or 1)
-    return worker_share(entry, Takes(gpus=gpus, threads=shared or whole))
+    takes = Takes(
+        gpus=gpus,
+        threads=shared or math.ceil(entry.vcpus or 1),
+        node_gpus=node_gpus,
+        node_cpus=node_cpus,
+    )
+    return worker_share(entry, takes)
 
 
 def _storage_nano(kept: Kept) -> int | None:

@@ -9,6 +9,7 @@ from jobs.figures import SIMULATED, duration, format_money, plural
 from jobs.quote.ask import Quote
 from jobs.quote.estimate import CONFIDENCE, Interval
 from jobs.quote.offers import Offer
+from jobs.rates import this_host
 
 _MOST_OFFERS = 40
 
@@ -40,6 +41,7 @@ def quote_to_mapping(found: Quote) -> dict[str, Any]:
     """Plain values for JSON; amounts are decimal texts, times seconds, what is not known null."""
     return {
         "schema": 1,
+        "asked_at": found.asked_at.isoformat(timespec="seconds"),
         "digest": found.config.digest(),
         "confidence": CONFIDENCE,
         "currency": found.currency,
@@ -54,7 +56,10 @@ def quote_to_mapping(found: Quote) -> dict[str, Any]:
             "tried": found.pilot.tried if found.pilot else 0,
             "failed": found.pilot.failed if found.pilot else 0,
             "load_seconds": found.crew.load_s,
-            "earlier_runs": found.earlier,
+            "earlier_runs": len(found.earlier.used),
+            "earlier_left_out": found.earlier.left_out,
+            "earlier_at": [run.at.isoformat(timespec="seconds") for run in found.earlier.used],
+            "earlier_hosts": sorted({run.host for run in found.earlier.used}),
             "untried_share": found.work.untried,
         },
         "device_seconds": _ends(Interval.around(found.work.seconds, found.work.relative)),
@@ -68,14 +73,27 @@ def _rejected(found: Quote) -> str:
 
 
 def _basis(found: Quote) -> str:
-    runs = f"{plural(found.earlier, 'earlier run')} on this machine ({found.device})"
+    runs = f"{plural(len(found.earlier.used), 'earlier run')}{_ages(found)}"
     if found.pilot is None:
-        return f"nothing now; by {runs}"
+        elsewhere = found.earlier.elsewhere(this_host())
+        where = "another machine" if elsewhere else "this machine"
+        return f"nothing now; by {runs} on {where} ({found.device})"
+    known = "" if found.earlier.torn else f"; {runs} to tell how runs differ"
     return (
         f"a pilot of {plural(found.pilot.tried, 'image')} on this machine ({found.device}), "
-        f"starting up {duration(found.pilot.load_s)}; {plural(found.earlier, 'earlier run')} to "
-        "tell how runs differ"
+        f"starting up {duration(found.pilot.load_s)}{known}"
     )
+
+
+def _ages(found: Quote) -> str:
+    """How long ago the earlier runs were."""
+    if not found.earlier.used:
+        return ""
+    newest, oldest = found.earlier.days(found.asked_at)
+    if not oldest:
+        return " of today"
+    span = f"{newest} to {oldest} days" if newest != oldest else plural(oldest, "day")
+    return f", {span} ago,"
 
 
 def _work_spread(found: Quote) -> str:

@@ -10,6 +10,7 @@ from cluster.plan_file import PlanReader
 from cluster.store import Store
 from cluster.totals import Bill, Totals
 from jobs.figures import ReportFacts, is_simulated, model_label
+from jobs.image_costs import shares_of, write_image_costs
 from jobs.report.columns import metadata_columns
 from jobs.report.front_matter import front_matter
 from jobs.report.image_list import write_image_list
@@ -35,7 +36,8 @@ def write_report(
 ) -> list[str]:
     """Write contact sheet, page and note over what was there; returns their keys.
 
-    For the ``files`` format also the list of images that ``datasets`` needs.
+    Also what each image cost with its shares, and for the ``files`` format the list of images that
+    ``datasets`` needs.
 
     Raises:
         CorruptOutput: a table that a counted commit names does not exist.
@@ -47,20 +49,24 @@ def write_report(
         layout.CONTACT_SHEET: _sheet(job, totals, samples),
         layout.REPORT: page,
     }
-    front = _front_matter(store, job, plan, totals)
+    write_image_costs(store, plan, shares_of(job, totals, closing))
+    front = _front_matter(store, job, plan, totals, closing)
     written[layout.README] = dataset_note(store, job, totals, closing, front=front)
     for key, data in written.items():
         store.put(key, data)
     return list(written)
 
 
-def _front_matter(store: Store, job: JobRecord, plan: PlanReader, totals: Totals) -> str | None:
+def _front_matter(
+    store: Store, job: JobRecord, plan: PlanReader, totals: Totals, closing: Bill
+) -> str | None:
     """What makes the output a dataset that opens by its folder's name, with the list of images."""
     output = job.config.output
     if not totals.images:
         return None
     columns = metadata_columns(store, plan)
-    if output.format == "files" and not write_image_list(store, plan, columns.schema):
+    shares = shares_of(job, totals, closing)
+    if output.format == "files" and not write_image_list(store, plan, columns.schema, shares):
         return None
     return front_matter(output.format, file_extension(output.image), columns)
 

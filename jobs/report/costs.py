@@ -23,6 +23,7 @@ from cluster.ledger import Attribution, ledger_table
 from cluster.ledger_days import on_days
 from cluster.plan_file import PlanReader
 from cluster.store import Store
+from cluster.tables import as_numpy
 from cluster.totals import Totals, all_lines
 
 DEAREST = 10
@@ -82,7 +83,7 @@ class CostSurvey:
         """Count the lines of images; ``lines`` holds whole rows."""
         lines = lines.select(_LINES).filter(pc.is_valid(lines["amount_nano"]))
         self._add_days(lines.append_column("kind", pa.repeat("used", lines.num_rows)))
-        amounts = lines["amount_nano"].to_numpy()
+        amounts = as_numpy(lines["amount_nano"])
         paid = amounts[amounts > 0]
         if paid.size:
             found = np.floor(np.log10(paid) * _STEPS_A_DECADE).astype(int)

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cluster.carried_values import without_maps
+from cluster.image_shares import SHARES, ImageShares
 from cluster.plan_file import PlanReader
 from cluster.store import Store
 from cluster.tables import read_parquet
@@ -25,8 +26,11 @@ LARGEST_LIST = 256 * 2**20
 _GROUP_ROWS = 16_384
 
 
-def write_image_list(store: Store, plan: PlanReader, schema: pa.Schema) -> bool:
-    """Write the list of what counts; False where there is no image or it would be too large.
+def write_image_list(
+    store: Store, plan: PlanReader, schema: pa.Schema, shares: ImageShares
+) -> bool:
+    """Write the list of what counts, each image with its ``shares``; False where there is no image
+    or it would be too large.
 
     Raises:
         CorruptOutput: a table that a counted commit names does not exist.
@@ -34,12 +38,13 @@ def write_image_list(store: Store, plan: PlanReader, schema: pa.Schema) -> bool:
     """
     names = listed_names(schema)
     kept = pa.schema([column for column in schema if column.name in names])
-    target = pa.schema([("file_name", pa.string()), *(c.with_name(names[c.name]) for c in kept)])
+    own = (column.with_name(names[column.name]) for column in kept)
+    target = pa.schema([("file_name", pa.string()), *own, *SHARES])
     with tempfile.TemporaryFile() as file:
         rows = 0
         with pq.ParquetWriter(file, target, compression="zstd") as writer:
             for table in _grouped(store, plan, kept):
-                writer.write_table(_listed(table, target))
+                writer.write_table(_listed(table, shares, target))
                 rows += table.num_rows
                 if file.tell() > LARGEST_LIST:
                     break
@@ -84,8 +89,8 @@ def _inside(kind: pa.DataType) -> bool:
     return bool(nested or pa.types.is_fixed_size_list(kind)) and _inside(kind.value_type)
 
 
-def _listed(table: pa.Table, target: pa.Schema) -> pa.Table:
-    columns = [table["object"], *table.columns]
+def _listed(table: pa.Table, shares: ImageShares, target: pa.Schema) -> pa.Table:
+    columns = [table["object"], *table.columns, *shares.columns(table)]
     return pa.Table.from_arrays(columns, schema=target)
 
 

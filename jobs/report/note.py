@@ -10,6 +10,8 @@ from cluster.store import Store
 from cluster.totals import Bill, Totals
 from conf.secrets import without_secrets
 from jobs.figures import (
+    UNPRICED,
+    cost_unknown,
     figures_of,
     format_money,
     is_simulated,
@@ -43,9 +45,9 @@ def dataset_note(
         "totals": totals,
         "finished": totals.pending == 0 and totals.sealed == totals.shards,
         "bytes": size(totals.image_bytes),
-        "cost": format_money(closing.total_amount, currency),
+        "cost": UNPRICED if cost_unknown(closing) else format_money(closing.total_amount, currency),
         "per_image": ""
-        if figures.cost_per_image is None
+        if figures.cost_per_image is None or closing.unpriced
         else money(figures.cost_per_image, currency),
         "version": job.version,
         "quoted": shlex.quote(without_secrets(store.url)),

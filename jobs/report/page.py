@@ -20,8 +20,10 @@ from cluster.store import Store
 from cluster.totals import Bill, Totals
 from conf.secrets import without_secrets
 from jobs.figures import (
+    UNPRICED,
     Figures,
     ReportFacts,
+    cost_unknown,
     duration,
     exact_money,
     figures_of,
@@ -36,8 +38,11 @@ from jobs.figures import (
     unpriced,
     why_empty,
 )
+from jobs.quote.against import against
+from jobs.quote.kept import quote_of
 from jobs.report.charts import day_costs, dearest_rows, image_costs
 from jobs.report.costs import CostSurvey, cost_survey
+from jobs.report.quoted import quoted
 from jobs.report.rendering import render
 from jobs.report.samples import Sample, pick_samples
 from jobs.report.survey import Mix, Survey, survey
@@ -94,7 +99,7 @@ def build_report(
         "model": model_label(config),
         "finished": totals.pending == 0 and totals.sealed == totals.shards,
         "totals": totals,
-        "tiles": _tiles(totals, figures, currency),
+        "tiles": _tiles(totals, closing, figures, currency),
         "facts": extra,
         "wall": duration(extra.wall_s) if extra.wall_s else "",
         "broken_files": [
@@ -103,6 +108,7 @@ def build_report(
         "money": _money(closing, currency),
         "prices": _prices(totals, currency),
         "unpriced": unpriced(closing),
+        "against": quoted(against(quote_of(store), totals, closing, currency), currency),
         "image_costs": image_costs(costs, currency),
         "dearest": dearest_rows(costs, currency),
         "day_costs": day_costs(costs, currency),
@@ -119,9 +125,11 @@ def build_report(
     return render("page.html.j2", context)
 
 
-def _tiles(totals: Totals, figures: Figures, currency: str) -> list[tuple[str, str, str]]:
-    """The headline: (name, value, note) each."""
-    per_image = figures.cost_per_image
+def _tiles(
+    totals: Totals, closing: Bill, figures: Figures, currency: str
+) -> list[tuple[str, str, str]]:
+    """The headline: (name, value, note) each. What is not known of some is no average."""
+    per_image = None if closing.unpriced else figures.cost_per_image
     return [
         ("Rows committed", f"{totals.committed:,}", f"of {totals.rows:,}"),
         ("Quarantined", f"{totals.quarantined:,}", _part(totals.quarantined, totals.rows)),
@@ -130,10 +138,17 @@ def _tiles(totals: Totals, figures: Figures, currency: str) -> list[tuple[str, s
         ("Time", duration(figures.active_s), "in which workers lived"),
         ("Images/s", _number_or_dash(figures.images_per_second), "over that time"),
         ("Batch fill", "—" if figures.fill is None else share(figures.fill), why_empty(figures)),
-        ("Cost", money(figures.cost, currency), "the whole bill"),
+        _cost_tile(closing, figures, currency),
         ("Per image", _money_or_dash(per_image, 1, currency), "idle time included"),
         ("Per 1,000 images", _money_or_dash(per_image, 1000, currency), ""),
     ]
+
+
+def _cost_tile(closing: Bill, figures: Figures, currency: str) -> tuple[str, str, str]:
+    if cost_unknown(closing):
+        return "Cost", UNPRICED, "no worker has a price"
+    note = "what has a price of it" if closing.unpriced else "the whole bill"
+    return "Cost", money(figures.cost, currency), note
 
 
 def _prices(totals: Totals, currency: str) -> list[str]:
@@ -167,17 +182,22 @@ def _money_or_dash(amount: Decimal | None, times: int, currency: str) -> str:
 
 def _money(closing: Bill, currency: str) -> dict[str, Any]:
     """The bill by kind; amounts with all digits, shares that sum to 100 %."""
-    by_amount = closing.total_amount > 0
+    unknown = cost_unknown(closing)
+    by_amount = closing.total_amount > 0 and not unknown
     kinds = [kind for kind in _KINDS if kind in closing.amount]
     weighed = closing.amount if by_amount else closing.ns
     weights = [weighed.get(kind, 0) for kind in kinds]
     shares = split(1000, weights) if sum(weights) else [0] * len(weights)
+    amounts = {
+        kind: UNPRICED if unknown and kind in closing.ns else exact_money(closing.amount[kind])
+        for kind in kinds
+    }
     lines = [
         {
             "kind": kind,
             "what": _KINDS[kind],
             "time": duration(closing.ns[kind] / 1e9) if kind in closing.ns else "",
-            "amount": exact_money(closing.amount[kind]),
+            "amount": amounts[kind],
             "weight": weight,
             "percent": f"{tenths / 10:.1f} %",
         }
@@ -186,7 +206,7 @@ def _money(closing: Bill, currency: str) -> dict[str, Any]:
     return {
         "lines": lines,
         "currency": currency,
-        "total": exact_money(closing.total_amount),
+        "total": UNPRICED if unknown else exact_money(closing.total_amount),
         "total_time": duration(closing.total_ns / 1e9),
         "any": sum(weights) > 0,
         "closed": sum(closing.amount.values()) == closing.total_amount,
@@ -201,7 +221,7 @@ def _card(sample: Sample, currency: str) -> dict[str, Any]:
         f"guidance {row['guidance_scale']:g}",
         str(row["sampler"]),
         f"seed {row['seed']}",
-        "unpriced" if row["cost"] is None else money(row["cost"], currency),
+        UNPRICED if row["cost"] is None else money(row["cost"], currency),
     ]
     return {
         "source": _data_uri(sample.image),

@@ -98,7 +98,12 @@ def _load_family(
     files: ModelFiles, engine: EngineConfig, *, dtype: torch.dtype, device: torch.device
 ) -> Family:
     """The model with the options of ``engine``, computing on ``device``."""
-    family = load_family(files, dtype=dtype, device=loads_on(engine.offload, device))
+    family = load_family(
+        files,
+        dtype=dtype,
+        device=loads_on(engine.offload, device),
+        prompt_pieces=engine.prompt_pieces,
+    )
     apply_options(pipeline_of(family), engine)
     family = offload(family, engine.offload, device=device)
     return guard_vae(family, pipeline_of(family).vae)

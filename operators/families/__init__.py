@@ -28,8 +28,17 @@ REFUSED_UNET_OPTIONS = {
 """Options that ask for inputs of the UNet which its family's adapter does not give."""
 
 
-def load_family(files: ModelFiles, *, dtype: torch.dtype, device: torch.device) -> Family:
+READ_IN_PIECES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
+"""Families whose text encoders can be given a long prompt in several pieces."""
+
+
+def load_family(
+    files: ModelFiles, *, dtype: torch.dtype, device: torch.device, prompt_pieces: int = 1
+) -> Family:
     """Load a model with the adapter of its pipeline class; never from the network.
+
+    Args:
+        prompt_pieces: most pieces of a prompt, for families of ``READ_IN_PIECES``.
 
     Raises:
         ModelUnusable: diffusers cannot load it, or it needs inputs that the adapter does not give;
@@ -39,7 +48,8 @@ def load_family(files: ModelFiles, *, dtype: torch.dtype, device: torch.device) 
         raise no_adapter(files)
     # imported by name and late: a family that is not used costs nothing
     module = importlib.import_module(FAMILIES[files.pipeline_class])
-    family: Family = module.load(files, dtype=dtype, device=device)
+    pieces = {"prompt_pieces": prompt_pieces} if files.pipeline_class in READ_IN_PIECES else {}
+    family: Family = module.load(files, dtype=dtype, device=device, **pieces)
     return family
 
 

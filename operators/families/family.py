@@ -10,13 +10,17 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
+from operators.device import to_device
 from operators.flow_shift import NoiseLevels
 
 Text = str | None
 """A prompt; None is the negative prompt of a row that gives none."""
 Tensors = Mapping[str, torch.Tensor]
 """What a family's denoiser takes beside latents and timesteps, by names of its own."""
+TEXT_MASK = "text_mask"
+"""In ``Tensors``, where texts of a batch differ in length: which tokens a row has, [b, tokens]."""
 GUIDANCE = "guidance"
 """In ``Tensors``, where guidance is no second pass: the guidance scale of each row, [b]."""
 
@@ -25,8 +29,9 @@ GUIDANCE = "guidance"
 class Conditioning:
     """A text as the denoiser takes it.
 
-    Invariant: the tensors of any two texts have equal names and shapes, so that they stack. They
-    have no batch axis, are on the model's device and share no memory with other texts.
+    Invariant: the tensors of any two texts have equal names and shapes, so that they stack; only
+    texts that are read in several pieces are longer in their first axis. They have no batch axis,
+    are on the model's device and share no memory with other texts.
     """
 
     tensors: Tensors
@@ -38,11 +43,21 @@ class Conditioning:
 
 
 def stack(conditionings: Sequence[Conditioning]) -> dict[str, torch.Tensor]:
-    """The tensors of several texts with a batch axis in front."""
-    return {
-        name: torch.stack([one.tensors[name] for one in conditionings])
-        for name in conditionings[0].tensors
-    }
+    """The tensors of several texts with a batch axis in front.
+
+    Where lengths differ, the shorter ones end in zeros, and ``TEXT_MASK`` tells them apart.
+    """
+    stacked: dict[str, torch.Tensor] = {}
+    for name in conditionings[0].tensors:
+        tensors = [one.tensors[name] for one in conditionings]
+        lengths = [len(tensor) for tensor in tensors]
+        if min(lengths) == max(lengths):
+            stacked[name] = torch.stack(tensors)
+            continue
+        stacked[name] = pad_sequence(tensors, batch_first=True)
+        there = torch.arange(max(lengths))[None] < torch.tensor(lengths)[:, None]
+        stacked[TEXT_MASK] = to_device(there, tensors[0].device)
+    return stacked
 
 
 class Family(Protocol):
@@ -81,8 +96,12 @@ class Family(Protocol):
         """How many tokens of ``text`` no text encoder of the model can see."""
         ...
 
+    def pieces(self, text: Text) -> int:
+        """In how many pieces the text encoders read ``text``; 1 where they read no long texts."""
+        ...
+
     def embed(self, texts: Sequence[Text]) -> Tensors:
-        """What the denoiser takes for each text, tensors [texts, ...]."""
+        """What the denoiser takes for each text, tensors [texts, ...]; all of equal pieces."""
         ...
 
     def predict(
@@ -95,8 +114,8 @@ class Family(Protocol):
         """The denoiser's output [b, c, h, w], float32.
 
         Latents [b, c, h, w] of images of ``size`` (height, width in pixels) at timesteps [b], with
-        one text a row: tensors [b, ...] as ``embed`` makes them, and ``GUIDANCE`` where guidance
-        is no second pass.
+        one text a row: tensors [b, ...] as ``embed`` makes them, ``TEXT_MASK`` where texts differ
+        in length, and ``GUIDANCE`` where guidance is no second pass.
         """
         ...
 

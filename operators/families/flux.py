@@ -65,6 +65,9 @@ class Flux:
     def count_truncated(self, text: Text) -> int:
         return min(self._t5.count_truncated(text), self._clip.count_truncated(text))
 
+    def pieces(self, text: Text) -> int:
+        return 1
+
     def embed(self, texts: Sequence[Text]) -> Tensors:
         clip_ids = to_device(self._clip.read(texts).input_ids, self.device)
         t5_ids = to_device(self._t5.read(texts).input_ids, self.device)

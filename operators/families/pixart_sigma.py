@@ -57,6 +57,9 @@ class PixArtSigma:
     def count_truncated(self, text: Text) -> int:
         return self._tokens.count_truncated(_plain(text))
 
+    def pieces(self, text: Text) -> int:
+        return 1
+
     def embed(self, texts: Sequence[Text]) -> Tensors:
         inputs = self._tokens.read([_plain(text) for text in texts])
         mask = to_device(inputs.attention_mask, self.device)

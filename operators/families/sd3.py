@@ -73,6 +73,9 @@ class StableDiffusion3:
             cut_off.append(self._t5.count_truncated(text))
         return min(cut_off)
 
+    def pieces(self, text: Text) -> int:
+        return 1
+
     def embed(self, texts: Sequence[Text]) -> Tensors:
         answers = [
             encoder(to_device(tokens.read(texts).input_ids, self.device), output_hidden_states=True)

@@ -16,7 +16,7 @@ import torch
 from conf.errors import ModelUnusable
 from operators.device import to_device
 from operators.families.clip_tokens import ClipTokens
-from operators.families.family import Tensors, Text
+from operators.families.family import TEXT_MASK, Tensors, Text
 from operators.families.loading import check_latent_channels, load_pipeline, refuse_unet_options
 from operators.flow_shift import NoiseLevels
 from operators.model_files import ModelFiles
@@ -30,21 +30,25 @@ _SIZES = 256
 class StableDiffusionXL:
     """See ``operators.families.family.Family``.
 
-    A text is ``embeddings`` [tokens, width of both encoders] and ``pooled`` [projection]. The VAE
-    computes in float32 where its configuration asks for it and the others are float16.
+    A text is ``embeddings`` [pieces x tokens, width of both encoders] and ``pooled`` [projection],
+    which is that of its first piece. The VAE computes in float32 where its configuration asks for
+    it and the others are float16.
     """
 
     two_pass_guidance = True
 
-    def __init__(self, pipeline: Any, *, device: torch.device) -> None:
+    def __init__(self, pipeline: Any, *, device: torch.device, prompt_pieces: int = 1) -> None:
         self.device = device
         self._pipeline = pipeline
         self.unet = pipeline.unet
         self.vae = pipeline.vae
         self.dtype: torch.dtype = pipeline.unet.dtype
-        self._readers = (
-            (ClipTokens(pipeline, pipeline.tokenizer), pipeline.text_encoder),
-            (ClipTokens(pipeline, pipeline.tokenizer_2), pipeline.text_encoder_2),
+        self._readers = tuple(
+            (ClipTokens(pipeline, tokenizer, most_pieces=prompt_pieces), encoder)
+            for tokenizer, encoder in (
+                (pipeline.tokenizer, pipeline.text_encoder),
+                (pipeline.tokenizer_2, pipeline.text_encoder_2),
+            )
         )
         self._time_ids: dict[tuple[int, int], torch.Tensor] = {}
         if self.vae.dtype == torch.float16 and self.vae.config.force_upcast:
@@ -64,15 +68,20 @@ class StableDiffusionXL:
     def count_truncated(self, text: Text) -> int:
         return min(tokens.count_truncated(text) for tokens, _ in self._readers)
 
+    def pieces(self, text: Text) -> int:
+        return max(tokens.pieces(text) for tokens, _ in self._readers)
+
     def embed(self, texts: Sequence[Text]) -> Tensors:
+        pieces = self.pieces(texts[0])
+        ids = [tokens.read_pieces(texts, pieces).input_ids for tokens, _ in self._readers]
         answers = [
-            encoder(to_device(tokens.read(texts).input_ids, self.device), output_hidden_states=True)
-            for tokens, encoder in self._readers
+            encoder(to_device(read, self.device), output_hidden_states=True)
+            for read, (_, encoder) in zip(ids, self._readers, strict=True)
         ]
         hidden = torch.cat([answer.hidden_states[-2] for answer in answers], dim=-1)
         made = {
-            "embeddings": hidden.to(self.dtype),
-            "pooled": answers[1].text_embeds.to(self.dtype),
+            "embeddings": hidden.reshape(len(texts), -1, hidden.shape[-1]).to(self.dtype),
+            "pooled": answers[1].text_embeds[::pieces].to(self.dtype),
         }
         if self._pipeline.config.force_zeros_for_empty_prompt:
             absent = to_device(torch.tensor([text is None for text in texts]), self.device)
@@ -93,6 +102,7 @@ class StableDiffusionXL:
             latents.to(self.dtype),
             timesteps,
             encoder_hidden_states=conditioning["embeddings"],
+            encoder_attention_mask=conditioning.get(TEXT_MASK),
             added_cond_kwargs={
                 "text_embeds": conditioning["pooled"],
                 "time_ids": self._time_ids_of(size).expand(len(latents), TIME_IDS),
@@ -122,7 +132,9 @@ class StableDiffusionXL:
         return self.vae.decode(latents, return_dict=False)[0]  # type: ignore[no-any-return]
 
 
-def load(files: ModelFiles, *, dtype: torch.dtype, device: torch.device) -> StableDiffusionXL:
+def load(
+    files: ModelFiles, *, dtype: torch.dtype, device: torch.device, prompt_pieces: int = 1
+) -> StableDiffusionXL:
     """See ``operators.families.load_family``."""
     pipeline = load_pipeline(
         files,
@@ -134,7 +146,7 @@ def load(files: ModelFiles, *, dtype: torch.dtype, device: torch.device) -> Stab
     refuse_unet_options(files, pipeline.unet)
     check_latent_channels(files, pipeline.unet, pipeline.vae)
     _check_added_inputs(files, pipeline)
-    return StableDiffusionXL(pipeline, device=device)
+    return StableDiffusionXL(pipeline, device=device, prompt_pieces=prompt_pieces)
 
 
 def _check_added_inputs(files: ModelFiles, pipeline: Any) -> None:

@@ -8,6 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
@@ -63,6 +64,34 @@ def check_books(
         wasted_s=sum(line["gpu_ns"] for line in others if line["kind"] == "wasted") / 1e9,
         problems=tuple(problems),
     )
+
+
+def check_shares(bucket: Bucket, used: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """What is wrong with what images are said to have cost in all: one row an image, its direct
+    cost as its line has it, and the shares of a kind as much as the lines of that kind, null where
+    one of them has no price."""
+    problems: list[str] = []
+    others = _lines(bucket, problems)
+    data = [bucket.read(key) or b"" for key in bucket.listing("costs/")]
+    rows = [row for one in data for row in pq.read_table(io.BytesIO(one)).to_pylist()]
+    direct = {line["image_id"]: line["amount_nano"] for line in used}
+    if {row["image_id"]: _nano(row["cost"]) for row in rows} != direct or len(rows) != len(used):
+        return ("costs/ does not have each image once with its direct cost",)
+    for kind in ("wasted", "overhead", "idle", "requests", "egress", "storage"):
+        amounts = [line["amount_nano"] for line in others if line["kind"] == kind]
+        shares = [_nano(row[f"cost_{kind}"]) for row in rows]
+        open_ones = shares.count(None)
+        if None in amounts:
+            right = open_ones == len(rows)
+        else:
+            right = not rows or (not open_ones and sum(shares) == sum(amounts))
+        if not right:
+            problems.append(f"costs/ charges {sum(s or 0 for s in shares)} nano for {kind}")
+    return tuple(problems)
+
+
+def _nano(amount: Decimal | None) -> int | None:
+    return None if amount is None else int(amount.scaleb(9))
 
 
 def _check_time(
@@ -132,10 +161,8 @@ class _PriceBooks:
         self._problems = problems
 
     def nano_per_hour(self, stamp: Mapping[str, Any]) -> int:
-        """What the worker of this stamp costs, by its run's book alone; 0 where that is no use.
-
-        In the jobs that are checked no machine has several GPUs to share, so that a worker pays for
-        all of one.
+        """What the worker of this stamp costs, by its run's book and its share of the machine; 0
+        where that is no use. Several shares of one machine are at most all of it.
         """
         book = self._book(stamp)
         names = ("instance_type", "purchase_option")
@@ -147,7 +174,7 @@ class _PriceBooks:
         if len(found) != 1:
             self._problems.append(f"{stamp['worker']} has {len(found)} prices in its run's book")
             return 0
-        return int(found.pop())
+        return _rounded(found.pop() * Fraction(stamp["price"]["share"]))
 
     def request_prices(self, stamp: Mapping[str, Any]) -> dict[str, int] | None:
         """The prices of a thousand writes and reads; None where the book has none. The jobs that

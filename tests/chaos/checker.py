@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tests.chaos.books import check_books
+from tests.chaos.books import check_books, check_shares
 from tests.chaos.bucket import Bucket
 from tests.chaos.records import Counted, Plain, Records, read_records
 
@@ -86,6 +86,7 @@ class _Check:
         self._check_list_for_datasets()
         books = check_books(self.bucket, used=self.used, stamps=records.stamps)
         self.problems += books.problems
+        self.problems += check_shares(self.bucket, self.used)
         self._check_manifest(books.amount_nano)
         return Verdict(
             rows=len(self.wanted),
@@ -213,7 +214,7 @@ class _Check:
             self.problems.append("the job has no manifest: it is not finished")
             return
         said = json.loads(self.bucket.read(keys[-1]) or b"{}")
-        cost_nano = int(Fraction(said.get("cost", 0)) * 10**9)
+        cost_nano = int(Fraction(said.get("cost") or 0) * 10**9)
         if cost_nano > amount_nano or (cost_nano < amount_nano and not self.outlived):
             self.problems.append(f"{keys[-1]}: cost is {cost_nano} nano, not {amount_nano}")
         for name, found in (

@@ -13,6 +13,7 @@ from tests.chaos.records import read_records
 from tests.chaos.scene import Scene, make_rows
 from tests.chaos.stage import Stage
 from tests.chaos.traffic import made_again, overwritten
+from tests.closing import prove
 from tests.small_disk import CannotMount
 
 ROWS = 32
@@ -87,6 +88,7 @@ def _judged(
     outcome: Outcome, scene: Scene, verdict: Verdict, pictures: Mapping[str, str] | None
 ) -> Outcome:
     problems = [*verdict.problems, *overwritten(scene.traffic())]
+    problems += prove(scene.bucket(), scene.cost()).problems
     if verdict.quarantined != scene.wanted_quarantined:
         problems.append(
             f"{verdict.quarantined} rows are quarantined, not {scene.wanted_quarantined}"

@@ -6,6 +6,7 @@ A fault is written against this; it stages by what the proxy saw, never by time.
 from __future__ import annotations
 
 import io
+import json
 import os
 import random
 import re
@@ -237,6 +238,14 @@ class Scene:
     def resume(self, *more: str) -> Driver:
         """Go on with the job."""
         return self.command("resume", self.output, f"cluster.address={self.address}", *more)
+
+    def cost(self) -> dict[str, Any]:
+        """What ``imagemill cost`` tells of the job, through the proxy like any user."""
+        answer = self.folder / "cost.json"
+        asked = self.command("cost", self.output, "--format", "json", "--out", str(answer))
+        assert asked.wait() == 0, asked.output[-3000:]
+        told: dict[str, Any] = json.loads(answer.read_text())
+        return told
 
     def own_ray(self) -> None:
         """From now on, each driver starts a Ray of its own."""

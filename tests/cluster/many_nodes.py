@@ -27,11 +27,16 @@ _SMALL = {"object_store_memory": _OBJECT_STORE_BYTES, "include_dashboard": False
 class ManyNodes:
     """A context manager: a head without CPUs, and nodes that are added one by one.
 
-    ``address`` is what ``cluster.address`` takes.
+    ``address`` is what ``cluster.address`` takes. Processes report their metrics every
+    ``metrics_every_s``. With a ``dashboard`` the head has a job server.
     """
 
-    def __init__(self) -> None:
-        head = {"num_cpus": 0, "_system_config": _QUICK, **_SMALL}
+    def __init__(self, *, metrics_every_s: float = 10.0, dashboard: bool = False) -> None:
+        often = {"metrics_report_interval_ms": int(metrics_every_s * 1000)}
+        head = {"num_cpus": 0, "_system_config": _QUICK | often, **_SMALL}
+        if dashboard:
+            # any free port: another cluster on this machine may have the usual one
+            head |= {"include_dashboard": True, "dashboard_agent_listen_port": 0}
         self._cluster = Cluster(initialize_head=True, head_node_args=head)
 
     def __enter__(self) -> ManyNodes:
@@ -50,6 +55,18 @@ class ManyNodes:
         """Where the cluster is reached."""
         address: str = self._cluster.address
         return address
+
+    @property
+    def dashboard(self) -> str:
+        """The URL of the head's dashboard."""
+        return f"http://{self._cluster.head_node.address_info['webui_url']}"
+
+    def metrics_addresses(self) -> list[str]:
+        """Where each node offers its processes' metrics, host:port."""
+        return [
+            f"{node.node_ip_address}:{node.metrics_export_port}"
+            for node in self._cluster.list_all_nodes()
+        ]
 
     def add_node(
         self, *, cpus: int = 1, gpus: int = 0, labels: Mapping[str, str] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pyarrow.dataset as ds
@@ -20,6 +21,20 @@ BOOK = {
         {"instance_type": "big", "purchase_option": "on-demand", "price_per_hour": 20, "gpus": 2},
     ],
 }
+
+
+def test_the_workers_on_one_machine_pay_for_it_once(tmp_path: Path) -> None:
+    rows = [{"prompt": f"number {n}", "steps": 4} for n in range(32)]
+    prompts = write_prompts(tmp_path / "prompts.parquet", rows)
+    output = tmp_path / "out"
+    workers = 2 * (os.cpu_count() or 1)
+    words = (f"input.path={prompts}", f"output.path={output}", "input.shard_rows=4")
+    job = JobProcess("run", *words, "engine=simulated", f"cluster.workers={workers}")
+    assert job.finish() == 0, job.output
+    prices = [json.loads(file.read_text())["price"] for file in (output / "workers").glob("*.json")]
+    assert len(prices) == workers
+    assert {price["share"] for price in prices} == {f"1/{workers}"}
+    assert sum(price["nano_per_hour"] for price in prices) == 10**8, "0.10 USD an hour, as the book"
 
 
 def test_each_worker_is_priced_by_its_own_node_and_what_has_no_price_is_said(

@@ -264,6 +264,22 @@ def test_discarded_requests_do_not_return(new_engine):
     assert not engine.busy
 
 
+def test_a_result_tells_how_many_rows_shared_its_ticks(new_engine):
+    engine = new_engine()
+    engine.admit([ask(number) for number in range(3)])
+    assert [outcome.batch_rows for outcome in drain(engine)] == [3, 3, 3]
+    engine.admit([ask(3)])
+    assert [outcome.batch_rows for outcome in drain(engine)] == [1]
+
+
+@pytest.mark.parametrize("name", STEPPING)
+def test_rows_that_shared_some_of_its_steps_count_on_average(new_engine_of, name):
+    engine = new_engine_of(name)
+    engine.admit([ask(number, steps=steps) for number, steps in enumerate((2, 2, 6))])
+    found = {outcome.request.row_id: outcome.batch_rows for outcome in drain(engine)}
+    assert found == {0: 3, 1: 3, 2: round((2 * 3 + 4 * 1) / 6)}
+
+
 def test_engines_say_whether_they_simulate(models):
     simulated = load_engine(CONFIG, MODEL).info
     assert (simulated.simulated, simulated.name) == (True, "simulated")

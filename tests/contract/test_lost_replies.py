@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import time
 from typing import Any
 
 import pytest
@@ -96,6 +97,21 @@ def test_a_write_is_tried_again_until_the_store_answers() -> None:
     store.put_if_absent("key", b"one")
     assert network.tries == 4
     assert store.get("key") == b"one"
+
+
+def test_tries_that_were_made_again_are_counted_and_the_time_of_the_write_holds_them_all() -> None:
+    store, network = failing(patience_s=60)
+    network.times = 2
+    took: list[float] = []
+    store.traffic.put_took = took.append
+    began_s = time.monotonic()
+    store.put_if_absent("key", b"one")
+    assert store.traffic.retries == 2
+    (took_s,) = took
+    assert 0 < took_s <= time.monotonic() - began_s
+    store.put_if_absent("other", b"two")
+    assert store.traffic.retries == 2
+    assert len(took) == 2
 
 
 def test_a_store_that_is_silent_for_longer_than_the_patience_is_unavailable() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 import threading
@@ -25,8 +26,10 @@ PATIENCE_S = 60.0
 _DIES = """
 import os, sys
 from pathlib import Path
-from tests.triton_server import TritonServer
-server = TritonServer(Path(sys.argv[1]), Path(sys.argv[2])).start()
+from tests.triton_server import TritonPorts, TritonServer
+http, grpc, metrics = map(int, sys.argv[3:])
+ports = TritonPorts(http=http, grpc=grpc, metrics=metrics)
+server = TritonServer(Path(sys.argv[1]), Path(sys.argv[2]), ports=ports).start()
 print(server.pid, *server.stubs(), flush=True)
 os.kill(os.getpid(), 9)
 """
@@ -162,8 +165,10 @@ def test_a_continuous_model_takes_streams_only(server: TritonServer) -> None:
 def test_the_server_and_its_stubs_die_with_a_killed_parent(
     repository: Path, tmp_path: Path
 ) -> None:
+    server = TritonServer(tmp_path, repository)
+    ports = (server.ports.http, server.ports.grpc, server.ports.metrics)
     done = subprocess.run(
-        [sys.executable, "-c", _DIES, str(tmp_path), str(repository)],
+        [sys.executable, "-c", _DIES, str(tmp_path), str(repository), *map(str, ports)],
         capture_output=True,
         text=True,
         check=False,
@@ -173,6 +178,28 @@ def test_the_server_and_its_stubs_die_with_a_killed_parent(
     assert len(pids) == 2
     for pid in pids:
         wait_until(lambda pid=pid: not psutil.pid_exists(pid))
+    server.clean()
+    assert not server.shared_memory()
+
+
+def test_shared_memory_that_nobody_maps_goes_when_the_next_server_starts(
+    repository: Path, tmp_path: Path
+) -> None:
+    left, young = (Path(f"/dev/shm/triton_imagemill_{one}_{tmp_path.name}") for one in (1, 2))
+    try:
+        for file in (left, young):
+            file.write_bytes(b"left by a server")
+        os.utime(left, (0, 0))
+        with TritonServer(tmp_path, repository) as server:
+            (used,) = server.shared_memory()
+            os.utime(used, (0, 0))
+            TritonServer(tmp_path, repository).clean()
+            assert used.exists()
+        assert not left.exists()
+        assert young.exists()
+    finally:
+        left.unlink(missing_ok=True)
+        young.unlink(missing_ok=True)
 
 
 def test_a_model_that_cannot_load_is_told_with_the_end_of_the_log(

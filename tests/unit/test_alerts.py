@@ -107,6 +107,12 @@ def test_each_level_is_told_once(tmp_path: Path) -> None:
     assert last["stopped"] == "budget.max_cost=10 USD is all but used"
 
 
+def test_what_was_spent_without_prices_is_not_told_as_nothing(tmp_path: Path) -> None:
+    with webhook() as (url, posted):
+        tell(job_of(tmp_path, url), replace(seen(9), unpriced=True))
+    assert [message["spent"] for message in posted] == [None, None]
+
+
 def test_a_stop_is_told_as_one_whatever_share_is_used(tmp_path: Path) -> None:
     caps = Caps(nano=25 * USD, ns=None, currency="USD")
     spent, kept = Spent(nano=1506 * USD // 100), Spent(nano=994 * USD // 100)

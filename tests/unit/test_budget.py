@@ -186,3 +186,53 @@ def test_a_coordinator_grants_nothing_more_once_the_budget_is_used() -> None:
     later = coordinator.snapshot()
     assert later.over_budget == found.over_budget
     assert later.spent.nano == 100 * SECOND  # a until it was gone, b since its beat
+
+
+def test_a_worker_that_is_hired_and_silent_is_reserved_as_much_as_the_dearest() -> None:
+    budget = Budget(caps(100 * SECOND, 99 * HOUR), Spent(), leave_s=10)
+    budget.hired("a")
+    assert budget.reserved() == Spent(nano=0, ns=10 * SECOND), "its price is not known yet"
+    budget.report("a", account(0, 0))
+    budget.report("b", account(0, 0, price=3 * HOUR))
+    budget.hired("c")
+    budget.hired("a")
+    assert budget.reserved() == Spent(nano=(10 + 30 + 30) * SECOND, ns=30 * SECOND)
+    budget.gone("c", 0)
+    assert budget.reserved() == Spent(nano=40 * SECOND, ns=20 * SECOND)
+
+
+def test_a_worker_is_paid_for_from_its_first_word_on_although_it_never_beats() -> None:
+    now = [0.0]
+    coordinator = Coordinator(
+        iter(range(9)),
+        total=9,
+        lease_s=60,
+        budget=Budget(caps(100 * SECOND), Spent(), leave_s=10),
+        clock=lambda: now[0],
+    )
+    coordinator.hired("a")
+    assert coordinator.snapshot().reserved == Spent(ns=10 * SECOND)
+    now[0] = 50.0
+    coordinator.begun("a", HOUR)
+    assert coordinator.snapshot().spent == Spent()
+    now[0] = 80.0
+    found = coordinator.snapshot()
+    assert (found.spent.nano, found.reserved.nano) == (30 * SECOND, 10 * SECOND)
+    coordinator.beat("a", progress(31 * SECOND))
+    coordinator.begun("a", HOUR)
+    assert coordinator.snapshot().spent.nano == 31 * SECOND, "its beats know better"
+    now[0] = 140.0
+    assert coordinator.snapshot().over_budget.startswith("budget.max_cost=100 USD is all but used")
+    coordinator.gone("b", crashed=False)
+    for late in (coordinator.hired, lambda name: coordinator.begun(name, HOUR)):
+        late("b")
+    assert coordinator.snapshot().reserved.nano == 10 * SECOND, "who is gone is not waited for"
+
+
+def test_a_worker_without_a_price_ends_a_run_at_its_first_word() -> None:
+    coordinator = Coordinator(
+        iter(range(9)), total=9, lease_s=60, budget=Budget(caps(10**18), Spent(), leave_s=1)
+    )
+    coordinator.begun("a", None)
+    says = "budget.max_cost cannot be kept: worker a has no price"
+    assert coordinator.snapshot().over_budget == says

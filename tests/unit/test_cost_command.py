@@ -110,7 +110,7 @@ def test_focus_goes_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     path = str(tmp_path / "f.parquet")
     assert f"wrote {path}: 4 charges, 0.006 USD" in said(capsys, where, "--focus", path)
     text = said(capsys, where, "--focus", path, "--by", "model", status=2)
-    assert "--focus writes all charges and goes with none of --by, --spread, --format" in text
+    assert "--focus writes all charges and goes with none of --by, --spread, --html" in text
 
 
 def test_focus_that_lacks_lines_ends_with_status_1(

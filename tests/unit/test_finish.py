@@ -114,6 +114,41 @@ def test_a_ledger_that_was_overtaken_while_it_was_written_is_written_again(
     assert billed_ns(small) == stamp.lifetime_ns == found.bill.total_ns
 
 
+def test_the_ledger_is_written_once_at_the_end_of_a_run(tmp_path: Path) -> None:
+    small = run_small_job(tmp_path, ROWS, **TINY)
+    written: list[str] = []
+
+    class Counting(Store):
+        def put(self, key: str, data: bytes) -> None:
+            written.append(key)
+            super().put(key, data)
+
+        def get(self, key: str) -> bytes | None:
+            written.append(f"read {key}")
+            return super().get(key)
+
+    ended(small, Counting(small.store.url, ONCE))
+    assert written.count(layout.WORKER_LEDGER) == 1
+    assert written.count(f"read {layout.WORKER_LEDGER}") == 1
+
+
+def test_a_worker_that_stamps_after_the_manifest_is_on_the_ledger_of_the_same_end(
+    tmp_path: Path,
+) -> None:
+    small = run_small_job(tmp_path, ROWS, **TINY)
+    stamps: list[Stamp] = []
+
+    class Overtaken(Store):
+        def put_if_absent(self, key: str, data: bytes) -> None:
+            super().put_if_absent(key, data)
+            if key.startswith("manifests/"):
+                stamps.append(lived_on(small))
+
+    found = ended(small, Overtaken(small.store.url, ONCE))
+    (stamp,) = stamps
+    assert billed_ns(small) == stamp.lifetime_ns == found.bill.total_ns
+
+
 def test_a_job_is_not_finished_before_its_bill_is_on_the_ledger(tmp_path: Path) -> None:
     small = run_small_job(tmp_path, ROWS, **TINY)
 

@@ -110,7 +110,7 @@ def test_what_has_no_price_is_said_and_is_in_no_amount(tmp_path: Path) -> None:
     ended = finish(small.store, small.job, small.plan, generation=0, end=None, wall_s=0)
     assert {line["amount_nano"] for line in lines_of(small)} == {None}
     assert {line["instance_type"] for line in lines_of(small)} == {"p5"}
-    says = "unpriced   1 of 1 worker: prices local-1 have no entry for a node of which is known: "
+    says = "unpriced   1 of 1 worker: prices local-2 have no entry for a node of which is known: "
     why = (
         "region us, instance_type p5; the book has the instance types local; pricing.book=… takes "
         "another; their time is in no"
@@ -124,8 +124,22 @@ def test_what_has_no_price_is_said_and_is_in_no_amount(tmp_path: Path) -> None:
     root = small.store.local_root
     assert root is not None
     page = (root / "report.html").read_text()
-    assert "1 worker on us, p5: no price (prices local-1)" in page
-    assert "Unpriced: 1 of 1 worker: prices local-1 have no entry" in page
+    assert "1 worker on us, p5: no price (prices local-2)" in page
+    assert "Unpriced: 1 of 1 worker: prices local-2 have no entry" in page
+    assert "0 USD" not in page
+    assert "0.000000000" not in page
+    assert page.count(">unpriced<") == 6, "the headline, four kinds of time and the bill"
+    card = (root / "README.md").read_text()
+    assert "| cost | unpriced |" in card
+    end = RunEnd(finished=True, reason="", snapshot=None, restarts=0)  # type: ignore[arg-type]
+    assert finish(small.store, small.job, small.plan, generation=0, end=end, wall_s=0).finished
+    manifest = json.loads(small.store.get(layout.MANIFEST) or b"")
+    assert (manifest["cost"], manifest["workers_unpriced"]) == (None, 1)
+    assert verify(small.store).problems == ()
+    key = layout.manifest(0)
+    place = root / key
+    place.write_text(json.dumps({**manifest, "cost": "0"}))
+    assert verify(small.store).problems == (f"'cost' in {key} is 0; expected None",)
 
 
 def test_a_part_of_the_workers_may_have_a_price(tmp_path: Path) -> None:
@@ -137,6 +151,13 @@ def test_a_part_of_the_workers_may_have_a_price(tmp_path: Path) -> None:
     ended = finish(small.store, small.job, small.plan, generation=0, end=None, wall_s=0)
     (said,) = [line for line in summary_lines(small.job, ended, 0) if line.startswith("cost ")]
     assert "an image" not in said, "what is not known of some is no average"
+    root = small.store.local_root
+    assert root is not None
+    assert "an image" not in (root / "README.md").read_text().split("| model |")[0]
+    page = (root / "report.html").read_text()
+    assert "what has a price of it" in page
+    per_image = page.split("<span>Per image</span>")[1][:40]
+    assert "—" in per_image
 
 
 def test_the_prices_of_a_job_are_no_part_of_what_it_is(tmp_path: Path) -> None:

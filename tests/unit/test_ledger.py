@@ -55,7 +55,7 @@ def test_the_line_of_an_image_says_all_that_a_question_may_need(tmp_path: Path) 
     assert line["amount_nano"] == line["gpu_ns"] * line["price_nano_per_hour"] // (3600 * 10**9)
     assert (line["currency"], line["provider"], line["region"]) == ("USD", "local", None)
     assert (line["instance_type"], line["purchase_option"]) == ("local", "owned")
-    assert line["price_version"] == "local-1"
+    assert line["price_version"] == "local-2"
     assert len(line["price_digest"]) == 16
     assert (line["quantity"], line["unit"], line["price_nano_per_unit"]) == (None, None, None)
 

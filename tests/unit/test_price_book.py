@@ -83,6 +83,19 @@ def test_a_book_survives_json_and_its_digest_tells_it_from_others(tmp_path: Path
     assert len(book.digest) == 16
 
 
+def test_a_machine_whose_workers_share_it_stays_one_and_other_books_keep_their_digest(
+    tmp_path: Path,
+) -> None:
+    plain = read_book(written(tmp_path))
+    assert b"shared" not in plain.to_json()
+    book = read_book(written(tmp_path, instances=[{**OWNED, "shared": True}]))
+    assert book.instances[0].shared
+    assert PriceBook.from_json(book.to_json()) == book
+    assert (
+        not read_book(written(tmp_path, instances=[{**OWNED, "shared": False}])).instances[0].shared
+    )
+
+
 def test_every_shipped_book_is_sound() -> None:
     assert "local" in book_names()
     for name in book_names():
@@ -143,6 +156,9 @@ STORE = BOOK["storage"][0]
         ({"instances": [{**ENTRY, **OWNED}]}, "expected either price_per_hour or owned"),
         ({"instances": [{"instance_type": "x"}]}, "expected either price_per_hour or owned"),
         ({"instances": [{**ENTRY, "gpus": 0}]}, "gpus is 0; expected a number above 0, or nothing"),
+        ({"instances": [{**ENTRY, "shared": "yes"}]}, "shared is 'yes'; expected true or false"),
+        ({"instances": [{**ENTRY, "shared": True}]},
+         "expected either shared: true, which looks up what the node has, or gpus and vcpus"),
         ({"instances": [{"owned": {**OWNED["owned"], "years": 0}}]},
          "owned.years is 0; expected how many years the hardware is used"),
         ({"instances": [{"owned": {**OWNED["owned"], "watts": "much"}}]},

@@ -66,6 +66,20 @@ def test_only_what_was_asked_for_is_imported(tmp_path: Path) -> None:
         (HEAD + "x,,,,,r,,nan,,\n", [], "Price of x in r is 'nan'; expected a number"),
         (HEAD + "x,,,,,r,,4e-11,,\n", [], "or at least 0.000000001"),
         (HEAD + "x,,,,,r,,cheap,,\n", [], "Price of x in r is 'cheap'; expected a number"),
+        (
+            HEAD + "x,,,,,r,1,2,z,\nx,,,,,r,,3,z,\n",
+            [],
+            "has two prices of x on-demand in z: 2 (line 2) and 3 (line 3); expected one; nothing "
+            "was written; remove the line that is wrong, or leave it out with --region",
+        ),
+        (
+            HEAD + "x,H100,8,,,r,,2,,\nx,H100,4,,,r,,2,,\n",
+            [],
+            "has two prices of x on-demand in r: 2, gpus 8 (line 2) and 2, gpus 4 (line 3)",
+        ),
+        (CATALOGUE, ["--currency", "eur"], "--currency is 'eur'; expected a code of ISO 4217"),
+        (CATALOGUE, ["--currency", "eur"], "did you mean EUR? SkyPilot's own catalogues are in"),
+        (CATALOGUE, ["--currency", "Dollars"], "or CNY; SkyPilot's own catalogues are in USD"),
     ],
 )
 def test_a_catalogue_that_is_of_no_use_is_refused(
@@ -81,6 +95,48 @@ def test_a_catalogue_that_is_of_no_use_is_refused(
     assert not path.exists()
 
 
+def test_a_price_that_is_there_twice_is_taken_once_and_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    again = CATALOGUE.splitlines(keepends=True)[3]
+    status, path = imported(tmp_path, text=CATALOGUE + again + again)
+    assert status == 0
+    said = capsys.readouterr().out
+    assert said.splitlines()[-1] == "the catalogue has 2 prices twice; each was taken once"
+    assert len(read_book(str(path)).instances) == 6
+
+
+def test_zones_of_one_price_and_other_shares_stay_apart(tmp_path: Path) -> None:
+    status, path = imported(tmp_path, text=HEAD + "x,L4,1,,,r,,2,a,\nx,L4,2,,,r,,2,b,\n")
+    assert status == 0
+    found = [(entry.zone, entry.gpus) for entry in read_book(str(path)).instances]
+    assert found == [("a", 1.0), ("b", 2.0)]
+
+
+def test_a_book_that_no_run_could_take_is_not_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "vms.csv").write_text(CATALOGUE)
+    for name in ("aws.json", "aws"):
+        path = tmp_path / name
+        assert main(["prices", "import", str(tmp_path / "vms.csv"), str(path), *ASKED]) == 2
+        said = capsys.readouterr().err
+        assert f"{path} would be no price book: pricing.book=… takes files that end in" in said
+        assert f".yaml or .yml; nothing was written; name it {name}.yaml, say" in said
+        assert not path.exists()
+
+
+def test_a_book_that_is_named_without_its_key_is_told_how(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["prices", "my book.yaml"])
+    assert left.value.code == 2
+    said = capsys.readouterr().err
+    assert "imagemill prices shows the book that --book names: imagemill prices --book" in said
+    assert "--book 'my book.yaml'; to make one of a catalogue: imagemill prices import CAT" in said
+
+
 def test_a_book_is_never_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert imported(tmp_path)[0] == 0
     status, path = imported(tmp_path)
@@ -93,13 +149,25 @@ def test_a_book_is_never_written_over(tmp_path: Path, capsys: pytest.CaptureFixt
     nowhere = str(tmp_path / "no" / "b.yaml")
     assert main(["prices", "import", str(tmp_path / "vms.csv"), nowhere, *ASKED]) == 2
     assert f"cannot write {nowhere}: No such file" in capsys.readouterr().err
+    (tmp_path / "vms.csv").write_bytes(b"InstanceType,Region,Price,SpotPrice\n\xff,r,1,2\n")
+    assert main(["prices", "import", str(tmp_path / "vms.csv"), nowhere, *ASKED]) == 2
+    assert f"cannot read {tmp_path / 'vms.csv'}: 'utf-8' codec" in capsys.readouterr().err
+
+
+def test_a_book_that_cannot_be_shown_says_why(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["prices", "--book", "none"]) == 2
+    assert "pricing.book=none does not exist; expected one of local" in capsys.readouterr().err
+    assert main(["prices", "--book", str(tmp_path / "no.yaml")]) == 2
+    assert f"cannot read price book {tmp_path / 'no.yaml'}" in capsys.readouterr().err
 
 
 def test_a_book_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["prices"]) == 0
     shown = capsys.readouterr().out.splitlines()
-    assert shown[0].startswith("local: prices local-1 in USD, since ever; digest ")
-    assert shown[1] == "local local owned: 0.1 an hour"
+    assert shown[0].startswith("local: prices local-2 in USD, since ever; digest ")
+    assert shown[1] == "local local owned: 0.1 an hour (shared by its workers)"
     _, path = imported(tmp_path)
     with path.open("a") as book:
         book.write("effective_from: 2026-11-01\neffective_until: 2026-12-01\nstorage:\n")

@@ -66,6 +66,7 @@ def test_the_entry_of_the_node_holds_and_the_ledger_says_whose_it_is() -> None:
 def test_a_worker_pays_for_its_share_of_the_machine() -> None:
     eight = book(entry(gpus=8.0, vcpus=192.0))
     assert priced(eight).nano_per_hour == HOUR
+    assert priced(eight).share == "1/8"
     assert priced(eight, takes=Takes(gpus=0.5, threads=1)).nano_per_hour == HOUR // 2
     assert priced(eight, takes=Takes(gpus=3, threads=1)).nano_per_hour == 3 * HOUR
     assert priced(eight, takes=Takes(gpus=0, threads=48)).nano_per_hour == 2 * HOUR
@@ -79,6 +80,33 @@ def test_a_worker_without_a_gpu_on_a_machine_of_gpus_has_no_share_that_is_known(
     found = priced(book(entry(gpus=8.0)), takes=Takes(gpus=0, threads=4))
     assert found.nano_per_hour is None
     assert found.unpriced.startswith("a worker without a GPU on p5: the price book says no vcpus")
+
+
+def test_a_worker_with_a_gpu_on_a_machine_of_cpus_alone_has_no_share_that_is_known() -> None:
+    found = priced(book(entry(vcpus=8.0)), takes=Takes(gpus=0.5, threads=4))
+    assert found.nano_per_hour is None
+    assert found.unpriced == (
+        "a worker with a GPU on p5: the price book says no gpus of it, so that the worker's share "
+        "is not known"
+    )
+    assert priced(book(entry(vcpus=8.0)), takes=Takes(gpus=0, threads=4)).share == "1/2"
+
+
+def test_workers_on_a_shared_machine_pay_for_what_they_take_of_what_their_node_has() -> None:
+    shared = book(entry(shared=True))
+
+    def share(gpus: float, threads: int, node: tuple[float, float]) -> tuple[int | None, str]:
+        takes = Takes(gpus=gpus, threads=threads, node_gpus=node[0], node_cpus=node[1])
+        found = priced(shared, takes=takes)
+        return found.nano_per_hour, found.share
+
+    assert share(0, 1, (0, 2)) == (4 * HOUR, "1/2")
+    assert share(0, 2, (0, 2)) == (8 * HOUR, "1")
+    assert share(0, 9, (0, 2)) == (8 * HOUR, "1")
+    assert share(1, 4, (8, 96)) == (HOUR, "1/8")
+    assert share(0.5, 4, (4, 96)) == (HOUR, "1/8")
+    assert share(0, 12, (8, 96)) == (HOUR, "1/8")
+    assert share(0, 1, (0, 0)) == (8 * HOUR, "1"), "of a node that is not known all is paid"
 
 
 @pytest.mark.parametrize(

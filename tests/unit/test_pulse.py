@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from cluster import pulse as pulse_module
 from cluster.coordinator import BeatReply, WorkerProgress
 from cluster.lifetime import Lifetime
 from cluster.pulse import Pulse
+from cluster.reading import Reading, nobody_watches
 from cluster.records import stamp_from_json
 from cluster.store import Store
 from cluster.worker_state import WorkerState
@@ -36,7 +38,12 @@ class Link:
             assert self.beats.acquire(timeout=PATIENCE_S), "the heart stands still"
 
 
-def new_pulse(store: Store, link: Link, state: WorkerState) -> Pulse:
+def new_pulse(
+    store: Store,
+    link: Link,
+    state: WorkerState,
+    told: Callable[[Reading], None] = nobody_watches,
+) -> Pulse:
     return Pulse(
         state,
         Lifetime(worker="w1", run=1, node="here", gpus="", price=PRICE),
@@ -46,6 +53,7 @@ def new_pulse(store: Store, link: Link, state: WorkerState) -> Pulse:
         heartbeat_s=0.01,
         stats=lambda: None,
         engine=lambda: None,
+        told=told,
     )
 
 
@@ -96,3 +104,17 @@ def test_the_heart_beats_while_the_store_keeps_the_closing_stamp_waiting(
     beating.join(PATIENCE_S)
     stamp = stamp_from_json(store.get("workers/w1.json") or b"", "workers/w1.json")
     assert stamp.closed, "no later stamp took the place of the last one"
+
+
+def test_whoever_watches_hears_of_queues_and_of_what_the_store_was_asked(tmp_path: Path) -> None:
+    told: list[Reading] = []
+    store, state = Store(str(tmp_path), ONCE), WorkerState()
+    pulse = new_pulse(store, Link(), state, told.append)
+    state.begin_upload()
+    store.traffic.retried()
+    store.traffic.add(writes=2)
+    pulse.beat()
+    (reading,) = told
+    assert reading.queues == {"requests": 0, "engine": 0, "uploads": 1, "commits": 0}
+    assert (reading.retries, reading.requests.writes) == (1, 2)
+    assert reading.progress.made == 1

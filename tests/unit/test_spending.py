@@ -12,14 +12,17 @@ from cluster import layout
 from cluster.budget import Spent
 from cluster.job_log import JobRecord, write_run_end
 from cluster.money import as_decimal
+from cluster.nodes import Node, Shape
+from cluster.ray_session import Resources
 from cluster.records import stamp_from_json, to_json
 from cluster.supervisor import RunEnd
 from cluster.traffic import Requests
 from conf.errors import BudgetSpent, ConfigError
-from conf.price_book import book_of
+from conf.price_book import book_of, read_book
+from jobs.configure import compose
 from jobs.finish import finish
 from jobs.run import next_book, open_job
-from jobs.spending import refuse_spent, settled
+from jobs.spending import keys_to_go_on, refuse_spent, refuse_too_small, settled
 from jobs.status import status, status_lines
 from jobs.summary import summary_lines
 from tests.small_jobs import SmallJob, begin_run, run_small_job
@@ -208,3 +211,64 @@ def test_a_resume_says_that_a_cap_on_costs_leaves_out_requests_without_a_price(
     assert (
         "budget.max_cost does not count 2 lines of storage and requests: the price" in caplog.text
     )
+
+
+HERE = Resources(
+    shape=Shape(gpus=0.0),
+    least=4,
+    most=4,
+    per_node=None,
+    workers=4,
+    threads=2,
+    largest=Node(node_id="n", cpus=8, gpus=0, free_cpus=8, free_gpus=0),
+)
+
+
+def begins(shards: int = 9, book: str | None = None, **changes: Any) -> None:
+    """A first run of four workers would begin, each of which may take 32 s to leave."""
+    words = ["input.path=x", "output.path=y", *(f"{key}={value}" for key, value in changes.items())]
+    config = compose(words)
+    found = book_of(config.pricing)
+    refuse_too_small(config, found if book is None else read_book(book), HERE, shards)
+
+
+def test_a_first_run_whose_workers_could_only_leave_again_is_refused(tmp_path: Path) -> None:
+    begins(**DEAR)
+    begins(**DEAR, **{"budget.max_cost": "128.1"})
+    with pytest.raises(ConfigError) as caught:
+        begins(**DEAR, **{"budget.max_cost": "128"})
+    assert str(caught.value) == (
+        "budget.max_cost=128 USD is too small: 128 USD are kept for 4 workers to leave in order, "
+        "within 32 s each (job.commit_seconds and two cluster.heartbeat_s); nothing was started; "
+        "give more, or fewer cluster.workers, or a smaller job.commit_seconds"
+    )
+    begins(2, **DEAR, **{"budget.max_cost": "128"})
+    with pytest.raises(ConfigError, match=r"max_hours=0\.03 is too small: 0\.03556 hours are kept"):
+        begins(**{"budget.max_hours": 0.03})
+
+
+def test_what_a_worker_costs_is_known_before_a_first_run_on_this_machine(tmp_path: Path) -> None:
+    capped = {"budget.max_cost": "0.0008"}
+    with pytest.raises(ConfigError, match=r"is too small: 0\.000888889 USD are kept for 4 workers"):
+        begins(**capped)
+    begins(**{"budget.max_cost": "0.0009"})
+    begins(**capped, **{"cluster.address": "auto"})  # only its node can tell
+    book = tmp_path / "book.yaml"
+    book.write_text("version: b\ncurrency: USD\ninstances:\n- {price_per_hour: '3600', gpus: 8}\n")
+    begins(book=str(book), **capped, **{"cluster.address": "auto"})
+
+
+def test_a_run_without_prices_has_no_sum_left_to_be_told(tmp_path: Path) -> None:
+    changes = {"budget.max_hours": 1, "pricing.instance_type": "nowhere"}
+    small = run_small_job(tmp_path, ROWS, shards=[0], **TINY, **changes)
+    end = RunEnd(finished=False, reason="budget.max_hours=1 is", snapshot=None, restarts=0)  # type: ignore[arg-type]
+    ended = finish(small.store, small.job, small.plan, generation=0, end=end, wall_s=1.0)
+    assert "left       4 rows" in summary_lines(small.job, ended, 3)
+
+
+def test_a_run_that_its_projects_budget_ended_says_which_keys_a_resume_needs() -> None:
+    leaves = "budget.project_max_cost=5 USD leaves this job no more than 4 USD: 3 USD are spent"
+    assert keys_to_go_on(leaves) == " budget.project_max_cost=…"
+    unpriced = "budget.project_max_cost cannot be kept: worker r0001-w0000 has no price"
+    instead = " budget.project_max_cost=null budget.project_max_hours=…"
+    assert keys_to_go_on(unpriced) == instead

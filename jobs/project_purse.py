@@ -1,0 +1,240 @@
+"""What a run may still spend of its project's budget: reserved ahead, given back at its end."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+
+from cluster.budget import NOTHING, Allowance, Caps, Spent, leave_s, reserve_of
+from cluster.coordinator import Snapshot
+from cluster.job_log import JobRecord
+from cluster.plan_file import PlanReader
+from cluster.project_budget import ProjectBudget
+from cluster.ray_session import Resources
+from cluster.store import Store
+from conf.errors import BudgetSpent, ConfigError, ImageMillError
+from conf.price_book import PriceBook
+from conf.secrets import without_secrets
+from jobs.figures import plural
+from jobs.project import Project
+from jobs.spending import caps_of, expected_price, settled
+
+log = logging.getLogger("imagemill")
+_PART = 50
+"""A run reserves about a 50th of what is capped ahead of what it spends, and no less than what it
+spends in the next seconds; so a budget is told in some hundred records, however long it lasts."""
+_AHEAD_S = 10.0
+_EVERY_S = 0.5
+_LOOK_AT_OTHERS_EVERY_S = 10.0
+_FAREWELL_S = 5.0
+
+
+class Purse:
+    """A thread that asks the project's budget for more in the driver's place, before what was
+    reserved is used; a context manager. A store that does not answer makes nobody wait: the run
+    stops in order where its reservation ends.
+
+    Args:
+        job_caps: those of the job alone; more than them is never reserved.
+        budget: the project's, in which the run has a share.
+    """
+
+    def __init__(self, project: Project, job_caps: Caps, budget: ProjectBudget) -> None:
+        self._project = project
+        self._job_caps = job_caps
+        self.allowance = self._allowance_in(budget)
+        self._told = self.allowance
+        self._snapshot: Snapshot | None = None
+        self._before: tuple[float, Spent] | None = None
+        self._others_due_s = 0.0
+        self._warned = False
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="purse", daemon=True)
+
+    def __enter__(self) -> Purse:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._over.set()
+        self._thread.join(_FAREWELL_S)
+
+    def see(self, snapshot: Snapshot) -> Allowance | None:
+        """Note where the run is; returns the allowance where it is another one by now."""
+        self._snapshot = snapshot
+        allowance = self.allowance
+        if allowance == self._told:
+            return None
+        self._told = allowance
+        return allowance
+
+    def _work(self) -> None:
+        while not self._over.wait(_EVERY_S):
+            snapshot = self._snapshot
+            if snapshot is None or snapshot.over_budget:
+                continue
+            try:
+                self._keep_ahead(snapshot)
+            except ImageMillError as error:
+                log.debug("nothing more is reserved: %s", error, extra={"event": "no_reserve"})
+
+    def _keep_ahead(self, snapshot: Snapshot) -> None:
+        """Reserve more where what is reserved may be used up soon."""
+        beyond = _minus(snapshot.spent, self._project.spent) + snapshot.reserved
+        ahead = self._ahead(snapshot.spent)
+        wanted, soon = (self._within_job(beyond + part) for part in (ahead, _half(ahead)))
+        if self._covers(soon):
+            return
+        self.allowance = self._allowance_in(self._project.reserve(wanted))
+        if self._covers(soon) or time.monotonic() < self._others_due_s:
+            return
+        self._others_due_s = time.monotonic() + _LOOK_AT_OTHERS_EVERY_S
+        self._project.settle_others()
+        budget = self._project.reserve(wanted)
+        self.allowance = self._allowance_in(budget)
+        if not self._covers(soon) and not self._warned:
+            self._warned = True
+            log.warning(
+                "little is left of the budget of project '%s': %s",
+                self._project.job.config.job.project,
+                self._project.in_words(budget),
+                extra={"event": "project_short"},
+            )
+
+    def _ahead(self, spent: Spent) -> Spent:
+        """How far to be ahead."""
+        now_s = time.monotonic()
+        before_s, before = self._before or (now_s, spent)
+        self._before = (now_s, spent)
+        gone = _minus(spent, before)
+        factor = _AHEAD_S / (now_s - before_s) if now_s > before_s else 0.0
+        caps = self._project.caps
+        return Spent(
+            nano=max((caps.nano or 0) // _PART, int(gone.nano * factor)),
+            ns=max((caps.ns or 0) // _PART, int(gone.ns * factor)),
+        )
+
+    def _within_job(self, wanted: Spent) -> Spent:
+        """No more than what the job's own caps leave beyond its earlier runs."""
+        own, before = self._job_caps, self._project.spent
+        return Spent(
+            nano=wanted.nano if own.nano is None else min(wanted.nano, own.nano - before.nano),
+            ns=wanted.ns if own.ns is None else min(wanted.ns, own.ns - before.ns),
+        )
+
+    def _covers(self, needed: Spent) -> bool:
+        has = _minus(self.allowance.limit, self._project.spent)
+        return self._project.caps.within(needed, has)
+
+    def _allowance_in(self, budget: ProjectBudget) -> Allowance:
+        """As the records say; nothing more where the share was given back and is not to be had
+        again: then this driver was taken for dead."""
+        share = self._project.share_in(budget)
+        limit = self._project.spent if share is None else share.limit
+        return Allowance(caps=self._project.caps, limit=limit)
+
+
+@contextmanager
+def project_purse(
+    job: JobRecord, store: Store, book: PriceBook, size: Resources, *, shards: int, after: int
+) -> Iterator[Purse | None]:
+    """What the run after number ``after`` may spend of its project's budget, reserved before
+    anything is started and given back at the end; None where nothing of the project is capped.
+
+    Raises:
+        ConfigError: nothing could begin with what is left, for a job that has not begun; or what
+            the project has spent is not known.
+        BudgetSpent: the same, for one that has.
+    """
+    spent = settled(job, store, PlanReader(store)) if after else NOTHING
+    project = Project.of(job, store, run=after + 1, spent=spent)
+    if project is None:
+        yield None
+        return
+    workers = min(size.workers, max(1, shards))
+    price = expected_price(job.config, book, size)
+    least = reserve_of(price, leave_s(job.config), workers=workers)
+    ahead = reserve_of(price, _AHEAD_S, workers=workers)
+    caps = project.caps
+    wanted = least + Spent(
+        nano=max((caps.nano or 0) // _PART, ahead.nano), ns=max((caps.ns or 0) // _PART, ahead.ns)
+    )
+    budget = _first_share(project, wanted, least, workers)
+    try:
+        log.info(
+            "project '%s': %s",
+            job.config.job.project,
+            project.in_words(budget),
+            extra={"event": "project_reserved"},
+        )
+        with Purse(project, caps_of(job), budget) as purse:
+            yield purse
+    finally:
+        project.settle()
+
+
+def _first_share(project: Project, wanted: Spent, least: Spent, workers: int) -> ProjectBudget:
+    """Reserve, and where not all of it is left, once more without those that are dead."""
+    _refuse_unpriced(project)
+    budget = project.reserve(wanted, least)
+    share = project.share_in(budget)
+    others = [one for one in budget.open if one != share]
+    if others and (share is None or not project.caps.within(wanted, share.reserved)):
+        log.info(
+            "looking whether those that hold shares of the project's budget are still at work",
+            extra={"event": "project_looking"},
+        )
+        project.settle_others()
+        _refuse_unpriced(project)
+        budget = project.reserve(wanted, least)
+    if project.share_in(budget) is None:
+        raise _nothing_left(project, budget, least, workers)
+    return budget
+
+
+def _refuse_unpriced(project: Project) -> None:
+    unknown = [s for s in project.records.read().shares.values() if s.unpriced]
+    if project.caps.nano is not None and unknown:
+        raise ConfigError(
+            f"budget.project_max_cost cannot be kept: {unknown[0].output} had workers without a "
+            "price; nothing was started; cap the hours instead, which count all workers: "
+            "budget.project_max_cost=null budget.project_max_hours=…"
+        )
+
+
+def _nothing_left(
+    project: Project, budget: ProjectBudget, least: Spent, workers: int
+) -> ImageMillError:
+    caps, job = project.caps, project.job
+    key = f"{caps.keys}{'max_cost' if caps.nano is not None else 'max_hours'}"
+    needed = caps.too_small(least, plural(workers, "worker"))
+    why = needed or (
+        f"too little is left of the budget of project '{job.config.job.project}' for "
+        f"{plural(workers, 'worker')} to begin and leave in order"
+    )
+    where = shlex.quote(without_secrets(job.config.output.path))
+    first = project.run == 1
+    how = f"give a higher {key}" if first else f"imagemill resume {where} {key}=…"
+    text = (
+        f"{why}: {project.in_words(budget)}; nothing was started; wait for those that hold some, "
+        f"or go on with more: {how}"
+    )
+    return ConfigError(text) if first else BudgetSpent(text)
+
+
+def _minus(left: Spent, right: Spent) -> Spent:
+    return Spent(nano=left.nano - right.nano, ns=left.ns - right.ns)
+
+
+def _half(spent: Spent) -> Spent:
+    return Spent(nano=spent.nano // 2, ns=spent.ns // 2)

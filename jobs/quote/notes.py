@@ -1,0 +1,102 @@
+"""What a quote does not know, and what it went by, in sentences. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from cluster.pricing import not_in_force
+from conf.price_book import PriceBook
+from conf.schema import RunConfig
+from conf.secrets import without_secrets
+from jobs.figures import number, plural
+from jobs.quote.earlier import Earlier
+from jobs.quote.estimate import Work
+from jobs.quote.offers import Asked
+from jobs.quote.pilot import Pilot
+from jobs.rates import this_host
+
+OLD_DAYS = 30
+"""A rate that was measured longer ago is told of."""
+
+
+def priced_by(
+    config: RunConfig, book: PriceBook, asked: Asked, pilot: Pilot | None, now: datetime
+) -> Iterator[str]:
+    """What of the price is not known."""
+    why = not_in_force(book, now)
+    if why:
+        yield f"{why}: a run today would be unpriced, and no machine is known to be this one"
+    elif asked.here is None:
+        yield (
+            "the price book has no entry for this machine, so that no speed is known for any; "
+            "pricing.instance_type=… names it where cluster.address=local, "
+            "IMAGEMILL_INSTANCE_TYPE elsewhere"
+        )
+    charged = config.pricing.storage_months or "://" in config.output.path
+    if charged and asked.kept.price is None:
+        yield (
+            f"no storage price for {without_secrets(config.output.path)} in the price book: "
+            "keeping and requests are in no cost"
+        )
+    elif config.pricing.storage_months and pilot is None:
+        yield "keeping the images is in no cost: how large they are is known after a pilot only"
+
+
+def measured_by(work: Work, pilot: Pilot | None, earlier: Earlier, now: datetime) -> Iterator[str]:
+    """What of the time is not known, and which runs it goes by."""
+    if pilot is None:
+        yield "starting up is in no time: it is known after a pilot only"
+    elif pilot.failed:
+        yield f"{pilot.failed} of {pilot.tried} tried rows became no image: {pilot.problem}"
+    if work.untried:
+        yield (
+            f"{work.untried:.1%} of the work is of sizes that were not tried; it counts at "
+            "the mean rate of the others"
+        )
+    yield from _earlier_by(pilot, earlier, now)
+
+
+def _earlier_by(pilot: Pilot | None, earlier: Earlier, now: datetime) -> Iterator[str]:
+    if earlier.left_out:
+        yield _left_out(pilot, earlier)
+    elif len(earlier.used) < 2:
+        yield (
+            "how runs on this machine differ from each other is not known (fewer than two were "
+            "measured): the interval holds for a machine as busy as now"
+        )
+    hosts = earlier.elsewhere(this_host())
+    if hosts:
+        yield (
+            f"the earlier runs were measured on another machine ({', '.join(hosts)}), whose device "
+            "has the same name; none was on this one"
+        )
+    newest = earlier.days(now)[0] if earlier.used else 0
+    if newest >= OLD_DAYS:
+        what = "the interval" if pilot else "all that is told"
+        yield (
+            f"the newest of the earlier runs was {plural(newest, 'day')} ago: {what} goes by a "
+            "machine as it was then"
+        )
+
+
+def _left_out(pilot: Pilot | None, earlier: Earlier) -> str:
+    """Why older runs are left out, and what the quote goes by instead."""
+    differ = (
+        f"earlier runs on this machine differ: the fastest was {number(earlier.factor)} times as "
+        "fast as the slowest"
+    )
+    if not earlier.torn:
+        return (
+            f"{differ}; only the newest {len(earlier.used)}, which agree, are used, and "
+            f"{earlier.left_out} left out"
+        )
+    if pilot is None:
+        return (
+            f"{differ}, and the newest two are as far apart; the newest alone is used, so that no "
+            "interval is known; leave --remembered out to try a few rows"
+        )
+    return (
+        f"{differ}, and the newest two are as far apart; none is used: the interval is that of the "
+        "pilot alone, and holds for a machine as busy as now"
+    )

@@ -1,0 +1,169 @@
+"""Sending a run to a Ray cluster, where it goes on without whoever sent it."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import re
+import secrets
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cluster.ray_jobs import ENDED, RayJobs
+from conf.errors import ConfigError
+from jobs.run import prepare
+
+_NAME_CHARACTERS = 40
+_TO = "the cluster's job server: its head's dashboard, such as http://head:8265"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """A command line for the cluster, under a name of its own. ``output``: where the job writes."""
+
+    name: str
+    entrypoint: str
+    output: str
+    project: str
+
+
+def submission(overrides: Sequence[str]) -> Submission:
+    """The run that ``imagemill run`` would start here, for a cluster to start.
+
+    Raises:
+        ConfigError: the configuration is wrong, or means something else on another machine.
+    """
+    _refuse_relative(overrides)
+    config = prepare(overrides)
+    address = [] if _given(overrides, "cluster.address") else ["cluster.address=auto"]
+    return Submission(
+        name=_name(config.job.name or "job"),
+        entrypoint=shlex.join(["imagemill", "run", *overrides, *address]),
+        output=config.output.path,
+        project=config.job.project,
+    )
+
+
+def continuation(output: str, overrides: Sequence[str]) -> Submission:
+    """``imagemill resume`` for a cluster to start.
+
+    Raises:
+        ConfigError: the output is a relative path.
+    """
+    _refuse_relative_path("OUTPUT", output)
+    address = [] if _given(overrides, "cluster.address") else ["cluster.address=auto"]
+    return Submission(
+        name=_name(output.rstrip("/").rsplit("/", 1)[-1]),
+        entrypoint=shlex.join(["imagemill", "resume", output, *overrides, *address]),
+        output=output,
+        project="",
+    )
+
+
+def send(sent: Submission, to: str) -> list[str]:
+    """Hand a submission over; returns the lines that say how to follow it.
+
+    Raises:
+        ConfigError: nobody answers at ``to``, or the job was refused.
+    """
+    labels = {"imagemill_output": sent.output, "imagemill_project": sent.project}
+    RayJobs(to).submit(sent.entrypoint, name=sent.name, labels=labels)
+    where = shlex.quote(sent.output)
+    lines = [
+        f"submitted  {sent.name} to {to}",
+        f"runs       {sent.entrypoint}",
+        f"logs       imagemill logs {sent.name} --to {to}",
+        f"status     imagemill status {where}",
+        f"stop       imagemill cancel {where}",
+    ]
+    if "://" not in sent.output:
+        lines.append(
+            "note       the output is a folder of the cluster's head: status and cancel work there"
+        )
+    return lines
+
+
+def follow(name: str, to: str, *, to_the_end: bool) -> int:
+    """Print what a job said, or says until it ends; returns 0 unless it failed.
+
+    Raises:
+        ConfigError: there is no such job.
+    """
+    jobs = RayJobs(to)
+    if to_the_end and jobs.status(name) not in ENDED:
+        asyncio.run(_print_tail(jobs, name))
+    else:
+        print(jobs.logs(name), end="")
+    status = jobs.status(name)
+    if status in ENDED:
+        print(f"{name}: {status.lower()}")
+    return int(status in ("FAILED", "STOPPED"))
+
+
+async def _print_tail(jobs: RayJobs, name: str) -> None:
+    async for lines in jobs.tail(name):
+        print(lines, end="", flush=True)
+
+
+def _name(text: str) -> str:
+    """A name for Ray: letters, digits, dashes; different every time, since a job may be resumed."""
+    plain = re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-")[:_NAME_CHARACTERS] or "job"
+    return f"imagemill-{plain}-{secrets.token_hex(3)}"
+
+
+def _given(overrides: Sequence[str], key: str) -> bool:
+    return any(one.partition("=")[0] == key for one in overrides)
+
+
+def _refuse_relative(overrides: Sequence[str]) -> None:
+    for one in overrides:
+        name, _, value = one.partition("=")
+        if name in ("input.path", "output.path"):
+            _refuse_relative_path(name, value)
+        elif name in ("model", "model.path", "model.config", "pricing", "pricing.book"):
+            _refuse_relative_path(name, value, plain_names=True)
+
+
+def _refuse_relative_path(name: str, value: str, *, plain_names: bool = False) -> None:
+    """``plain_names``: what looks like no path is a name that the cluster knows too."""
+    if "://" in value or value.startswith("/"):
+        return
+    if plain_names and not value.startswith((".", "~")):
+        return
+    raise ConfigError(
+        f"{name}={value} is relative to a folder of this machine; the cluster has others. Give a "
+        "URL such as s3://bucket/folder, or an absolute path that the cluster's nodes share"
+    )
+
+
+def add_submit_words(parser: argparse.ArgumentParser) -> None:
+    """The words of ``imagemill submit``."""
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for 'imagemill run'")
+    parser.add_argument("--to", required=True, metavar="URL", help=_TO)
+    parser.add_argument(
+        "--resume", metavar="OUTPUT", help="go on with a job that was stopped instead"
+    )
+    parser.add_argument("--follow", action="store_true", help="print its log until it ends")
+
+
+def tell_submitted(given: argparse.Namespace) -> int:
+    """Answer ``imagemill submit``; returns the exit status."""
+    sent = (
+        continuation(given.resume, given.overrides) if given.resume else submission(given.overrides)
+    )
+    for line in send(sent, given.to):
+        print(line)
+    return follow(sent.name, given.to, to_the_end=True) if given.follow else 0
+
+
+def add_logs_words(parser: argparse.ArgumentParser) -> None:
+    """The words of ``imagemill logs``."""
+    parser.add_argument("name", metavar="NAME", help="what 'imagemill submit' called the job")
+    parser.add_argument("--to", required=True, metavar="URL", help=_TO)
+    parser.add_argument("--follow", action="store_true", help="go on until the job ends")
+
+
+def tell_logs(given: argparse.Namespace) -> int:
+    """Answer ``imagemill logs``; returns the exit status."""
+    return follow(given.name, given.to, to_the_end=given.follow)

@@ -1,0 +1,45 @@
+"""``make k8s``: render every overlay and example, check them, and say what was checked."""
+
+from __future__ import annotations
+
+import sys
+
+from rich.console import Console
+from rich.table import Table
+
+from conf.errors import ConfigError
+from k8s.lint.bundle import Bundle, Finding, external
+from k8s.lint.checks import RULES, check
+from k8s.lint.core_schemas import VERSIONS
+from k8s.lint.crd_schemas import rule_count
+from k8s.lint.render import ROOT, overlays, render
+
+
+def main() -> int:
+    """Returns the exit status: 1 where a rule is broken, 2 where nothing could be rendered."""
+    console = Console()
+    table = Table("overlay", "objects", "pods", "rules broken", box=None)
+    broken: list[tuple[str, Finding]] = []
+    try:
+        for name in overlays():
+            bundle = Bundle(name=name, manifests=render(ROOT / name), external=external())
+            found = check(bundle)
+            broken += [(name, one) for one in found]
+            pods = sum(1 for _ in bundle.pods())
+            table.add_row(name, str(len(bundle.manifests)), str(pods), str(len(found)))
+    except ConfigError as error:
+        print(f"k8s: {error}", file=sys.stderr)
+        return 2
+    console.print(table)
+    for name, one in broken:
+        print(f"{name}: {one}")
+    print(
+        f"checked by {len(RULES)} rules ({', '.join(RULES)}); the schemas of the CRDs with "
+        f"{rule_count()} CEL rules, those of Kubernetes "
+        f"{' and '.join(VERSIONS)} for the rest"
+    )
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

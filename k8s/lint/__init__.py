@@ -1,0 +1,1 @@
+"""Checks of rendered manifests that need no cluster."""

@@ -1,0 +1,1 @@
+"""What watches runs: alerts for Prometheus and dashboards for Grafana."""
