@@ -258,7 +258,7 @@ def test_an_engine_that_no_server_runs_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_unknown_key_names_all_where_none_is_near() -> None:
-    with pytest.raises(UnknownKey, match=r"triton\.mode or triton\.model or triton\.gpus"):
+    with pytest.raises(UnknownKey, match=r"its keys are triton\.mode, triton\.model, triton\.gpus"):
         parse_triton_server({"zzz": 1})
 
 
