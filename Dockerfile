@@ -40,14 +40,14 @@ COPY --from=wheel /wheels /wheels
 RUN python -m venv /opt/venv \
     && /opt/venv/bin/pip install --constraint /constraints.txt \
         --extra-index-url https://download.pytorch.org/whl/cpu \
-        "$(grep '^torch==' /constraints.txt)+cpu" "$(ls /wheels/imagemill-*.whl)[s3]" \
+        "$(grep '^torch==' /constraints.txt)+cpu" "$(ls /wheels/imagemill-*.whl)[s3,triton]" \
     && /opt/venv/bin/pip check
 
 FROM base AS install-gpu
 COPY constraints.txt /constraints.txt
 COPY --from=wheel /wheels /wheels
 RUN python -m venv /opt/venv \
-    && /opt/venv/bin/pip install --constraint /constraints.txt "$(ls /wheels/imagemill-*.whl)[s3]" \
+    && /opt/venv/bin/pip install --constraint /constraints.txt "$(ls /wheels/imagemill-*.whl)[s3,triton]" \
     && /opt/venv/bin/pip check
 
 FROM base AS lister

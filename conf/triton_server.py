@@ -82,11 +82,13 @@ def parse_triton_server(given: Mapping[str, Any]) -> TritonServerConfig:
     known = {item.name: item.default for item in fields}
     for name in given:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1) or list(known)
-            raise UnknownKey(
-                f"triton export has no key '{GROUP}.{name}'; did you mean "
-                f"{' or '.join(f'{GROUP}.{one}' for one in near)}?"
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = (
+                f"did you mean {GROUP}.{near[0]}?"
+                if near
+                else f"its keys are {', '.join(f'{GROUP}.{one}' for one in known)}"
             )
+            raise UnknownKey(f"triton export has no key '{GROUP}.{name}'; {hint}")
     config = parse_group(TritonServerConfig, known | dict(given), GROUP)
     if config.model is not None:
         check_name(config.model)

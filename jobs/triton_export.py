@@ -10,10 +10,10 @@ from pathlib import Path
 import yaml
 
 from conf.errors import ConfigError
-from conf.schema import KeyInfo, known_keys
+from conf.schema import KeyInfo, RunConfig, known_keys
 from conf.triton_server import GROUP, TritonServerConfig, parse_triton_server
 from jobs.configure import compose
-from operators.triton.repository import Exported, export_model
+from operators.triton.repository import Exported, check_engine, export_model
 from operators.triton.repository_config import Served
 
 _OF_THE_MODEL = ("engine", "model")
@@ -56,6 +56,17 @@ def export(model: str, repository: str, keys: Sequence[str]) -> list[str]:
             f"the repository is {repository}; expected a folder of this machine. Export to one, "
             "then copy it to where the server reads"
         )
+    config, asked = export_config(model, keys)
+    made = export_model(Path(repository), engine=asked.engine, model=asked.model, config=config)
+    return _lines(made, config, repository)
+
+
+def export_config(model: str, keys: Sequence[str]) -> tuple[TritonServerConfig, RunConfig]:
+    """What a server is asked, and the job whose engine and model it has.
+
+    Raises:
+        ConfigError: a key is wrong or not for this command.
+    """
     served, others = {}, []
     for text in keys:
         name, equals, value = text.partition("=")
@@ -64,15 +75,15 @@ def export(model: str, repository: str, keys: Sequence[str]) -> list[str]:
             served[leaf] = _value(text, value)
         elif group in _OF_THE_MODEL:
             others.append(text)
+            if name in ("engine", "engine.name"):
+                check_engine(value)
         else:
             raise ConfigError(
                 f"'{text}' is not for triton export; expected engine.*, model.* and {GROUP}.* "
                 "keys: what a job asks of its rows comes with each request"
             )
     config = parse_triton_server(served)
-    asked = compose([f"model={model}", "input.path=none", "output.path=none", *others])
-    made = export_model(Path(repository), engine=asked.engine, model=asked.model, config=config)
-    return _lines(made, config, repository)
+    return config, compose([f"model={model}", "input.path=none", "output.path=none", *others])
 
 
 def _value(text: str, value: str) -> object:

@@ -13,6 +13,10 @@ VERSION = "1"
 """Changes when a name, type or meaning here does. The model says it as ``VERSION_PARAMETER``."""
 VERSION_PARAMETER = "imagemill_signature"
 """Parameter of config.pbtxt, read by clients from the model's configuration."""
+MODEL_PARAMETER = "imagemill_model"
+"""The model's name in reports and metadata, not its name on the server."""
+REVISION_PARAMETER = "imagemill_model_revision"
+"""The revision of its files, as ``operators.model_files.ModelFiles`` has it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

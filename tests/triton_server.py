@@ -27,7 +27,8 @@ import psutil
 from tests import triton_environment
 
 _FIRST_PORT, _LAST_PORT = 22_100, 28_000
-_READY_S = 120.0
+_READY_S = 300.0
+"""A model takes 10 s where the machine does nothing else."""
 _ANSWER_S = 1.0
 STOP_S = 40.0
 """A server whose stub is dead takes 32 s to end."""

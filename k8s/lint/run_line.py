@@ -14,6 +14,7 @@ from conf.schema import RunConfig
 from jobs.cli import build_parser
 from jobs.configure import compose
 from jobs.rayjob import SHELL
+from jobs.triton_export import export_config
 from k8s.lint.bundle import Bundle, Found, Rule
 from k8s.lint.manifest import Body, Manifest, RayCluster, ray_cluster, within
 from k8s.lint.quantity import quantity
@@ -45,6 +46,22 @@ def known_options(bundle: Bundle) -> Iterator[Found]:
                 row_defaults(config_of(_line(job)))
         except ConfigError as error:
             yield Found(str(job), f"the entrypoint is refused: {error}")
+
+
+def known_commands(bundle: Bundle) -> Iterator[Found]:
+    """A container that calls ImageMill with what it does not take."""
+    for pod in bundle.pods():
+        for container in pod.containers:
+            words = [*container.get("command", ()), *container.get("args", ())]
+            if words[:1] != [_PROGRAM]:
+                continue
+            try:
+                given = _parsed(shlex.join(words))
+                if "repository" in given:
+                    # any model will do: a hub is not asked here
+                    export_config("shapes", given.keys)
+            except ConfigError as error:
+                yield Found(f"{pod}: container {container.get('name')}", f"is refused: {error}")
 
 
 def sound_run(bundle: Bundle) -> Iterator[Found]:
@@ -144,4 +161,5 @@ RUN_RULES: dict[str, Rule] = {
     "run-plain": plain_line,
     "run-options": known_options,
     "run-sound": sound_run,
+    "command-options": known_commands,
 }

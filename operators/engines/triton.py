@@ -237,8 +237,8 @@ class TritonEngine:
         work, outcome = spent.work, spent.outcome
         if work is None or outcome is None or self._inside.pop(work.number, None) is None:
             return []
-        if spent.batch_rows is not None:
+        if isinstance(outcome, ImageResult):
             steps = outcome.request.steps
             self._row_steps += steps
-            self._ticks += steps / min(max(1, spent.batch_rows), self._info.max_batch)
+            self._ticks += steps / min(max(1, outcome.batch_rows), self._info.max_batch)
         return [outcome]

@@ -98,7 +98,7 @@ class EngineLoop:
             return self._lost
 
     def _has_place(self) -> bool:
-        return self._lost is not None or len(self._arrived) + len(self._inside) < self._held
+        return len(self._arrived) + len(self._inside) < self._held
 
     def _run(self) -> None:
         try:

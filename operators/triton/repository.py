@@ -95,13 +95,21 @@ def export_model(
     )
 
 
+def check_engine(name: str) -> None:
+    """Check that a server can run an engine.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    if name not in _SERVED:
+        raise ConfigError(
+            f"engine.name is {name}; a server runs {', '.join(_SERVED)}. Export with engine=auto"
+        )
+
+
 def _find(engine: EngineConfig, model: ModelConfig) -> tuple[ModelFiles | None, EngineChoice]:
     """The model's files and the engine that makes its images; the simulated one needs none."""
-    if engine.name not in _SERVED:
-        raise ConfigError(
-            f"engine.name is {engine.name}; a server runs {', '.join(_SERVED)}. Export with "
-            "engine=auto"
-        )
+    check_engine(engine.name)
     if engine.name == _SIMULATED:
         return None, EngineChoice(name=_SIMULATED, why="asked for")
     files = find_model(model)

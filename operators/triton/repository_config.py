@@ -13,11 +13,16 @@ from dataclasses import dataclass
 
 from conf.schema import ModelConfig
 from conf.triton_server import TritonServerConfig
-from operators.triton_signature import INPUTS, OUTPUTS, VERSION, VERSION_PARAMETER, Tensor
+from operators.triton_signature import (
+    INPUTS,
+    MODEL_PARAMETER,
+    OUTPUTS,
+    REVISION_PARAMETER,
+    VERSION,
+    VERSION_PARAMETER,
+    Tensor,
+)
 
-MODEL_PARAMETER = "imagemill_model"
-"""The model's name in reports and metadata, not its name on the server."""
-REVISION_PARAMETER = "imagemill_model_revision"
 _WARM_UP_STEPS = 2
 _TYPES = {"BYTES": "TYPE_STRING"}
 """Where the configuration names a type otherwise than ``TYPE_`` and the protocol's name."""

@@ -29,12 +29,11 @@ MOST_FAILURES = 3
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spent:
     """A server's time, and whose image it went into: none of ours for a probe or an answer that
-    came too late. ``batch_rows`` is None where no image was made."""
+    came too late."""
 
     device_ns: int
     work: Asked | None = None
     outcome: ImageResult | ImageFailure | None = None
-    batch_rows: int | None = None
 
 
 Deliver = Callable[[Spent | BaseException], None]
@@ -188,15 +187,9 @@ class Dispatcher:
         server.answered(sent_s=began_s, now_s=self._loop.time())
         server.rows_seen.append(answer.batch_rows)
         work.device_ns = _ns(answer.gpu_seconds)
+        work.took_part(rows=answer.batch_rows)
         result = work.result(answer.pixels, truncated_tokens=answer.truncated_tokens)
-        self._deliver(
-            Spent(
-                device_ns=work.device_ns,
-                work=work,
-                outcome=result,
-                batch_rows=answer.batch_rows,
-            )
-        )
+        self._deliver(Spent(device_ns=work.device_ns, work=work, outcome=result))
 
     def _failed(
         self, server: Server, work: Asked, error: ServerError, began_s: float, *, alone: bool

@@ -7,10 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from conf.errors import ServerUnfit
-from operators.triton_signature import INPUTS, OUTPUTS, VERSION, VERSION_PARAMETER, Tensor
+from operators.triton_signature import (
+    INPUTS,
+    MODEL_PARAMETER,
+    OUTPUTS,
+    REVISION_PARAMETER,
+    VERSION,
+    VERSION_PARAMETER,
+    Tensor,
+)
 
-MODEL_PARAMETER = "imagemill_model"
-REVISION_PARAMETER = "imagemill_model_revision"
 _UNKNOWN = "unknown"
 _SIMULATED = "simulated"
 _EXPORT = "write the repository anew with 'imagemill triton export' of this version of ImageMill"

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from tests.chaos.bucket import s3_client
@@ -40,17 +43,24 @@ def test_a_fault_is_survived(shared: Stage, name: str) -> None:
     assert len(verdict.images) == verdict.rows == verdict.committed > 0
 
 
-def test_an_image_that_is_lost_makes_the_matrix_fail(shared: Stage) -> None:
+def test_an_image_and_a_line_that_are_lost_make_the_matrix_fail(shared: Stage) -> None:
     def lose(scene: Scene) -> None:
         scene.ends(scene.run(), 0)
         key = next(iter(scene.bucket().listing("images/")))
         store = s3_client(scene.store.endpoint_url, FULL.access_key, FULL.secret_key)
         store.delete_object(Bucket=BUCKET, Key=f"{scene.name}/out/{key}")
+        ledger = f"{scene.name}/out/ledger/workers.parquet"
+        table = pq.read_table(io.BytesIO(scene.bucket().read("ledger/workers.parquet") or b""))
+        sink = io.BytesIO()
+        pq.write_table(table.filter(pc.field("kind") != "idle"), sink)
+        store.put_object(Bucket=BUCKET, Key=ledger, Body=sink.getvalue())
 
     spoiled = Fault(name="an-image-is-lost", sentence="An image is removed.", cause=lose)
     outcome, _ = perform(spoiled, shared, None)
     assert outcome.lost == 1
     assert any("it is missing" in problem for problem in outcome.problems)
+    assert any("ns; its lines hold" in problem for problem in outcome.problems), "by closing.py"
+    assert any("ns; its lines say" in problem for problem in outcome.problems), "by books.py"
 
 
 def test_there_are_at_least_25_faults_and_the_docs_tell_of_each() -> None:

@@ -15,7 +15,7 @@ from k8s.lint.reference_rules import named_objects
 from k8s.lint.render import ROOT, overlays, render
 from tests.k8s.rendered import rendered
 
-EXPECTED = ("dev", "job", "kueue", "service", "spot")
+EXPECTED = ("dev", "job", "kueue", "service", "spot", "triton")
 
 
 def test_the_overlays_are_those_that_the_readme_explains() -> None:

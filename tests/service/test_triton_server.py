@@ -20,8 +20,15 @@ from jobs.triton_export import export
 from operators.engine import ImageResult
 from operators.engines import load_engine
 from operators.request import Request
-from operators.triton.repository_config import MODEL_PARAMETER, REVISION_PARAMETER
-from operators.triton_signature import FAILURE, INPUTS, OUTPUTS, VERSION, VERSION_PARAMETER
+from operators.triton_signature import (
+    FAILURE,
+    INPUTS,
+    MODEL_PARAMETER,
+    OUTPUTS,
+    REVISION_PARAMETER,
+    VERSION,
+    VERSION_PARAMETER,
+)
 from tests import triton_environment
 from tests.stepwise_rows import difference, run
 from tests.triton_asking import Reply, ask, ask_stream, inputs

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -110,6 +113,63 @@ def test_every_install_is_held_by_the_constraints_or_an_exact_version() -> None:
     assert len(installs) >= 4
     for command in installs:
         assert "--constraint /constraints.txt" in command or re.search(r"==\d", command), command
+
+
+def run_of(stage: str, places: Mapping[str, Path], cwd: Path) -> None:
+    """Carry out a stage's RUN instructions here, with other folders in the place of the image's."""
+    here = sorted(places.items(), key=lambda item: -len(item[0]))
+    for word, rest in stages()[stage][1]:
+        if word == "RUN":
+            for there, folder in here:
+                rest = re.sub(rf"(?<![\w/]){there}", str(folder), rest)
+            shell = ["bash", "-o", "pipefail", "-c", rest]
+            done = subprocess.run(shell, cwd=cwd, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, f"{rest}\n{done.stderr}"
+
+
+def test_the_recipe_makes_a_package_that_runs_and_a_list_of_what_is_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its steps in fresh venvs, but for the install of torch and Ray, which takes minutes: what is
+    installed here stands in for them."""
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    places = {
+        "/wheels": tmp_path / "wheels",
+        "/opt/lister": tmp_path / "lister",
+        "/opt/venv": tmp_path / "venv",
+        "/sbom": tmp_path / "sbom",
+    }
+    source = tmp_path / "src"
+    for word, rest in stages()["wheel"][1]:
+        if word == "COPY":
+            *copied, target = rest.split()
+            for name in copied:
+                here, there = (
+                    ROOT / name,
+                    source / target.rstrip("/") / ("" if "/" in name else name),
+                )
+                there.parent.mkdir(parents=True, exist_ok=True)
+                if here.is_dir():
+                    shutil.copytree(here, there, ignore=shutil.ignore_patterns("__pycache__"))
+                else:
+                    shutil.copy(here, there)
+    run_of("wheel", places, source)
+    venv = places["/opt/venv"]
+    (wheel,) = places["/wheels"].glob("imagemill-*.whl")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    pip = [sys.executable, "-m", "pip", "--python", venv / "bin/python"]
+    subprocess.run([*pip, "install", "-q", "--no-deps", wheel], check=True)
+    (packages,) = venv.glob("lib/python*/site-packages")
+    (packages / "rest.pth").write_text(sysconfig.get_path("purelib"))
+    done = subprocess.run(
+        [venv / "bin/imagemill", "models"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert "shapes" in done.stdout
+    run_of("lister", places, tmp_path)
+    run_of("list-cpu", places, tmp_path)
+    listed = json.loads((places["/sbom"] / "imagemill.cdx.json").read_text())
+    assert listed["bomFormat"] == "CycloneDX"
+    assert {"imagemill", "ray", "torch"} <= {one["name"] for one in listed["components"]}
 
 
 def test_no_instruction_holds_a_secret_or_fetches_from_anywhere_else() -> None:

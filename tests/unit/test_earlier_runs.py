@@ -65,6 +65,7 @@ def test_the_last_eight_runs_of_each_host_are_kept_and_this_hosts_go_first() -> 
     assert [run.rate for run in rates.earlier_runs(KEY)] == [10, 9, 8, 7, 6, 5, 4, 3]
     for number in range(20, 31):
         rates.remember(KEY, pixel_steps=number, seconds=1)
+    rates.remember(KEY, pixel_steps=99, seconds=1, host="elsewhere")
     found = rates.earlier_runs(KEY)
     assert [run.rate for run in found] == [30, 29, 28, 27, 26, 25, 24, 23]
     assert {run.host for run in found} == {rates.this_host()}

@@ -21,6 +21,7 @@ from cluster.coordinator import Snapshot
 from cluster.exact_money import money_of, nano_of
 from cluster.image_columns import SHARED, SHARES
 from cluster.image_shares import ImageShares, Split
+from cluster.money import storage_line
 from cluster.supervisor import RunEnd
 from cluster.tables import MONEY, read_parquet, to_parquet
 from conf.schema import EnergyConfig
@@ -192,12 +193,35 @@ def test_requests_without_a_price_leave_only_their_share_and_the_total_open(
     assert verify(small.store).problems == ()
 
 
-def test_a_price_too_small_for_an_image_is_shared_by_time(tmp_path: Path) -> None:
-    changes = {"pricing.price_per_hour": "0.00001"}
-    small = ended(run_small_job(tmp_path, ROWS, **TINY, **changes))
-    bill = small.bill()
-    assert bill.amount["used"] == 0 < bill.total_amount
-    assert summed(costs_of(small), "cost_total") == Decimal(bill.total_amount).scaleb(-9)
+NOTHING_STATED = EnergyConfig(watts=None, grid_g_per_kwh=None, embodied_g_per_hour=None)
+
+
+def metadata_of_three(seconds: list[float], methods: list[str | None]) -> pa.Table:
+    """The columns that shares are made from, of three images."""
+    return pa.table(
+        {
+            "cost": pa.array([Decimal(0)] * 3, MONEY),
+            "gpu_seconds": seconds,
+            "energy_wh": [0.1, 0.1, None],
+            "energy_method": pa.array(methods, pa.string()),
+            "gco2e": [0.1, 0.1, None],
+        }
+    )
+
+
+def test_where_no_image_costs_a_unit_shares_go_by_time_and_without_any_by_images(
+    tmp_path: Path,
+) -> None:
+    small = run_small_job(tmp_path, ROWS, **TINY)
+    bill, stamp = small.bill(), small.totals().workers["r0001-w0000"].stamp
+    assert stamp is not None
+    table = metadata_of_three([1.0, 3.0, 0.0], [None] * 3)
+    for used_ns, expected in ((4 * 10**9, [100, 300, 0]), (0, [133, 133, 134])):
+        free = replace(bill, amount={"used": 0, "idle": 400}, ns={"used": used_ns}, total_amount=0)
+        idle = replace(storage_line(0, Decimal(0), stamp), kind="idle", amount_nano=400)
+        columns = ImageShares.of([idle], free, 3, NOTHING_STATED).columns(table)
+        parts = nano_of(pa.chunked_array([columns[SHARES.names.index("cost_idle")]])).tolist()
+        assert parts == expected
 
 
 def test_stated_energy_and_carbon_come_with_their_share_of_the_other_time(tmp_path: Path) -> None:
@@ -214,16 +238,7 @@ def test_stated_energy_and_carbon_come_with_their_share_of_the_other_time(tmp_pa
 def test_where_energy_was_measured_the_rest_is_not_known(tmp_path: Path) -> None:
     bill = run_small_job(tmp_path, ROWS, **TINY).bill()
     stated = EnergyConfig(watts=300, grid_g_per_kwh=400, embodied_g_per_hour=None)
-    methods = ["stated", "nvml", None]
-    table = pa.table(
-        {
-            "cost": pa.array([Decimal(1)] * 3, MONEY),
-            "gpu_seconds": [1.0, 1.0, 1.0],
-            "energy_wh": [0.1, 0.1, None],
-            "energy_method": methods,
-            "gco2e": [0.1, 0.1, None],
-        }
-    )
+    table = metadata_of_three([1.0, 1.0, 1.0], ["stated", "nvml", None])
     found = ImageShares.of([], bill, 3, stated).columns(table)
     for column in found[-2:]:
         assert [value is None for value in column.to_pylist()] == [False, True, True]

@@ -24,6 +24,7 @@ class SteppedEngine(VirtualEngine):
     def __init__(self) -> None:
         super().__init__({1: 1.0}, Random(0), max_batch=8)
         self.let = threading.Semaphore(0)
+        self.asked = threading.Semaphore(0)
         self.inside: set[int] = set()
         self.ticks: list[set[int]] = []
         self.breaks = False
@@ -37,6 +38,7 @@ class SteppedEngine(VirtualEngine):
         return super().discard(unwanted)
 
     def tick(self, *, more_to_come: bool = False) -> list[ImageResult | ImageFailure]:
+        self.asked.release()
         assert self.let.acquire(timeout=PATIENCE_S)
         if self.breaks:
             raise RuntimeError("no device")
@@ -132,15 +134,20 @@ def test_no_more_requests_are_taken_than_it_may_hold(
 def test_a_lost_engine_is_told_to_all_who_wait_and_to_all_who_come(
     engine: SteppedEngine, loop: EngineLoop
 ) -> None:
-    asked = [Asked(row, steps=2) for row in range(4)]
-    hands_over = threading.Thread(target=loop.submit, args=([one.ticket for one in asked],))
+    inside, arrived, held_back, *late = (Asked(row, steps=2) for row in range(6))
+    loop.submit([inside.ticket])
+    assert engine.asked.acquire(timeout=PATIENCE_S)
+    loop.submit([arrived.ticket])
+    hands_over = threading.Thread(target=loop.submit, args=([held_back.ticket],))
     hands_over.start()
     engine.breaks = True
     engine.let.release()
     lost = EngineLost(reason="RuntimeError: no device")
-    assert [one.came() for one in asked] == [lost] * 4
+    assert [one.came() for one in (inside, arrived, held_back)] == [lost] * 3
     hands_over.join(PATIENCE_S)
-    assert not hands_over.is_alive()
+    comes = threading.Thread(target=loop.submit, args=([one.ticket for one in late],), daemon=True)
+    comes.start()
+    assert [one.came() for one in late] == [lost] * 3
 
 
 def test_closing_makes_what_was_taken(engine: SteppedEngine, loop: EngineLoop) -> None:

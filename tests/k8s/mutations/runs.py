@@ -5,6 +5,8 @@ from __future__ import annotations
 from tests.k8s.mutations.mutation import GROUP, Mutation, job
 from tests.k8s.rendered import drop, put, say
 
+EXPORT = "spec/template/spec/containers/0/command"
+
 MUTATIONS: list[Mutation] = [
     (
         "label-true",
@@ -84,4 +86,22 @@ MUTATIONS: list[Mutation] = [
     ("run-sound", "a retry that is refused its output", "job", [say("--resume ", "")]),
     ("run-sound", "more workers than pods", "job", [say("max_workers=8", "max_workers=9")]),
     ("run-sound", "GPUs that nobody asks for", "job", [say("cluster.gpus_per_worker=1 ", "")]),
+    (
+        "run-options",
+        "an engine option that a Triton server decides",
+        "triton",
+        [say("engine=triton", "engine=triton engine.precision=float32")],
+    ),
+    (
+        "command-options",
+        "an unknown key of an export",
+        "triton",
+        [put("Job", f"{EXPORT}/5", "triton.models=sdxl")],
+    ),
+    (
+        "command-options",
+        "a command that does not exist",
+        "triton",
+        [put("Job", f"{EXPORT}/2", "import")],
+    ),
 ]
