@@ -43,6 +43,9 @@ log = logging.getLogger("imagemill")
 WRONG_USE = 2
 STOPPED = 3
 
+_REST = ("overrides", "keys", "outputs")
+"""Where commands keep words of which there may be any number."""
+
 Command = Callable[[argparse.Namespace], int]
 
 
@@ -56,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"imagemill prices shows the book that --book names: imagemill prices --book {named}; "
             "to make one of a catalogue: imagemill prices import CATALOGUE.csv BOOK.yaml"
         )
-    given = parser.parse_args(words)
+    given = _parsed(parser, words)
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s", force=True)
     log.setLevel(logging.DEBUG if given.verbose else logging.INFO)
     command: Command = given.command
@@ -83,6 +86,19 @@ def _named_book(words: Sequence[str]) -> str | None:
     if len(words) < 2 or words[0] != "prices" or words[1] == "import" or words[1][:1] == "-":
         return None
     return shlex.quote(words[1])
+
+
+def _parsed(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:
+    """What a command line says; keys and outputs may also stand after options, where argparse does
+    not look for them."""
+    given, rest = parser.parse_known_args(words)
+    taken = next((name for name in _REST if hasattr(given, name)), None)
+    unknown = [word for word in rest if word.startswith("-") or taken is None]
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    if taken is not None:
+        setattr(given, taken, [*getattr(given, taken), *rest])
+    return given
 
 
 def _refuse(error: ImageMillError, verbose: bool, status_code: int) -> int:
