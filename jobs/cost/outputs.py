@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from cluster import layout
-from cluster.job_log import JobRecord, find_job, generation, is_finished
+from cluster.job_log import JobRecord, as_last_run, find_job, generation, is_finished
 from cluster.plan_file import PlanReader
 from cluster.store import Store
 from conf.errors import OutputMissing
@@ -22,7 +22,7 @@ _SHOWN = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
-    """A job and where it lies."""
+    """A job, with the prices of its last run, and where it lies."""
 
     job: JobRecord
     store: Store
@@ -104,7 +104,7 @@ def find_outputs(named: Sequence[str], overrides: Sequence[str] = ()) -> list[Ou
 def _outputs_in(store: Store, depth: int) -> Iterator[Output]:
     job = find_job(store)
     if job is not None:
-        yield Output(job=job, store=store)
+        yield Output(job=as_last_run(store, job), store=store)
     elif depth:
         for folder in store.folders(""):
             if not folder.startswith("."):
