@@ -22,7 +22,15 @@ from jobs.cost import CostAnswer, cost
 from jobs.cost import lines as cost_lines
 from jobs.cost.lines import tag_values
 from jobs.cost.show import notes
-from tests.made_ledgers import NOON, image_line, ledger_of, made_output, other_line, worker_line
+from tests.made_ledgers import (
+    HOUR_NS,
+    NOON,
+    image_line,
+    ledger_of,
+    made_output,
+    other_line,
+    worker_line,
+)
 from tests.small_jobs import prepare_small_job, run_small_job, work_on
 from tests.unit.shard_records import opened
 
@@ -207,6 +215,18 @@ def test_a_line_that_has_a_price_by_now_is_unpriced_no_more(tmp_path: Path) -> N
     assert told.unpriced_lines == 0
     assert total(told)["storage"] == Decimal("0.04")
     assert total(told)["cost_per_image"] == Decimal("0.041")
+
+
+def test_an_unpriced_line_that_was_corrected_twice_is_one_line(tmp_path: Path) -> None:
+    idle = worker_line(amount_nano=None, price_nano_per_hour=None, gpu_ns=HOUR_NS)
+    others = [
+        idle,
+        idle | {"line_id": "w0:idle:1", "corrects": "w0:idle"},
+        idle | {"line_id": "w0:idle:2", "corrects": "w0:idle", "gpu_ns": -HOUR_NS // 2},
+    ]
+    told = cost([made_output(tmp_path, [image_line()], others).url])
+    assert (told.unpriced_lines, total(told)["lines"]) == (1, 2)
+    assert total(told)["unpriced_gpu_hours"] == pytest.approx(1.5)
 
 
 def test_several_currencies_are_never_added_up(tmp_path: Path) -> None:
