@@ -145,7 +145,7 @@ def build_parser() -> argparse.ArgumentParser:
         ("resume", "go on with a job that was stopped", _resume),
         ("retry", "work on the quarantined rows of a finished job again", _retry),
     ):
-        _on_output(commands, name, help_text, command)
+        _on_output(commands, name, help_text, command, runs=True)
     submit = _command(
         commands,
         "submit",
@@ -224,6 +224,8 @@ def _on_output(
     name: str,
     help_text: str,
     command: Command,
+    *,
+    runs: bool = False,
 ) -> argparse.ArgumentParser:
     one = _command(commands, name, help_text, command)
     one.add_argument("output", metavar="OUTPUT", help="the output.path of a job: a folder or URL")
@@ -231,7 +233,8 @@ def _on_output(
         "overrides",
         nargs="*",
         metavar="key=value",
-        help="cluster.*, storage.*, pricing.*, budget.* and triton.* keys only",
+        help=f"{'cluster.*, pricing.*, budget.*,' if runs else 'cluster.*,'} storage.* and "
+        "triton.* keys only",
     )
     return one
 
@@ -273,13 +276,13 @@ def _ended(result: JobResult) -> int:
 
 
 def _status(given: argparse.Namespace) -> int:
-    _, store = verbs.open_job(given.output, given.overrides)
+    _, store = verbs.look_at_job(given.output, given.overrides)
     _print(status_lines(status(store)))
     return 0
 
 
 def _cancel(given: argparse.Namespace) -> int:
-    _, store = verbs.open_job(given.output, given.overrides)
+    _, store = verbs.look_at_job(given.output, given.overrides)
     last = last_run(store)
     if last is None or is_finished(store, generation(store)) or run_ended(store, last.run):
         print(f"{given.output}: nothing to cancel, no run is under way")
@@ -294,7 +297,7 @@ def _cancel(given: argparse.Namespace) -> int:
 
 
 def _verify(given: argparse.Namespace) -> int:
-    _, store = verbs.open_job(given.output, given.overrides)
+    _, store = verbs.look_at_job(given.output, given.overrides)
     verification = verify(store)
     _print(report_lines(verification))
     return 0 if verification.ok else 1
@@ -313,7 +316,7 @@ def _report(given: argparse.Namespace) -> int:
 
 
 def _gc(given: argparse.Namespace) -> int:
-    _, store = verbs.open_job(given.output, given.overrides)
+    _, store = verbs.look_at_job(given.output, given.overrides)
     try:
         collected = collect(store, dry_run=not given.delete)
     except StoreRefused as error:
