@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Literal
 
 from cluster.money import as_decimal
-from conf.price_book import nano
+from conf.amounts import MOST_BUDGET, nano
 from conf.schema import BudgetConfig, RunConfig
 
 _NS_PER_HOUR = 3600 * 10**9
@@ -72,7 +72,7 @@ class Caps:
     @classmethod
     def _parsed(cls, cost: str | None, hours: float | None, currency: str, keys: str) -> Caps:
         return cls(
-            nano=None if cost is None else nano(cost, f"{keys}max_cost"),
+            nano=None if cost is None else nano(cost, f"{keys}max_cost", MOST_BUDGET),
             ns=None if hours is None else int(Decimal(str(hours)) * _NS_PER_HOUR),
             currency=currency,
             keys=keys,

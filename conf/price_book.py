@@ -12,21 +12,23 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
+from decimal import ROUND_HALF_UP, Decimal
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
-
+from conf.amounts import MOST_PRICE, NANO, decimal, nano
 from conf.errors import ConfigError
 from conf.schema import PricingConfig
+from conf.yaml_file import parse_yaml
 
-NANO = 1_000_000_000
 OPTIONS = ("on-demand", "spot", "reserved", "owned")
 PLACE = ("provider", "region", "zone", "instance_type", "purchase_option")
 """What names a machine in a book. An entry that leaves one out holds whatever it is."""
 _HOURS_PER_YEAR = 8760
+_MOST_OWNED = 10**12
+_LEAST_YEARS = Decimal("0.01")
+_LEAST_SHARE, _MOST_SHARE = 1e-6, 1e6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,12 +158,12 @@ def read_book(name: str) -> PriceBook:
                 f"pricing.book={name} does not exist; expected one of {', '.join(book_names())}, "
                 "or the path of a YAML file: pricing.book=/path/to/prices.yaml"
             )
-        plain = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except OSError as error:
         raise ConfigError(f"cannot read price book {name}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise ConfigError(f"price book {name} is no YAML: {error}") from error
-    return parse_book(plain, f"price book {name}")
+    where = f"price book {name}"
+    return parse_book(parse_yaml(text, where), where)
 
 
 def parse_book(plain: Any, where: str) -> PriceBook:
@@ -189,18 +191,6 @@ def parse_book(plain: Any, where: str) -> PriceBook:
             for number, entry in enumerate(_entries(plain, "storage", where), start=1)
         ),
     )
-
-
-def nano(value: Any, where: str) -> int:
-    """A price as 1e-9 currency units.
-
-    Raises:
-        ConfigError: it is not a number >= 0, or finer than 1e-9.
-    """
-    found = _number(value, where, "with at most 9 digits after the point") * NANO
-    if found != found.to_integral_value():
-        raise _wrong(value, where, "with at most 9 digits after the point")
-    return int(found)
 
 
 def _instance(entry: Any, where: str) -> InstancePrice:
@@ -247,11 +237,15 @@ def _owned(plain: Any, where: str) -> int:
     names = ("hardware", "years", "watts", "electricity_per_kwh")
     _check_keys(plain, names, where)
     price, years, watts, per_kwh = (
-        _number(plain.get(name), f"{where}.{name}", "") for name in names
+        decimal(plain.get(name), f"{where}.{name}", _MOST_OWNED) for name in names
     )
-    if years == 0:
-        raise ConfigError(f"{where}.years is 0; expected how many years the hardware is used")
+    if years < _LEAST_YEARS:
+        raise ConfigError(
+            f"{where}.years is {plain['years']}; expected how many years the hardware is used, at "
+            f"least {_LEAST_YEARS}"
+        )
     hourly = price / (years * _HOURS_PER_YEAR) + watts / 1000 * per_kwh
+    decimal(round(hourly, 2), f"{where}: the price of an hour", MOST_PRICE)
     return int((hourly * NANO).to_integral_value(ROUND_HALF_UP))
 
 
@@ -267,23 +261,15 @@ def _storage(entry: Any, where: str) -> StoragePrice:
 
 def _share(entry: Mapping[str, Any], name: str, where: str) -> float | None:
     value = entry.get(name)
-    if value is None or (isinstance(value, int | float) and value > 0):
-        return None if value is None else float(value)
-    raise ConfigError(f"{where}: {name} is {value!r}; expected a number above 0, or nothing")
-
-
-def _number(value: Any, where: str, how: str) -> Decimal:
-    try:
-        found = Decimal(str(value))
-    except InvalidOperation:
-        found = Decimal(-1)
-    if not found.is_finite() or found < 0:
-        raise _wrong(value, where, how)
-    return found
-
-
-def _wrong(value: Any, where: str, how: str) -> ConfigError:
-    return ConfigError(f"{where} is '{value}'; expected a decimal number >= 0 {how}".rstrip())
+    if value is None:
+        return None
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if number and _LEAST_SHARE <= value <= _MOST_SHARE:
+        return float(value)
+    raise ConfigError(
+        f"{where}: {name} is {value!r}; expected a number above 0 (0.000001 to 1,000,000), or "
+        "nothing"
+    )
 
 
 def _date(plain: Mapping[str, Any], name: str, where: str) -> date | None:

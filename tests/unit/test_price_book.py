@@ -135,6 +135,38 @@ def test_a_price_that_is_no_price_is_refused_by_name(text: str) -> None:
     )
 
 
+@pytest.mark.parametrize("text", ["10000000.000000001", "20000000000", "1e999999"])
+def test_a_price_whose_sums_would_not_fit_a_ledger_is_refused(text: str) -> None:
+    most = dataclasses.replace(pricing(), price_per_hour="10000000")
+    assert book_of(most).instances[0].nano_per_hour == 10**16
+    given = dataclasses.replace(pricing(), price_per_hour=text)
+    with pytest.raises(ConfigError) as caught:
+        book_of(given)
+    assert str(caught.value) == (
+        f"pricing.price_per_hour is '{text}'; expected at most 10,000,000: amounts are kept as "
+        "integers of 1e-9 in 64 bits, and sums of more would not fit; correct it, or use a "
+        "currency of larger units"
+    )
+
+
+@pytest.mark.parametrize("key", ["budget.max_cost", "budget.project_max_cost"])
+def test_a_cap_that_no_ledger_could_reach_is_refused(key: str) -> None:
+    pricing("budget.store=/x", f"{key}=9000000000")
+    with pytest.raises(
+        ConfigError, match=rf"^{key} is '9000000001'; expected at most 9,000,000,000:"
+    ):
+        pricing("budget.store=/x", f"{key}=9000000001")
+
+
+def test_keeping_images_for_more_than_a_century_is_refused() -> None:
+    assert pricing("pricing.storage_months=1200").storage_months == 1200
+    with pytest.raises(ConfigError) as caught:
+        pricing("pricing.storage_months=1201")
+    assert str(caught.value) == (
+        "pricing.storage_months is 1201; expected at most 1,200, which are 100 years"
+    )
+
+
 ENTRY = BOOK["instances"][0]
 OWNED = BOOK["instances"][1]
 STORE = BOOK["storage"][0]
@@ -155,7 +187,22 @@ STORE = BOOK["storage"][0]
          "instances entry 1: price_per_hour is 'None'; expected a decimal number >= 0 with at"),
         ({"instances": [{**ENTRY, **OWNED}]}, "expected either price_per_hour or owned"),
         ({"instances": [{"instance_type": "x"}]}, "expected either price_per_hour or owned"),
-        ({"instances": [{**ENTRY, "gpus": 0}]}, "gpus is 0; expected a number above 0, or nothing"),
+        ({"instances": [{**ENTRY, "gpus": 0}]}, "gpus is 0; expected a number above 0 (0.000001"),
+        *[({"instances": [{**ENTRY, "vcpus": vcpus}]},
+           f"instances entry 1: vcpus is {vcpus}; expected a number above 0 (0.000001 to")
+          for vcpus in (float("inf"), float("nan"), -4, 1e300, 1e-300, True)],
+        ({"instances": [{**ENTRY, "speed": float("inf"), "speed_of": "x"}]},
+         "instances entry 1: speed is inf; expected a number above 0"),
+        ({"instances": [{**ENTRY, "price_per_hour": "20000000000"}]},
+         "instances entry 1: price_per_hour is '20000000000'; expected at most 10,000,000: am"),
+        ({"instances": [{"owned": {**OWNED["owned"], "hardware": "1e11", "years": 0.5}}]},
+         "owned: the price of an hour is '22831050.38'; expected at most 10,000"),
+        ({"instances": [{"owned": {**OWNED["owned"], "watts": "1e999999"}}]},
+         "owned.watts is '1e999999'; expected at most"),
+        ({"instances": [{"owned": {**OWNED["owned"], "years": "1e-999"}}]},
+         "owned.years is 1e-999; expected how many years the hardware is used, at least 0.01"),
+        ({"storage": [{**STORE, "per_gb_egress": 10_000_001}]},
+         "storage entry 1: per_gb_egress is '10000001'; expected at most 10,000,000"),
         ({"instances": [{**ENTRY, "shared": "yes"}]}, "shared is 'yes'; expected true or false"),
         ({"instances": [{**ENTRY, "shared": True}]},
          "expected either shared: true, which looks up what the node has, or gpus and vcpus"),
