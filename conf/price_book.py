@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from conf.amounts import MOST_PRICE, NANO, decimal, nano
+from conf.currencies import check_currency
 from conf.errors import ConfigError
 from conf.schema import PricingConfig
 from conf.yaml_file import parse_yaml
@@ -174,14 +175,18 @@ def parse_book(plain: Any, where: str) -> PriceBook:
     """
     known = ("version", "currency", "effective_from", "effective_until", "instances", "storage")
     _check_keys(plain, known, where)
-    for name in ("version", "currency"):
-        if not isinstance(plain.get(name), str | int | float):
-            raise ConfigError(f"{where}: {name} is {plain.get(name)!r}; expected text")
-    return PriceBook(
-        version=str(plain["version"]),
-        currency=str(plain["currency"]),
-        effective_from=_date(plain, "effective_from", where),
-        effective_until=_date(plain, "effective_until", where),
+    check_currency(plain.get("currency"), f"{where}: currency")
+    since, until = (_date(plain, f"effective_{end}", where) for end in ("from", "until"))
+    if since is not None and until is not None and since >= until:
+        raise ConfigError(
+            f"{where}: effective_from is {since} and effective_until {until}, so that it never "
+            "holds; expected a later effective_until, the first day on which it no longer holds"
+        )
+    book = PriceBook(
+        version=_text(plain.get("version"), f"{where}: version"),
+        currency=plain["currency"],
+        effective_from=since,
+        effective_until=until,
         instances=tuple(
             _instance(entry, f"{where}: instances entry {number}")
             for number, entry in enumerate(_entries(plain, "instances", where), start=1)
@@ -191,6 +196,10 @@ def parse_book(plain: Any, where: str) -> PriceBook:
             for number, entry in enumerate(_entries(plain, "storage", where), start=1)
         ),
     )
+    places = [[(name, getattr(entry, name)) for name in PLACE] for entry in book.instances]
+    _check_once(places, f"{where}: instances")
+    _check_once([[("url", entry.url)] for entry in book.storage], f"{where}: storage")
+    return book
 
 
 def _instance(entry: Any, where: str) -> InstancePrice:
@@ -217,7 +226,8 @@ def _instance(entry: Any, where: str) -> InstancePrice:
             "is as one on the instance type speed_of"
         )
     place: dict[str, Any] = {
-        name: None if entry.get(name) is None else str(entry[name]) for name in PLACE
+        name: None if entry.get(name) is None else _text(entry[name], f"{where}: {name}")
+        for name in PLACE
     }
     return InstancePrice(
         **place,
@@ -228,7 +238,7 @@ def _instance(entry: Any, where: str) -> InstancePrice:
         vcpus=_share(entry, "vcpus", where),
         shared=shared,
         speed=_share(entry, "speed", where),
-        speed_of=str(entry["speed_of"]) if "speed_of" in entry else None,
+        speed_of=_text(entry["speed_of"], f"{where}: speed_of") if "speed_of" in entry else None,
     )
 
 
@@ -270,6 +280,30 @@ def _share(entry: Mapping[str, Any], name: str, where: str) -> float | None:
         f"{where}: {name} is {value!r}; expected a number above 0 (0.000001 to 1,000,000), or "
         "nothing"
     )
+
+
+def _text(value: Any, where: str) -> str:
+    """Text, or a number as such: YAML takes 2026 for one."""
+    wrong = not isinstance(value, str | int | float) or isinstance(value, bool)
+    if wrong or not str(value).strip():
+        raise ConfigError(
+            f"{where} is {value!r}; expected text; quotes around what YAML reads as something else "
+            "make it text"
+        )
+    return str(value)
+
+
+def _check_once(found: Sequence[Sequence[tuple[str, str | None]]], where: str) -> None:
+    """Refuse two entries that hold for the same: which of them did is not known."""
+    first: dict[Any, int] = {}
+    for number, names in enumerate(found, start=1):
+        before = first.setdefault(tuple(names), number)
+        if before != number:
+            same = ", ".join(f"{name} {value}" for name, value in names if value is not None)
+            raise ConfigError(
+                f"{where} entries {before} and {number} are both for {same or 'any machine'}; "
+                "expected one; remove one, or name what tells them apart"
+            )
 
 
 def _date(plain: Mapping[str, Any], name: str, where: str) -> date | None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from conf.currencies import CURRENCIES
+from conf.currencies import check_currency
 from conf.errors import ConfigError
 from conf.price_book import PriceBook, parse_book
 
@@ -105,13 +105,7 @@ def _check_asked(target: Path, asked: Import) -> None:
             f"{target} would be no price book: pricing.book=… takes files that end in "
             f"{' or '.join(_SUFFIXES)}; nothing was written; name it {target.name}.yaml, say"
         )
-    if asked.currency not in CURRENCIES:
-        near = asked.currency.strip().upper()
-        hint = f"did you mean {near}? " if near in CURRENCIES else ""
-        raise ConfigError(
-            f"--currency is '{asked.currency}'; expected a code of ISO 4217, such as USD, EUR or "
-            f"CNY; {hint}SkyPilot's own catalogues are in USD"
-        )
+    check_currency(asked.currency, "--currency", "SkyPilot's own catalogues are in USD")
 
 
 def _check_columns(names: Iterable[str], catalogue: Path) -> None:

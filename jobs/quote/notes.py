@@ -27,6 +27,11 @@ def priced_by(
     why = not_in_force(book, now)
     if why:
         yield f"{why}: a run today would be unpriced, and no machine is known to be this one"
+    elif asked.tied:
+        yield (
+            f"entries {', '.join(map(str, asked.tied))} of the price book hold alike for this "
+            "machine, so that no speed is known for any; name more of it in the one that is meant"
+        )
     elif asked.here is None:
         yield (
             "the price book has no entry for this machine, so that no speed is known for any; "

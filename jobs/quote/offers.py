@@ -63,9 +63,9 @@ class Offer:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """The job on the machine that was measured. ``here`` is that machine's entry, None: the book
-    has none. ``gpus`` are those of a worker, None: 1 where the machine has any; ``threads``
-    those of a worker on it, None: a worker has its machine for itself; ``node``: GPUs and CPUs of
-    that machine."""
+    has none, or several that hold alike, of which ``tied`` has the numbers from 1. ``gpus`` are
+    those of a worker, None: 1 where the machine has any; ``threads`` those of a worker on it, None:
+    a worker has its machine for itself; ``node``: GPUs and CPUs of that machine."""
 
     work: Work
     crew: Crew
@@ -73,6 +73,7 @@ class Asked:
     kept: Kept
     here: InstancePrice | None
     gpus: float | None
+    tied: tuple[int, ...] = ()
     threads: int | None = None
     node: tuple[float, float] = (0.0, 0.0)
 

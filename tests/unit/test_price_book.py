@@ -179,6 +179,26 @@ STORE = BOOK["storage"][0]
         ({"prices": []}, "has the key 'prices'; expected version, currency, effective_from,"),
         ({"effective_from": "soon"}, "effective_from is 'soon'; expected a date, such as 2026-"),
         ({"instances": {}}, ""),
+        ({"version": True}, "version is True; expected text; quotes around what YAML reads as"),
+        ({"version": " "}, "version is ' '; expected text"),
+        ({"currency": "usd"},
+         "currency is 'usd'; expected a code of ISO 4217, such as USD, EUR or CNY; did you mean U"),
+        ({"currency": "Taler"}, "currency is 'Taler'; expected a code of ISO 4217, such as"),
+        ({"currency": None}, "currency is None; expected a code of ISO 4217"),
+        *[({"effective_from": "2026-12-02", "effective_until": until},
+           f"effective_from is 2026-12-02 and effective_until {until}, so that it never holds; exp")
+          for until in ("2026-12-01", "2026-12-02")],
+        ({"instances": [ENTRY, {**ENTRY, "instance_type": ["a", "b"]}]},
+         "instances entry 2: instance_type is ['a', 'b']; expected text"),
+        ({"instances": [{**ENTRY, "region": ""}]}, "instances entry 1: region is ''; expected"),
+        ({"instances": [{**ENTRY, "speed": 2, "speed_of": None}]},
+         "instances entry 1: speed_of is None; expected text"),
+        ({"instances": [ENTRY, OWNED, {**ENTRY, "price_per_hour": "1"}]},
+         "instances entries 1 and 3 are both for provider aws, region us-east-1, instance_type "
+         "p5.48xlarge, purchase_option spot; expected one; remove one, or name what tells them"),
+        ({"instances": [{"price_per_hour": 1}, {"price_per_hour": 1}]},
+         "instances entries 1 and 2 are both for any machine; expected one"),
+        ({"storage": [STORE, STORE]}, "storage entries 1 and 2 are both for url s3://; expected"),
         ({"instances": {"a": 1}}, "instances is {'a': 1}; expected a list of entries"),
         ({"instances": ["x"]}, "instances entry 1 is 'x'; expected the keys provider, region"),
         ({"instances": [ENTRY, {**ENTRY, "purchase_option": "borrowed"}]},
@@ -237,6 +257,28 @@ def test_a_book_that_is_not_there_or_no_yaml_is_refused(tmp_path: Path) -> None:
     path.write_text("a: [")
     with pytest.raises(ConfigError, match=r"price book .*bad.yaml is no YAML: "):
         read_book(str(path))
+    path.write_text("effective_from: 2026-02-30")
+    with pytest.raises(ConfigError, match=r"price book .*bad.yaml is no YAML: day is out of range"):
+        read_book(str(path))
     path.write_text("- 1")
     with pytest.raises(ConfigError, match=r"is \[1\]; expected the keys version, currency"):
         read_book(str(path))
+
+
+def test_a_key_that_is_there_twice_is_refused_with_both_lines(tmp_path: Path) -> None:
+    path = tmp_path / "twice.yaml"
+    entry = "  - instance_type: a\n    price_per_hour: 1\n"
+    whole = f"version: v\ncurrency: EUR\ninstances:\n{entry}"
+    path.write_text(f"{whole}{entry.replace(': a', ': b')}")
+    assert len(read_book(str(path)).instances) == 2
+    for text, key, lines in [
+        (f"{whole}    price_per_hour: 2\n", "price_per_hour", (5, 6)),
+        (f"{whole}version: w\n", "version", (1, 6)),
+    ]:
+        path.write_text(text)
+        with pytest.raises(ConfigError) as caught:
+            read_book(str(path))
+        assert str(caught.value) == (
+            f"price book {path} has the key '{key}' on line {lines[0]} and once more on line "
+            f"{lines[1]}; expected each key of an entry once; remove one"
+        )

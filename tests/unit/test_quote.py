@@ -300,3 +300,24 @@ def test_a_speed_without_its_reference_is_refused() -> None:
     wrong = {**entry, "speed": 0, "speed_of": "b"}
     with pytest.raises(ConfigError, match="entry 1: speed is 0; expected a number above 0"):
         parse_book({"version": "t", "currency": "USD", "instances": [wrong]}, "book")
+
+
+def test_entries_that_hold_alike_for_this_machine_are_named(tmp_path: Path) -> None:
+    write_rows(tmp_path / "in" / "a.parquet", prompts(4))
+    alike = [
+        {"provider": "local", "instance_type": "local", "price_per_hour": "1"},
+        {"instance_type": "local", "purchase_option": "owned", "price_per_hour": "2"},
+    ]
+    book_at(tmp_path, instances=[UNKNOWN, *alike])
+    assert quote(words(tmp_path)).notes[0] == (
+        "entries 2, 3 of the price book hold alike for this machine, so that no speed is known for "
+        "any; name more of it in the one that is meant"
+    )
+    book_at(tmp_path, instances=[UNKNOWN])
+    assert (
+        quote(words(tmp_path))
+        .notes[0]
+        .startswith(
+            "the price book has no entry for this machine, so that no speed is known for any; "
+        )
+    )
