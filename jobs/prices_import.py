@@ -76,7 +76,8 @@ def import_catalogue(catalogue: Path, target: Path, asked: Import) -> Imported:
 
     Raises:
         ConfigError: the catalogue cannot be read, lacks a column, has a line that is wrong,
-            nothing of something that was asked for or contradicts itself; that is no currency; or the book cannot be written.
+            nothing of what was asked for or contradicts itself; something asked for is not sound;
+            or the book cannot be written.
     """
     _check_asked(target, asked)
     lines = _read(catalogue)

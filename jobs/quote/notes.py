@@ -38,7 +38,7 @@ def priced_by(
             "pricing.instance_type=… names it where cluster.address=local, "
             "IMAGEMILL_INSTANCE_TYPE elsewhere"
         )
-    charged = config.pricing.storage_months or "://" in config.output.path
+    charged = config.pricing.storage_months or not asked.kept.local
     if charged and asked.kept.price is None:
         yield (
             f"no storage price for {without_secrets(config.output.path)} in the price book: "

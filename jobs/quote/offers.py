@@ -22,7 +22,8 @@ _SHARD_WRITES = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """What the output holds and asks of its store: ``image_bytes`` None: not known."""
+    """What the output holds and asks of its store: ``image_bytes`` None: not known; ``local``: it
+    is a folder, whose requests cost nothing."""
 
     images: int
     image_bytes: float | None
@@ -31,6 +32,7 @@ class Kept:
     commit_images: int
     commit_s: float
     price: StoragePrice | None
+    local: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,6 +175,8 @@ def _storage_nano(kept: Kept) -> int | None:
 
 def _requests_nano(asked: Asked, seconds: float) -> int | None:
     price = asked.kept.price
+    if asked.kept.local:
+        return 0
     if price is None:
         return None
     writes, reads = requests_of(asked.kept, asked.crew, seconds)
