@@ -187,6 +187,8 @@ class Budget:
         self._dearest = 0
         self.unpriced = False
         """Whether a worker without a price was seen: then not all that is spent is known."""
+        self.priced = False
+        """Whether a worker with a price was seen: until then nothing is known of this run."""
 
     def hired(self, worker: str) -> None:
         """A worker may begin any moment: until it says what it costs, it is reserved as much as
@@ -199,6 +201,7 @@ class Budget:
         self._silent.discard(worker)
         self._accounts[worker] = account
         self.unpriced |= account.nano_per_hour is None
+        self.priced |= account.nano_per_hour is not None
         self._dearest = max(self._dearest, account.nano_per_hour or 0)
 
     def gone(self, worker: str, now_s: float) -> None:
