@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Literal
 
 from cluster.money import as_decimal
-from conf.price_book import nano
+from conf.amounts import MOST_BUDGET, nano
 from conf.schema import BudgetConfig, RunConfig
 
 _NS_PER_HOUR = 3600 * 10**9
@@ -72,7 +72,7 @@ class Caps:
     @classmethod
     def _parsed(cls, cost: str | None, hours: float | None, currency: str, keys: str) -> Caps:
         return cls(
-            nano=None if cost is None else nano(cost, f"{keys}max_cost"),
+            nano=None if cost is None else nano(cost, f"{keys}max_cost", MOST_BUDGET),
             ns=None if hours is None else int(Decimal(str(hours)) * _NS_PER_HOUR),
             currency=currency,
             keys=keys,
@@ -187,6 +187,8 @@ class Budget:
         self._dearest = 0
         self.unpriced = False
         """Whether a worker without a price was seen: then not all that is spent is known."""
+        self.priced = False
+        """Whether a worker with a price was seen: until then nothing is known of this run."""
 
     def hired(self, worker: str) -> None:
         """A worker may begin any moment: until it says what it costs, it is reserved as much as
@@ -199,6 +201,7 @@ class Budget:
         self._silent.discard(worker)
         self._accounts[worker] = account
         self.unpriced |= account.nano_per_hour is None
+        self.priced |= account.nano_per_hour is not None
         self._dearest = max(self._dearest, account.nano_per_hour or 0)
 
     def gone(self, worker: str, now_s: float) -> None:
