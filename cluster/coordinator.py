@@ -257,7 +257,8 @@ class Coordinator:
         """A worker's process is up and paid for, before its first beat; called by the supervisor.
         What is told again, or after a beat, changes nothing."""
         with self._lock:
-            if self._budget is not None and worker not in self._gone | self._progress.keys():
+            known = worker in self._gone or worker in self._progress
+            if self._budget is not None and not known:
                 now_s = self._clock()
                 self._budget.report(
                     worker, Account(spent=NOTHING, nano_per_hour=nano_per_hour, seen_at_s=now_s)
