@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Literal
 
 from cluster.money import as_decimal
-from conf.price_book import nano
+from conf.amounts import MOST_BUDGET, nano
 from conf.schema import BudgetConfig, RunConfig
 
 _NS_PER_HOUR = 3600 * 10**9
@@ -75,7 +75,7 @@ class Caps:
     @classmethod
     def _parsed(cls, cost: str | None, hours: float | None, currency: str, keys: str) -> Caps:
         return cls(
-            nano=None if cost is None else nano(cost, f"{keys}max_cost"),
+            nano=None if cost is None else nano(cost, f"{keys}max_cost", MOST_BUDGET),
             ns=None if hours is None else int(Decimal(str(hours)) * _NS_PER_HOUR),
             currency=currency,
             keys=keys,
@@ -233,6 +233,8 @@ class Budget:
         self._dearest = 0
         self.unpriced = False
         """Whether a worker without a price was seen: then not all that is spent is known."""
+        self.priced = False
+        """Whether a worker with a price was seen: until then nothing is known of this run."""
 
     def hired(self, worker: str) -> None:
         """A worker may begin any moment: until it says what it costs, it is reserved as much as
@@ -245,6 +247,7 @@ class Budget:
         self._silent.discard(worker)
         self._close(worker)
         self._accounts[worker] = account
+        self.priced |= account.nano_per_hour is not None
         self._sums = self._sums.of(account, self._reserve_of(account), 1)
         if account.nano_per_hour is None:
             self._without_price[worker] = None

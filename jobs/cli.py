@@ -51,15 +51,10 @@ log = logging.getLogger("imagemill")
 WRONG_USE = 2
 STOPPED = 3
 
-_STORE_KEYS = ("storage.",)
+_REST = ("overrides", "keys", "outputs")
+"""Where commands keep words of which there may be any number."""
+
 _STORE_KEYS_HELP = "storage.* keys only, which say how to reach the output"
-_STATUS_KEYS = (
-    "storage.",
-    "budget.max_",
-    "budget.project_max_",
-    "budget.store",
-    "pricing.storage_months",
-)
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -74,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"imagemill prices shows the book that --book names: imagemill prices --book {named}; "
             "to make one of a catalogue: imagemill prices import CATALOGUE.csv BOOK.yaml"
         )
-    given = parser.parse_args(words)
+    given = _parsed(parser, words)
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s", force=True)
     log.setLevel(logging.DEBUG if given.verbose else logging.INFO)
     command: Command = given.command
@@ -101,6 +96,19 @@ def _named_book(words: Sequence[str]) -> str | None:
     if len(words) < 2 or words[0] != "prices" or words[1] == "import" or words[1][:1] == "-":
         return None
     return shlex.quote(words[1])
+
+
+def _parsed(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:
+    """What a command line says; keys and outputs may also stand after options, where argparse does
+    not look for them."""
+    given, rest = parser.parse_known_args(words)
+    taken = next((name for name in _REST if hasattr(given, name)), None)
+    unknown = [word for word in rest if word.startswith("-") or taken is None]
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    if taken is not None:
+        setattr(given, taken, [*getattr(given, taken), *rest])
+    return given
 
 
 def _refuse(error: ImageMillError, verbose: bool, status_code: int) -> int:
@@ -158,18 +166,14 @@ def build_parser() -> argparse.ArgumentParser:
     add_logs_words(
         _command(commands, "logs", "print what a submitted run said, from its cluster", tell_logs)
     )
-    _on_output(
-        commands,
-        "status",
-        "show how far a job is, from its output alone",
-        _status,
-        f"{_in_words(_STATUS_KEYS)} keys only, which say what is told",
-    )
+    look = "show how far a job is, from its output alone"
+    _on_output(commands, "status", look, _status, _STORE_KEYS_HELP)
     cancel = "ask a running job to commit what is done and stop"
     _on_output(commands, "cancel", cancel, _cancel, _STORE_KEYS_HELP)
     check = "account for every row and re-read every sha256"
     _on_output(commands, "verify", check, _verify, _STORE_KEYS_HELP)
-    _on_output(commands, "report", "write report, contact sheet and README anew", _report)
+    draw = "write report, contact sheet and README anew"
+    _on_output(commands, "report", draw, _report, _STORE_KEYS_HELP)
     add_words(_command(commands, "cost", "tell what outputs cost, by whatever you ask", answer))
     collect_help = "show, or with --delete remove, what no commit counts"
     gc = _on_output(commands, "gc", collect_help, _gc, _STORE_KEYS_HELP)
@@ -243,24 +247,18 @@ def _on_output(
     return one
 
 
-def _in_words(keys: Sequence[str]) -> str:
-    return ", ".join(f"{key}*" if key[-1] in "._" else key for key in keys)
-
-
-def _open(
-    given: argparse.Namespace, command: str, keys: tuple[str, ...] = _STORE_KEYS
-) -> tuple[JobRecord, Store]:
-    """The job of a command that takes these keys alone.
+def _open(given: argparse.Namespace, command: str) -> tuple[JobRecord, Store]:
+    """The job of a command that begins no run, and takes ``storage.*`` keys alone.
 
     Raises:
         ConfigError: a key that would change nothing.
     """
-    found = verbs.open_job(given.output, given.overrides)
+    found = verbs.look_at_job(given.output, given.overrides)
     for text in given.overrides:
-        if not text.startswith(keys):
+        if not text.startswith("storage."):
             raise ConfigError(
                 f"'{text}' changes nothing that 'imagemill {command}' tells or does; it takes "
-                f"{_in_words(keys)} keys; leave it out, or give it to imagemill resume"
+                "storage.* keys; leave it out, or give it to imagemill resume"
             )
     return found
 
@@ -302,8 +300,8 @@ def _ended(result: JobResult) -> int:
 
 
 def _status(given: argparse.Namespace) -> int:
-    job, store = _open(given, "status", _STATUS_KEYS)
-    _print(status_lines(status(store, job=job)))
+    _, store = _open(given, "status")
+    _print(status_lines(status(store)))
     return 0
 
 

@@ -10,7 +10,6 @@ from cluster import layout
 from cluster.budget import Caps
 from cluster.driver_mark import DriverMark
 from cluster.job_log import (
-    JobRecord,
     as_last_run,
     cancel_asked,
     end_reason,
@@ -83,20 +82,17 @@ class Status:
     rejected_at_read: int
 
 
-def status(store: Store, *, watch_s: float = WATCH_S, job: JobRecord | None = None) -> Status:
+def status(store: Store, *, watch_s: float = WATCH_S) -> Status:
     """Fold what counts. Safe while the job runs: the numbers are then those of a moment.
 
     A run that did not say that it ended is watched for a sign of life, for ``watch_s`` at most;
     what one that is over still holds of its project's budget is given back.
 
-    Args:
-        job: the one in the store, with other caps; None: as its last run had it.
-
     Raises:
         OutputMissing: no job lives there.
         CorruptOutput: a record that counts is missing or damaged.
     """
-    job = job or as_last_run(store, read_job(store))
+    job = as_last_run(store, read_job(store))
     number = generation(store)
     run = last_run(store)
     planned = store.exists(layout.PLAN_SHARDS) and store.exists(layout.PLAN_INPUTS)
