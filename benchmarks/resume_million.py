@@ -233,6 +233,7 @@ def stamp(worker: str, seq: int) -> Stamp:
         other_shapes=0,
         starved=0,
         closed=False,
+        alive_ns=None,
     )
 
 

@@ -30,7 +30,7 @@ from cluster.price import Price
 from cluster.pricing import Takes, machine_of, price_on
 from cluster.records import Ranges
 from cluster.sealed_shard import SealedShard
-from cluster.server_price import SERVER_DEVICE, server_billing, server_machine
+from cluster.server_price import server_billing, server_price
 from cluster.setbacks import Loss
 from cluster.settled import Settled
 from cluster.store import Store
@@ -210,13 +210,7 @@ class Hello:
 def price_here(config: RunConfig, book: PriceBook) -> Price:
     """What the worker of this process costs, or a device of the servers that work for it."""
     if config.engine.name == "triton":
-        return price_on(
-            book,
-            server_machine(config),
-            SERVER_DEVICE,
-            at=datetime.now(UTC),
-            output=config.output.path,
-        )
+        return server_price(config, book, at=datetime.now(UTC))
     context = ray.get_runtime_context()
     machine = machine_of(config, context.get_node_labels(), os.environ)
     has = next((n for n in whole_nodes() if n.node_id == context.get_node_id()), None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ import ray
 
 from cluster.nodes import Node, Shape, described, may_come, whole_nodes
 from conf.errors import ConfigError, OptionRefused
-from conf.schema import RunConfig
+from conf.schema import ClusterConfig, RunConfig
 
 log = logging.getLogger("imagemill")
 
@@ -58,15 +58,7 @@ def ray_session(config: RunConfig) -> Iterator[None]:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if cluster.address == "local":
-            wished = cluster.workers or cluster.max_workers or cluster.min_workers
-            cores = max(os.cpu_count() or 1, wished)
-            ray.init(
-                "local",
-                num_cpus=cores,
-                include_dashboard=False,
-                object_store_memory=100 * 1024 * 1024,
-                **quiet,
-            )
+            _start_here(cluster, quiet)
         else:
             ray.init(cluster.address, **quiet)
     except (ConnectionError, ValueError, RuntimeError) as error:
@@ -77,6 +69,29 @@ def ray_session(config: RunConfig) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _start_here(cluster: ClusterConfig, quiet: Mapping[str, Any]) -> None:
+    """Start Ray on this machine for this run alone.
+
+    Raises:
+        ConfigError: it did not come up.
+    """
+    wished = cluster.workers or cluster.max_workers or cluster.min_workers
+    try:
+        ray.init(
+            "local",
+            num_cpus=max(os.cpu_count() or 1, wished),
+            include_dashboard=False,
+            object_store_memory=100 * 1024 * 1024,
+            **quiet,
+        )
+    except Exception as error:  # Ray raises a bare one where its processes come up too slowly
+        ray.shutdown()
+        raise ConfigError(
+            f"Ray did not start on this machine: {error}; nothing was started. Try again when the "
+            "machine has less to do, or give the cluster.address of a cluster that runs"
+        ) from error
 
 
 def resources(config: RunConfig) -> Resources:

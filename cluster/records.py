@@ -109,7 +109,7 @@ class Stamp:
     other_shapes: int
     starved: int
     closed: bool
-    alive_ns: int | None = None
+    alive_ns: int | None
 
     @property
     def lived_ns(self) -> int:

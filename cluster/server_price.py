@@ -5,13 +5,17 @@ The worker that asks them needs no GPU and is not billed; the servers' devices a
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from cluster.lifetime import ServerBilling
-from cluster.pricing import THIS_MACHINE, Machine, Takes
+from cluster.price import Price
+from cluster.pricing import THIS_MACHINE, Machine, Takes, entry_for, price_on
+from conf.price_book import PriceBook
 from conf.schema import RunConfig
 from conf.triton_config import addresses_of
 
-SERVER_DEVICE = Takes(gpus=1.0, threads=2**31)
-"""A device of a server: one of its machine's GPUs; of a machine without any, all of it."""
+_GPU = Takes(gpus=1.0, threads=0)
+_ALL = Takes(gpus=0.0, threads=2**31)
 _HERE = ("127.0.0.1", "::1", "localhost")
 
 
@@ -20,6 +24,14 @@ def server_billing(config: RunConfig) -> ServerBilling | None:
     if config.engine.name != "triton":
         return None
     return ServerBilling.OWNED if config.triton.owned else ServerBilling.SHARED
+
+
+def server_price(config: RunConfig, book: PriceBook, *, at: datetime) -> Price:
+    """What a device of the servers costs: one of its machine's GPUs, or a machine without any."""
+    machine = server_machine(config)
+    entry = entry_for(book, machine, at)
+    takes = _ALL if isinstance(entry, str) or not entry.gpus else _GPU
+    return price_on(book, machine, takes, at=at, output=config.output.path)
 
 
 def server_machine(config: RunConfig) -> Machine:

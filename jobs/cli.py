@@ -43,6 +43,9 @@ log = logging.getLogger("imagemill")
 WRONG_USE = 2
 STOPPED = 3
 
+_REST = ("overrides", "keys", "outputs")
+"""Where commands keep words of which there may be any number."""
+
 Command = Callable[[argparse.Namespace], int]
 
 
@@ -56,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"imagemill prices shows the book that --book names: imagemill prices --book {named}; "
             "to make one of a catalogue: imagemill prices import CATALOGUE.csv BOOK.yaml"
         )
-    given = parser.parse_args(words)
+    given = _parsed(parser, words)
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s", force=True)
     log.setLevel(logging.DEBUG if given.verbose else logging.INFO)
     command: Command = given.command
@@ -83,6 +86,19 @@ def _named_book(words: Sequence[str]) -> str | None:
     if len(words) < 2 or words[0] != "prices" or words[1] == "import" or words[1][:1] == "-":
         return None
     return shlex.quote(words[1])
+
+
+def _parsed(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:
+    """What a command line says; keys and outputs may also stand after options, where argparse does
+    not look for them."""
+    given, rest = parser.parse_known_args(words)
+    taken = next((name for name in _REST if hasattr(given, name)), None)
+    unknown = [word for word in rest if word.startswith("-") or taken is None]
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    if taken is not None:
+        setattr(given, taken, [*getattr(given, taken), *rest])
+    return given
 
 
 def _refuse(error: ImageMillError, verbose: bool, status_code: int) -> int:
@@ -129,7 +145,7 @@ def build_parser() -> argparse.ArgumentParser:
         ("resume", "go on with a job that was stopped", _resume),
         ("retry", "work on the quarantined rows of a finished job again", _retry),
     ):
-        _on_output(commands, name, help_text, command)
+        _on_output(commands, name, help_text, command, runs=True)
     submit = _command(
         commands,
         "submit",
@@ -208,6 +224,8 @@ def _on_output(
     name: str,
     help_text: str,
     command: Command,
+    *,
+    runs: bool = False,
 ) -> argparse.ArgumentParser:
     one = _command(commands, name, help_text, command)
     one.add_argument("output", metavar="OUTPUT", help="the output.path of a job: a folder or URL")
@@ -215,7 +233,8 @@ def _on_output(
         "overrides",
         nargs="*",
         metavar="key=value",
-        help="cluster.*, storage.*, pricing.*, budget.* and triton.* keys only",
+        help=f"{'cluster.*, pricing.*, budget.*,' if runs else 'cluster.*,'} storage.* and "
+        "triton.* keys only",
     )
     return one
 
@@ -257,13 +276,13 @@ def _ended(result: JobResult) -> int:
 
 
 def _status(given: argparse.Namespace) -> int:
-    _, store = verbs.open_job(given.output, given.overrides)
+    _, store = verbs.look_at_job(given.output, given.overrides)
     _print(status_lines(status(store)))
     return 0
 
 
 def _cancel(given: argparse.Namespace) -> int:
-    _, store = verbs.open_job(given.output, given.overrides)
+    _, store = verbs.look_at_job(given.output, given.overrides)
     last = last_run(store)
     if last is None or is_finished(store, generation(store)) or run_ended(store, last.run):
         print(f"{given.output}: nothing to cancel, no run is under way")
@@ -278,7 +297,7 @@ def _cancel(given: argparse.Namespace) -> int:
 
 
 def _verify(given: argparse.Namespace) -> int:
-    _, store = verbs.open_job(given.output, given.overrides)
+    _, store = verbs.look_at_job(given.output, given.overrides)
     verification = verify(store)
     _print(report_lines(verification))
     return 0 if verification.ok else 1
@@ -297,7 +316,7 @@ def _report(given: argparse.Namespace) -> int:
 
 
 def _gc(given: argparse.Namespace) -> int:
-    _, store = verbs.open_job(given.output, given.overrides)
+    _, store = verbs.look_at_job(given.output, given.overrides)
     try:
         collected = collect(store, dry_run=not given.delete)
     except StoreRefused as error:

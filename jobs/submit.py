@@ -7,11 +7,15 @@ import asyncio
 import re
 import secrets
 import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from cluster.ray_jobs import ENDED, RayJobs
 from conf.errors import ConfigError
+from conf.schema import RunConfig
+from jobs.rayjob import render
 from jobs.run import prepare
 
 _NAME_CHARACTERS = 40
@@ -34,8 +38,7 @@ def submission(overrides: Sequence[str]) -> Submission:
     Raises:
         ConfigError: the configuration is wrong, or means something else on another machine.
     """
-    _refuse_relative(overrides)
-    config = prepare(overrides)
+    config = _checked(overrides)
     address = [] if _given(overrides, "cluster.address") else ["cluster.address=auto"]
     return Submission(
         name=_name(config.job.name or "job"),
@@ -43,6 +46,24 @@ def submission(overrides: Sequence[str]) -> Submission:
         output=config.output.path,
         project=config.job.project,
     )
+
+
+def rendered(overrides: Sequence[str], pattern: str) -> str:
+    """A RayJob for the run that ``imagemill run`` would start here.
+
+    Args:
+        pattern: a YAML file with a RayJob that it is to be like; - is the standard input.
+
+    Raises:
+        ConfigError: see ``submission`` and ``jobs.rayjob.render``.
+    """
+    config = _checked(overrides)
+    where = "the standard input" if pattern == "-" else pattern
+    try:
+        text = sys.stdin.read() if pattern == "-" else Path(pattern).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read --render {where}: {error}") from error
+    return render(text, where, job_name=config.job.name or "job", overrides=overrides)
 
 
 def continuation(output: str, overrides: Sequence[str]) -> Submission:
@@ -116,6 +137,13 @@ def _given(overrides: Sequence[str], key: str) -> bool:
     return any(one.partition("=")[0] == key for one in overrides)
 
 
+def _checked(overrides: Sequence[str]) -> RunConfig:
+    """The configuration, as far as it can be checked here: a price book may be on the cluster."""
+    _refuse_relative(overrides)
+    elsewhere = ("pricing=/", "pricing.book=/")
+    return prepare([one for one in overrides if not one.startswith(elsewhere)])
+
+
 def _refuse_relative(overrides: Sequence[str]) -> None:
     for one in overrides:
         name, _, value = one.partition("=")
@@ -140,7 +168,13 @@ def _refuse_relative_path(name: str, value: str, *, plain_names: bool = False) -
 def add_submit_words(parser: argparse.ArgumentParser) -> None:
     """The words of ``imagemill submit``."""
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for 'imagemill run'")
-    parser.add_argument("--to", required=True, metavar="URL", help=_TO)
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--to", metavar="URL", help=_TO)
+    where.add_argument(
+        "--render",
+        metavar="RAYJOB.yaml",
+        help="send nothing; print a RayJob like the one of this file (-: standard input) for it",
+    )
     parser.add_argument(
         "--resume", metavar="OUTPUT", help="go on with a job that was stopped instead"
     )
@@ -149,6 +183,14 @@ def add_submit_words(parser: argparse.ArgumentParser) -> None:
 
 def tell_submitted(given: argparse.Namespace) -> int:
     """Answer ``imagemill submit``; returns the exit status."""
+    if given.render:
+        if given.resume or given.follow:
+            raise ConfigError(
+                "--render sends nothing that could be followed, and its RayJob goes on with a job "
+                "that is there by itself; give it the job's own keys, without --resume and --follow"
+            )
+        print(rendered(given.overrides, given.render), end="")
+        return 0
     sent = (
         continuation(given.resume, given.overrides) if given.resume else submission(given.overrides)
     )

@@ -13,15 +13,13 @@ from conf.errors import ConfigError
 from conf.schema import RunConfig
 from jobs.cli import build_parser
 from jobs.configure import compose
+from jobs.rayjob import SHELL
 from jobs.triton_export import export_config
 from k8s.lint.bundle import Bundle, Found, Rule
 from k8s.lint.manifest import Body, Manifest, RayCluster, ray_cluster, within
 from k8s.lint.quantity import quantity
 from operators.row_defaults import row_defaults
 
-_SHELL = set("|&;<>()$`\\\"'*?[]#~!{}\n")
-"""What a shell takes for its own. KubeRay puts the line unquoted into one shell, which hands it to
-a second one."""
 _PROGRAM = "imagemill"
 
 
@@ -29,7 +27,7 @@ def plain_line(bundle: Bundle) -> Iterator[Found]:
     """A line that a shell on its way would change, or that is none of our commands."""
     for job in bundle.of_kind("RayJob"):
         line = _line(job)
-        found = sorted(set(line) & _SHELL)
+        found = sorted(set(line) & SHELL)
         if found:
             yield Found(
                 str(job),

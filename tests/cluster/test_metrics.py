@@ -74,13 +74,17 @@ def test_every_series_of_a_run_is_exported_under_its_name_and_its_gauges_end_wit
         return not missing
 
     missing = {*wanted}
-    with running(cluster, tmp_path, "job.name=cats"):
+    with running(cluster, tmp_path, "job.name=cats", "cluster.lease_s=5"):
         wait_until(all_seen, f"{missing} to be exported")
         types = _types(cluster)
-        (worker,) = cluster.workers()
-        worker.kill()
-        wait_until(lambda: _lost(cluster, "died") == 1, "the dead worker to be told of")
-        assert _lost(cluster, "silent") == pytest.approx(0)
+        assert _lost(cluster, "died") == pytest.approx(0)
+        (frozen,) = cluster.workers()
+        frozen.suspend()
+        wait_until(lambda: _lost(cluster, "silent") >= 1, "the frozen worker to be told of")
+        assert _lost(cluster, "died") == pytest.approx(0)
+        wait_until(lambda: frozen not in cluster.workers() != [], "another worker in its place")
+        cluster.workers()[0].kill()
+        wait_until(lambda: _lost(cluster, "died") >= 1, "the dead worker to be told of")
     parts = {
         f"{s.exported}_{part}" for s in SERIES if s.kind == HISTOGRAM for part in ("sum", "count")
     }

@@ -10,7 +10,7 @@ import pytest
 import ray
 
 from cluster.nodes import Shape, nodes_now
-from cluster.ray_session import Resources, resources
+from cluster.ray_session import Resources, ray_session, resources
 from conf.errors import ConfigError, OptionRefused
 from jobs.configure import compose
 
@@ -91,3 +91,23 @@ def test_weights_are_not_kept_out_of_a_gpu_that_no_worker_gets(cluster: None) ->
         sized("engine.offload=model")
     assert "nothing was started; give engine.offload=off" in str(told.value)
     assert sized("engine.offload=model", "engine=simulated").shape == Shape(gpus=0.0)
+
+
+def test_a_ray_that_does_not_start_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+
+    def too_slow(*_: object, **__: object) -> None:
+        raise Exception("The current node timed out during startup")  # noqa: TRY002 - as Ray does
+
+    monkeypatch.setattr(ray, "init", too_slow)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    with (
+        pytest.raises(ConfigError) as refused,
+        ray_session(compose(["input.path=x", "output.path=y"])),
+    ):
+        raise AssertionError("no session")
+    assert str(refused.value) == (
+        "Ray did not start on this machine: The current node timed out during startup; nothing was "
+        "started. Try again when the machine has less to do, or give the cluster.address of a "
+        "cluster that runs"
+    )

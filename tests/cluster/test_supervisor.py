@@ -14,6 +14,7 @@ from cluster import layout
 from cluster.crew import Assignment
 from cluster.nodes import Shape
 from cluster.ray_session import Resources, ray_session
+from cluster.setbacks import Loss
 from cluster.supervisor import RunEnd, Supervisor
 from conf.errors import CoordinatorLost, NoWorkers
 from conf.price_book import book_of
@@ -159,6 +160,7 @@ def test_a_store_error_that_does_not_pass_ends_the_run_after_some_workers(small:
     end = supervise(small, HERE, Control())
     assert not end.finished
     assert end.restarts == 4
+    assert end.snapshot.lost == {Loss.STOPPED: 5}
     assert end.reason.startswith("5 workers in a row were lost without a commit; the last")
     assert "Too many levels of symbolic links" in end.reason
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ import pytest
 
 from cluster.store import Store
 from jobs.cli import main
+from jobs.run import open_job
 from jobs.verify import Verification, verify
 from tests.cluster.job_process import JobProcess, wait_until, write_prompts
 from tests.scripted_triton import MODEL, SIZE, write_repository
-from tests.small_jobs import SmallJob, run_small_job
+from tests.small_jobs import SmallJob, prepare_small_job, run_small_job, work_on
 from tests.stores import ONCE
 from tests.triton_server import TritonServer
 
@@ -67,7 +69,7 @@ def test_a_job_goes_on_through_a_dead_stub_a_killed_and_a_frozen_server(
 
     def committed(commits: int) -> None:
         wait_until(
-            lambda: len(list(output.glob("commits/*/*.json"))) >= commits, f"{commits} commits"
+            lambda: len(list(output.glob("commits/**/*.json"))) >= commits, f"{commits} commits"
         )
 
     committed(1)
@@ -87,43 +89,58 @@ def test_a_job_goes_on_through_a_dead_stub_a_killed_and_a_frozen_server(
     assert (bad["stage"], bad["reason"]) == ("check", "nan_image")
 
 
-def test_a_job_whose_servers_stay_away_stops_resumable_and_goes_on_at_another(
-    server: TritonServer, tmp_path: Path
-) -> None:
-    output = tmp_path / "out"
-    asked = words(server, tmp_path, "triton.patience_s=0.2", "job.max_attempts=1")
-    repository = write_repository(tmp_path / "other" / "models")
-    with TritonServer(tmp_path / "other", repository, explicit=[MODEL]) as other:
-        asked.append(f"triton.url=grpc://{other.grpc}")
-        job = JobProcess("run", *asked)
-        wait_until(lambda: any(output.glob("commits/*/*.json")), "a commit")
-        other.kill()
-        assert job.finish() == 3, job.output
-    assert "no Triton server" in job.output
-    assert f"imagemill resume {output}" in job.output
-    again = JobProcess("resume", str(output), f"triton.url=grpc://{server.grpc}")
-    assert again.finish() == 0, again.output
-    checked(output)
+def small_words(server: TritonServer) -> dict[str, Any]:
+    """The configuration of a job in this process."""
+    return {
+        "engine.name": "triton",
+        "engine.precision": "auto",
+        "engine.max_batch": None,
+        "triton.url": f"grpc://{server.grpc}",
+        "triton.model": MODEL,
+        "sampling.width": SIZE,
+        "sampling.height": SIZE,
+        "pricing.price_per_hour": "3.6",
+    }
 
 
 def small_job(server: TritonServer, tmp_path: Path, **more: Any) -> SmallJob:
-    """A job in this process."""
     rows = [{"prompt": "fail" if number == 3 else "wait 0.01"} for number in range(10)]
-    return run_small_job(
-        tmp_path,
-        rows,
-        **{
-            "engine.name": "triton",
-            "engine.precision": "auto",
-            "engine.max_batch": None,
-            "triton.url": f"grpc://{server.grpc}",
-            "triton.model": MODEL,
-            "sampling.width": SIZE,
-            "sampling.height": SIZE,
-            "pricing.price_per_hour": "3.6",
-            **more,
-        },
-    )
+    return run_small_job(tmp_path, rows, **small_words(server), **more)
+
+
+def test_a_worker_whose_servers_stay_away_gives_its_rows_back_and_none_is_to_blame(
+    triton: None, tmp_path: Path
+) -> None:
+    repository = write_repository(tmp_path / "models")
+    rows = [{"prompt": "wait 0.05"} for _ in range(40)]
+    with TritonServer(tmp_path / "server", repository, explicit=[MODEL]) as server:
+        words = small_words(server) | {"triton.patience_s": 2, "job.commit_images": 1}
+        small = prepare_small_job(tmp_path, rows, **words)
+        with ThreadPoolExecutor(1) as pool:
+            working = pool.submit(work_on, small)
+            wait_until(lambda: small.totals().committed > 0, "a commit")
+            server.kill()
+            away = working.result()
+        outcome = away.outcomes[-1]
+        assert (outcome.error, outcome.retryable) == ("ServerLost", True)
+        assert outcome.message.startswith("no Triton server made an image for triton.patience_s=")
+        before = away.totals()
+        assert 0 < before.committed < len(rows)
+        server.start()
+        again = work_on(away)
+    assert again.outcomes[-1].error is None
+    after = again.totals()
+    assert (after.committed, after.quarantined) == (len(rows), 0)
+    bill = again.bill()
+    assert sum(bill.ns.values()) == bill.total_ns
+    assert bill.ns["used"] == len(rows) * 1_000_000
+
+
+def test_a_resumed_job_may_be_told_of_other_servers(server: TritonServer, tmp_path: Path) -> None:
+    small = small_job(server, tmp_path)
+    job, _ = open_job(small.store.url, ["triton.url=grpc://b:1", "triton.headers.x=TOKEN"])
+    assert (job.config.triton.url, job.config.triton.headers) == ("grpc://b:1", {"x": "TOKEN"})
+    assert job.config.triton.model == MODEL
 
 
 def test_of_a_server_that_others_use_the_time_of_the_rows_is_paid_and_no_idle(

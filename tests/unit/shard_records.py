@@ -40,6 +40,7 @@ STAMP = Stamp(
     other_shapes=0,
     starved=0,
     closed=False,
+    alive_ns=None,
 )
 
 

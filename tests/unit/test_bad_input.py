@@ -258,3 +258,22 @@ def test_the_help_names_all_commands_and_starts_without_torch() -> None:
     )
     assert "verify" in run.stdout
     assert run.stdout.strip().endswith("False")
+
+
+def test_keys_may_stand_after_options(
+    prompts: Path, output: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [f"input.path={prompts}", "--cfg", f"output.path={output}", "-v", "job.project=shop"]
+    assert main(["run", *given]) == 0
+    assert "project: shop" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [["run", "--nosuch", "a=b"], ["models", "a=b"]])
+def test_words_that_no_command_knows_are_named(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    unknown = next(word for word in words[1:] if word.startswith("-") or words[0] == "models")
+    assert f"unrecognized arguments: {unknown}" in capsys.readouterr().err

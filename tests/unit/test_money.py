@@ -48,6 +48,7 @@ def stamp(lifetime_ns: int, busy_ns: int, overhead_ns: int, at: Price) -> Stamp:
         other_shapes=0,
         starved=0,
         closed=True,
+        alive_ns=None,
     )
 
 

@@ -126,6 +126,11 @@ QUIET = (
     ),
     Case(
         alert="ImageMillJobStalled",
+        about="no image is made, for all rows are quarantined",
+        changes={"images_made_total": "0+20x10 200x50"},
+    ),
+    Case(
+        alert="ImageMillJobStalled",
         about="no row is left",
         changes={
             'rows{state="pending"}': "0x60",

@@ -11,8 +11,8 @@ from shard_records import PRICE
 from cluster.lifetime import Lifetime, ServerBilling
 from cluster.money import bill, close_worker
 from cluster.price import Price
-from cluster.pricing import Machine, price_on
-from cluster.server_price import SERVER_DEVICE, server_billing, server_machine
+from cluster.pricing import Machine
+from cluster.server_price import server_billing, server_machine, server_price
 from cluster.totals import WorkerUse
 from cluster.traffic import Requests
 from conf.price_book import InstancePrice, PriceBook
@@ -133,5 +133,6 @@ def test_a_device_costs_its_gpus_part_of_the_machine_or_all_of_it(
         instances=(entry,),
         storage=(),
     )
-    at = datetime(2026, 11, 15, tzinfo=UTC)
-    assert price_on(book, Machine(instance_type="p5"), SERVER_DEVICE, at=at).nano_per_hour == nano
+    config = asked("triton.url=grpc://gpu-1:8001", "pricing.instance_type=p5")
+    price = server_price(config, book, at=datetime(2026, 11, 15, tzinfo=UTC))
+    assert (price.nano_per_hour, price.unpriced) == (nano, "")

@@ -129,6 +129,7 @@ def test_the_time_of_workers_that_overlap_counts_once() -> None:
         other_shapes=0,
         starved=0,
         closed=True,
+        alive_ns=None,
     )
     beside = replace(stamp, started_at="2026-01-01T00:00:05.000000+00:00")
     inside = replace(beside, lifetime_ns=10**9)

@@ -1,0 +1,127 @@
+"""RayJobs that are written for GitOps, held against the rules of the manifests."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from conf.errors import ConfigError
+from jobs.cli import main
+from jobs.rayjob import SHELL, render
+from k8s.lint.bundle import Bundle
+from k8s.lint.crd_schemas import CRD_RULES
+from k8s.lint.manifest import parse
+from k8s.lint.operator_rules import OPERATOR_RULES
+from k8s.lint.run_line import RUN_RULES
+
+PATTERN = Path(__file__).parents[2] / "k8s/overlays/job/rayjob.yaml"
+ASKED = ("input.path=s3://b/in", "output.path=s3://b/jobs/Cats_2", "model=a/b")
+
+
+def submit(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    capsys.readouterr()
+    status = main(["submit", *arguments])
+    said = capsys.readouterr()
+    return status, said.out + said.err
+
+
+def only_job(text: str) -> dict[str, Any]:
+    (job,) = [one for one in yaml.safe_load_all(text) if one["kind"] == "RayJob"]
+    return dict(job)
+
+
+def test_the_rayjob_is_the_pattern_with_another_name_and_command(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked = (*ASKED, "cluster.max_workers=4", "cluster.gpus_per_worker=1", "budget.max_cost=40")
+    status, text = submit(capsys, *asked, "--render", str(PATTERN))
+    assert status == 0, text
+    job, before = only_job(text), only_job(PATTERN.read_text())
+    assert job["metadata"].pop("name") == "imagemill-cats-2"
+    assert job["spec"].pop("entrypoint") == (
+        "imagemill run --resume input.path=s3://b/in output.path=s3://b/jobs/Cats_2 model=a/b "
+        "cluster.max_workers=4 cluster.gpus_per_worker=1 budget.max_cost=40 cluster.address=auto "
+        "cluster.start_timeout_s=1800 cluster.preemption_notice_s=30 "
+        "pricing.book=/etc/imagemill/prices.yaml"
+    )
+    del before["metadata"]["name"], before["spec"]["entrypoint"]
+    assert job == before
+    bundle = Bundle(name="rendered", manifests=parse(text))
+    rules = {**CRD_RULES, **OPERATOR_RULES, **RUN_RULES}
+    assert [found for rule in rules.values() for found in rule(bundle)] == []
+
+
+def test_a_price_book_that_is_on_the_cluster_only_may_be_named(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    status, text = submit(capsys, *ASKED, "pricing=/etc/mine.yaml", "--render", str(PATTERN))
+    assert status == 0, text
+    command = only_job(text)["spec"]["entrypoint"]
+    assert "pricing=/etc/mine.yaml" in command
+    assert "pricing.book=" not in command, "the given one takes the place of the pattern's"
+
+
+def test_what_stands_beside_the_rayjob_is_passed_on(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beside = {"kind": "ConfigMap", "metadata": {"name": "prices"}}
+    text = f"{yaml.safe_dump(beside)}---\n{PATTERN.read_text()}"
+    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+    status, text = submit(capsys, *ASKED, "--render", "-")
+    assert status == 0, text
+    first, second = yaml.safe_load_all(text)
+    assert first == beside
+    assert second["metadata"]["name"] == "imagemill-cats-2"
+
+
+@pytest.mark.parametrize("mark", [*sorted(SHELL), " "])
+def test_what_a_shell_would_change_is_refused(mark: str) -> None:
+    pattern = PATTERN.read_text()
+    with pytest.raises(ConfigError) as caught:
+        render(pattern, "x", job_name="cats", overrides=[f"input.path=s3://b/{mark}in"])
+    assert f"holds {mark!r}: KubeRay hands the command unquoted to a shell" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "says"),
+    [
+        ("kind: Pod", "x holds 0 RayJobs; expected one that the new one is to be like"),
+        ("kind: RayJob\n---\nkind: RayJob", "x holds 2 RayJobs"),
+        ("kind: RayJob", "the RayJob of x has no metadata or no spec.entrypoint"),
+        ("a: b: c", "x is no YAML"),
+    ],
+)
+def test_a_pattern_that_is_none_is_refused(pattern: str, says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        render(pattern, "x", job_name="cats", overrides=ASKED)
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ((*ASKED, "--render", "no.yaml"), "cannot read --render no.yaml: [Errno 2]"),
+        ((*ASKED, "--render", str(PATTERN), "--follow"), "--render sends nothing that could be"),
+        (("--resume", "s3://b/o", "--render", str(PATTERN)), "without --resume and --follow"),
+        (("output.path=out", *ASKED, "--render", str(PATTERN)), "output.path=out is relative"),
+        ((*ASKED, "job.nmae=x", "--render", str(PATTERN)), "job.nmae"),
+    ],
+)
+def test_what_cannot_be_rendered_is_told(
+    arguments: tuple[str, ...], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, text = submit(capsys, *arguments)
+    assert status == 2
+    assert says in text
+
+
+def test_a_long_name_is_cut_to_what_kuberay_takes() -> None:
+    text = render(PATTERN.read_text(), "x", job_name="Cats & dogs " * 9, overrides=ASKED)
+    name = only_job(text)["metadata"]["name"]
+    assert len(name) <= 47
+    assert name.startswith("imagemill-cats-dogs-cats-")
+    assert not name.endswith("-")
