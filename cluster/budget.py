@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Literal
 
 from cluster.money import as_decimal
-from conf.price_book import nano
+from conf.amounts import MOST_BUDGET, nano
 from conf.schema import BudgetConfig, RunConfig
 
 _NS_PER_HOUR = 3600 * 10**9
@@ -30,6 +30,9 @@ class Spent:
     def __add__(self, other: Spent) -> Spent:
         return Spent(nano=self.nano + other.nano, ns=self.ns + other.ns)
 
+    def __sub__(self, other: Spent) -> Spent:
+        return Spent(nano=self.nano - other.nano, ns=self.ns - other.ns)
+
 
 NOTHING = Spent()
 
@@ -44,7 +47,7 @@ class Account:
 
     def at(self, now_s: float) -> Spent:
         """The cost by now: a worker that reports nothing is paid for all the same."""
-        since_ns = max(0, int((now_s - self.seen_at_s) * _NS))
+        since_ns = max(0, _clock_ns(now_s) - _clock_ns(self.seen_at_s))
         return self.spent + Spent(nano=_cost(self.nano_per_hour, since_ns), ns=since_ns)
 
 
@@ -72,7 +75,7 @@ class Caps:
     @classmethod
     def _parsed(cls, cost: str | None, hours: float | None, currency: str, keys: str) -> Caps:
         return cls(
-            nano=None if cost is None else nano(cost, f"{keys}max_cost"),
+            nano=None if cost is None else nano(cost, f"{keys}max_cost", MOST_BUDGET),
             ns=None if hours is None else int(Decimal(str(hours)) * _NS_PER_HOUR),
             currency=currency,
             keys=keys,
@@ -97,13 +100,16 @@ class Caps:
 
     def used(self, spent: Spent) -> str:
         """How much of each cap is used, for people."""
+        return ", ".join(f"{part} used" for part in self.parts(spent))
+
+    def parts(self, spent: Spent) -> list[str]:
+        """An amount of each cap, for people."""
         parts = []
         if self.nano is not None:
-            parts.append(f"{_plain(spent.nano)} of {_plain(self.nano)} {self.currency} used")
+            parts.append(f"{_plain(spent.nano)} of {_plain(self.nano)} {self.currency}")
         if self.ns is not None:
-            hours, cap = spent.ns / _NS_PER_HOUR, self.ns / _NS_PER_HOUR
-            parts.append(f"{hours:.4g} of {cap:g} hours used")
-        return ", ".join(parts)
+            parts.append(f"{hours(spent)} of {self.ns / _NS_PER_HOUR:g} hours")
+        return parts
 
     def exceeded(self, spent: Spent, reserved: Spent) -> str:
         """Why nothing more may be begun; "" while there is room."""
@@ -166,8 +172,41 @@ class Allowance:
         return ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sums:
+    """What the accounts of workers add up to, so that nobody has to go through them: each clock
+    reading in nanoseconds, ``rate_by_seen`` the sum of price by clock reading."""
+
+    workers: int = 0
+    spent: Spent = NOTHING
+    reserved: Spent = NOTHING
+    rate: int = 0
+    seen_ns: int = 0
+    rate_by_seen: int = 0
+
+    def of(self, account: Account, reserved: Spent, sign: Literal[1, -1]) -> _Sums:
+        """With one account more, or less."""
+        rate, seen_ns = account.nano_per_hour or 0, _clock_ns(account.seen_at_s)
+        return _Sums(
+            workers=self.workers + sign,
+            spent=self.spent + account.spent if sign > 0 else self.spent - account.spent,
+            reserved=self.reserved + reserved if sign > 0 else self.reserved - reserved,
+            rate=self.rate + sign * rate,
+            seen_ns=self.seen_ns + sign * seen_ns,
+            rate_by_seen=self.rate_by_seen + sign * rate * seen_ns,
+        )
+
+    def at(self, now_s: float) -> Spent:
+        """As the accounts say together, rounded up once."""
+        now_ns = _clock_ns(now_s)
+        since = max(0, self.rate * now_ns - self.rate_by_seen)
+        grown = Spent(nano=_up(since), ns=max(0, self.workers * now_ns - self.seen_ns))
+        return self.spent + grown
+
+
 class Budget:
-    """The accounts of one run. Not safe for threads: the coordinator holds its lock.
+    """The accounts of one run, each call at the same small cost however many there are. Not safe
+    for threads: the coordinator holds its lock, and never calls with an earlier time.
 
     Args:
         settled: what earlier runs came to.
@@ -183,10 +222,14 @@ class Budget:
         self._settled = settled
         self._leave_s = leave_s
         self._accounts: dict[str, Account] = {}
+        self._sums = _Sums()
+        self._without_price: dict[str, None] = {}
         self._silent: set[str] = set()
         self._dearest = 0
         self.unpriced = False
         """Whether a worker without a price was seen: then not all that is spent is known."""
+        self.priced = False
+        """Whether a worker with a price was seen: until then nothing is known of this run."""
 
     def hired(self, worker: str) -> None:
         """A worker may begin any moment: until it says what it costs, it is reserved as much as
@@ -197,28 +240,40 @@ class Budget:
     def report(self, worker: str, account: Account) -> None:
         """A worker's newest account."""
         self._silent.discard(worker)
+        self._close(worker)
         self._accounts[worker] = account
-        self.unpriced |= account.nano_per_hour is None
+        self.priced |= account.nano_per_hour is not None
+        self._sums = self._sums.of(account, self._reserve_of(account), 1)
+        if account.nano_per_hour is None:
+            self._without_price[worker] = None
+            self.unpriced = True
         self._dearest = max(self._dearest, account.nano_per_hour or 0)
 
     def gone(self, worker: str, now_s: float) -> None:
         """A worker ended, at the latest now: that is settled."""
         self._silent.discard(worker)
-        account = self._accounts.pop(worker, None)
+        account = self._close(worker)
         if account is not None:
             self._settled += account.at(now_s)
 
+    def _close(self, worker: str) -> Account | None:
+        self._without_price.pop(worker, None)
+        account = self._accounts.pop(worker, None)
+        if account is not None:
+            self._sums = self._sums.of(account, self._reserve_of(account), -1)
+        return account
+
     def spent(self, now_s: float) -> Spent:
         """Everything so far."""
-        return sum((account.at(now_s) for account in self._accounts.values()), self._settled)
+        return self._settled + self._sums.at(now_s)
 
     def stop(self, now_s: float) -> str:
         """Why the run has to stop now; "" while it may go on."""
         spent, reserved = self.spent(now_s), self.reserved()
         for caps, limits in self._limits():
-            unpriced = [name for name, a in self._accounts.items() if a.nano_per_hour is None]
-            if unpriced and caps.nano is not None:
-                return f"{caps.keys}max_cost cannot be kept: worker {unpriced[0]} has no price"
+            if self._without_price and caps.nano is not None:
+                worker = next(iter(self._without_price))
+                return f"{caps.keys}max_cost cannot be kept: worker {worker} has no price"
             why = limits.exceeded(spent, reserved)
             if why:
                 return why
@@ -231,9 +286,11 @@ class Budget:
 
     def reserved(self) -> Spent:
         """What those who live, or may begin any moment, may still come to until they have left."""
-        accounts = self._accounts.values()
         silent = reserve_of(self._dearest, self._leave_s, workers=len(self._silent))
-        return sum((reserve_of(a.nano_per_hour, self._leave_s) for a in accounts), silent)
+        return self._sums.reserved + silent
+
+    def _reserve_of(self, account: Account) -> Spent:
+        return reserve_of(account.nano_per_hour, self._leave_s)
 
 
 def leave_s(config: RunConfig) -> float:
@@ -248,8 +305,16 @@ def reserve_of(nano_per_hour: int | None, leave_s: float, *, workers: int = 1) -
 
 
 def _cost(nano_per_hour: int | None, ns: int) -> int:
+    return _up((nano_per_hour or 0) * ns)
+
+
+def _up(nano_per_hour_ns: int) -> int:
     """Rounded up: a cap is never passed by a rounding."""
-    return -(-(nano_per_hour or 0) * ns // _NS_PER_HOUR)
+    return -(-nano_per_hour_ns // _NS_PER_HOUR)
+
+
+def _clock_ns(clock_s: float) -> int:
+    return int(clock_s * _NS)
 
 
 def hours(spent: Spent) -> str:

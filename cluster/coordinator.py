@@ -95,7 +95,8 @@ class Snapshot:
     their shards are no longer their own. ``preempted`` ones were told to go. ``commits`` never goes
     back. ``engines``: the different engines that were at work; of each that which compiled longest.
     ``spent``: by this run, and by earlier ones where anything is capped; with ``unpriced``
-    workers not all of it is known. ``reserved``: what those at work may still come to.
+    workers not all of it is known, and nothing of this run before one that is ``priced`` was seen.
+    ``reserved``: what those at work may still come to.
     ``over_budget``: why the run has to stop for it, or "". ``lost``: how many workers were lost, by
     how.
     """
@@ -116,6 +117,7 @@ class Snapshot:
     spent: Spent = NOTHING
     reserved: Spent = NOTHING
     unpriced: bool = False
+    priced: bool = False
     over_budget: str = ""
     engines: tuple[EngineInfo, ...] = ()
     lost: Mapping[Loss, int] = field(default_factory=dict)
@@ -255,7 +257,8 @@ class Coordinator:
         """A worker's process is up and paid for, before its first beat; called by the supervisor.
         What is told again, or after a beat, changes nothing."""
         with self._lock:
-            if self._budget is not None and worker not in self._gone | self._progress.keys():
+            known = worker in self._gone or worker in self._progress
+            if self._budget is not None and not known:
                 now_s = self._clock()
                 self._budget.report(
                     worker, Account(spent=NOTHING, nano_per_hour=nano_per_hour, seen_at_s=now_s)
@@ -325,6 +328,7 @@ class Coordinator:
                 spent=self._budget.spent(now_s) if self._budget else NOTHING,
                 reserved=self._budget.reserved() if self._budget else NOTHING,
                 unpriced=self._budget is not None and self._budget.unpriced,
+                priced=self._budget is not None and self._budget.priced,
                 over_budget=self._over_budget,
                 engines=tuple(self._engines.values()),
                 lost=dict(self._lost),

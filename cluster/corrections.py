@@ -59,18 +59,26 @@ def with_corrections(before: pa.Table, now: pa.Table) -> pa.Table:
     return pa.concat_tables([before, pa.Table.from_pylist(added, schema=LEDGER)])
 
 
-def without_taken_back(table: pa.Table) -> pa.Table:
-    """The lines of a table of ``LEDGER``, but those without a price that sum to nothing: they are
-    no unknown cost any more. What has a price is all there, and sums as before."""
+def standing(table: pa.Table) -> pa.Table:
+    """The lines of a table of ``LEDGER`` with one for each unknown cost that stands.
+
+    Lines without an amount of one base and price become the first of them, as the newest tells it
+    and with their sums; where these are nothing, the cost is unknown no more. What has an amount is
+    all there, and sums as before.
+    """
     if not table["amount_nano"].null_count:
         return table
     lines = table.to_pylist()
-    said = _said(lines)
-    stands = [
-        line["amount_nano"] is not None or any(said[_charged(line)][name] for name in _SUMS)
-        for line in lines
-    ]
-    return table.filter(pa.array(stands, pa.bool_()))
+    unknown = _said([line for line in lines if line["amount_nano"] is None])
+    stands: list[_Line] = []
+    for line in lines:
+        if line["amount_nano"] is not None:
+            stands.append(line)
+            continue
+        known = unknown.pop(_charged(line), None)
+        if known is not None and any(known[name] for name in _SUMS):
+            stands.append(known | {name: line[name] for name in ("line_id", "corrects")})
+    return pa.Table.from_pylist(stands, schema=LEDGER)
 
 
 def _taken_back(

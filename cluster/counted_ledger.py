@@ -15,7 +15,7 @@ from itertools import islice
 import pyarrow as pa
 
 from cluster import layout
-from cluster.corrections import without_taken_back
+from cluster.corrections import standing
 from cluster.job_log import JobRecord, generation, is_finished
 from cluster.ledger import LEDGER, Attribution, ledger_table
 from cluster.plan_file import PlanReader
@@ -64,7 +64,7 @@ def worker_lines_of(
             before come to, by worker: what is committed since then stands in ``wasted`` still.
     """
     if used is None:
-        return without_taken_back(_read(store, layout.WORKER_LEDGER, LEDGER.names))
+        return standing(_read(store, layout.WORKER_LEDGER, LEDGER.names))
     totals = fold(store, plan)
     for worker, use in totals.workers.items():
         use.used_ns, use.used_amount = used.get(worker, (0, 0))

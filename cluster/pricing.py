@@ -115,14 +115,19 @@ def entry_for(book: PriceBook, machine: Machine, at: datetime) -> InstancePrice 
     why = not_in_force(book, at)
     if why:
         return why
-    found = [entry for entry in book.instances if _holds(entry, machine)]
-    sharpest = max((_named(entry) for entry in found), default=0)
-    best = [entry for entry in found if _named(entry) == sharpest]
+    best = best_entries(book, machine)
     if len(best) == 1:
         return best[0]
     many = f"{len(best)} entries" if best else "no entry"
     known = f"prices {book.version} have {many} for a node of which is known: {machine}"
     return f"{known}{_hint(book, machine)}"
+
+
+def best_entries(book: PriceBook, machine: Machine) -> list[InstancePrice]:
+    """Those that hold for a machine and name the most of it; with several none of them does."""
+    found = [entry for entry in book.instances if _holds(entry, machine)]
+    sharpest = max((_named(entry) for entry in found), default=0)
+    return [entry for entry in found if _named(entry) == sharpest]
 
 
 def _hint(book: PriceBook, machine: Machine) -> str:

@@ -56,6 +56,11 @@ class ProjectBudget:
         return sum((share.spent for share in self.shares.values()), NOTHING)
 
     @property
+    def reserved(self) -> Spent:
+        """What runs hold that have not ended, whatever of it they have spent by now."""
+        return sum((share.reserved for share in self.shares.values()), NOTHING)
+
+    @property
     def open(self) -> tuple[JobShare, ...]:
         """The shares of jobs that have a run at work, or had one that never said that it ended."""
         return tuple(share for share in self.shares.values() if share.run)

@@ -88,11 +88,13 @@ class ProjectRecords:
         )
 
     def _newest(self) -> int:
-        groups = self._store.folders(self._folder)
-        if not groups:
-            return 0
-        entries = self._store.listing(f"{self._folder}{max(groups)}/")
-        return max((layout.epoch_of(entry.key) for entry in entries), default=0)
+        """The number of the newest record; 0: there is none. A writer that was killed may have left
+        a folder without one."""
+        for group in sorted(self._store.folders(self._folder), reverse=True):
+            entries = self._store.listing(f"{self._folder}{group}/")
+            if entries:
+                return max(layout.epoch_of(entry.key) for entry in entries)
+        return 0
 
     def _key(self, number: int) -> str:
         return f"{self._folder}{number // _GROUP:05d}/{number:08d}.json"

@@ -23,6 +23,8 @@ _READ_S = (5.0, 30.0)
 """Shortest and longest that one request waits; between them a share of the patience."""
 _CONNECTIONS = 32
 S3_PROTOCOLS = ("s3", "s3a")
+LOCAL_PROTOCOLS = ("file", "local")
+"""Of folders, which charge nothing for what they are asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

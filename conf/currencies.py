@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from conf.errors import ConfigError
+
 _CODES = """
     AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BGN BHD BIF BMD BND BOB BRL BSD BTN BWP BYN BZD
     CAD CDF CHF CLP CNY COP CRC CUP CVE CZK DJF DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP
@@ -12,3 +16,20 @@ _CODES = """
     VUV WST XAF XCD XCG XOF XPF YER ZAR ZMW ZWG
 """
 CURRENCIES = frozenset(_CODES.split())
+
+
+def check_currency(code: Any, where: str, more: str = "") -> None:
+    """Refuse what is no code of a currency; ``where`` names it in errors, ``more`` ends them.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if isinstance(code, str) and code in CURRENCIES:
+        return
+    near = code.strip().upper() if isinstance(code, str) else ""
+    hints = [f"did you mean {near}?"] if near in CURRENCIES else []
+    hints += [more] if more else []
+    raise ConfigError(
+        f"{where} is {code!r}; expected a code of ISO 4217, such as USD, EUR or CNY"
+        + (f"; {' '.join(hints)}" if hints else "")
+    )

@@ -14,12 +14,13 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from conf.alert_target import check_alert
+from conf.amounts import MOST_BUDGET, nano
 from conf.errors import ConfigError
-from conf.price_book import nano
 from conf.schema import MISSING, BudgetConfig, RunConfig, type_name, unknown_key
 from conf.triton_config import check_triton
 
 T = TypeVar("T")
+_MOST_MONTHS = 1200
 
 
 def parse_config(mapping: Mapping[str, Any]) -> RunConfig:
@@ -68,11 +69,16 @@ def check_together(config: RunConfig) -> RunConfig:
             f"cluster.heartbeat_s ({config.cluster.heartbeat_s})"
         )
     if config.budget.max_cost is not None:
-        nano(config.budget.max_cost, "budget.max_cost")
+        nano(config.budget.max_cost, "budget.max_cost", MOST_BUDGET)
+    if config.pricing.storage_months > _MOST_MONTHS:
+        raise ConfigError(
+            f"pricing.storage_months is {config.pricing.storage_months:g}; expected at most "
+            f"{_MOST_MONTHS:,}, which are 100 years"
+        )
     if config.budget.alert is not None:
         check_alert(config.budget.alert)
     if config.budget.project_max_cost is not None:
-        nano(config.budget.project_max_cost, "budget.project_max_cost")
+        nano(config.budget.project_max_cost, "budget.project_max_cost", MOST_BUDGET)
     _check_crew(config)
     if config.engine.name == "triton":
         check_triton(config.triton)

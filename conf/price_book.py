@@ -12,21 +12,24 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
+from decimal import ROUND_HALF_UP, Decimal
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
-
+from conf.amounts import MOST_PRICE, NANO, decimal, nano
+from conf.currencies import check_currency
 from conf.errors import ConfigError
 from conf.schema import PricingConfig
+from conf.yaml_file import parse_yaml
 
-NANO = 1_000_000_000
 OPTIONS = ("on-demand", "spot", "reserved", "owned")
 PLACE = ("provider", "region", "zone", "instance_type", "purchase_option")
 """What names a machine in a book. An entry that leaves one out holds whatever it is."""
 _HOURS_PER_YEAR = 8760
+_MOST_OWNED = 10**12
+_LEAST_YEARS = Decimal("0.01")
+_LEAST_SHARE, _MOST_SHARE = 1e-6, 1e6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,12 +159,12 @@ def read_book(name: str) -> PriceBook:
                 f"pricing.book={name} does not exist; expected one of {', '.join(book_names())}, "
                 "or the path of a YAML file: pricing.book=/path/to/prices.yaml"
             )
-        plain = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except OSError as error:
         raise ConfigError(f"cannot read price book {name}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise ConfigError(f"price book {name} is no YAML: {error}") from error
-    return parse_book(plain, f"price book {name}")
+    where = f"price book {name}"
+    return parse_book(parse_yaml(text, where), where)
 
 
 def parse_book(plain: Any, where: str) -> PriceBook:
@@ -172,14 +175,18 @@ def parse_book(plain: Any, where: str) -> PriceBook:
     """
     known = ("version", "currency", "effective_from", "effective_until", "instances", "storage")
     _check_keys(plain, known, where)
-    for name in ("version", "currency"):
-        if not isinstance(plain.get(name), str | int | float):
-            raise ConfigError(f"{where}: {name} is {plain.get(name)!r}; expected text")
-    return PriceBook(
-        version=str(plain["version"]),
-        currency=str(plain["currency"]),
-        effective_from=_date(plain, "effective_from", where),
-        effective_until=_date(plain, "effective_until", where),
+    check_currency(plain.get("currency"), f"{where}: currency")
+    since, until = (_date(plain, f"effective_{end}", where) for end in ("from", "until"))
+    if since is not None and until is not None and since >= until:
+        raise ConfigError(
+            f"{where}: effective_from is {since} and effective_until {until}, so that it never "
+            "holds; expected a later effective_until, the first day on which it no longer holds"
+        )
+    book = PriceBook(
+        version=_text(plain.get("version"), f"{where}: version"),
+        currency=plain["currency"],
+        effective_from=since,
+        effective_until=until,
         instances=tuple(
             _instance(entry, f"{where}: instances entry {number}")
             for number, entry in enumerate(_entries(plain, "instances", where), start=1)
@@ -189,18 +196,10 @@ def parse_book(plain: Any, where: str) -> PriceBook:
             for number, entry in enumerate(_entries(plain, "storage", where), start=1)
         ),
     )
-
-
-def nano(value: Any, where: str) -> int:
-    """A price as 1e-9 currency units.
-
-    Raises:
-        ConfigError: it is not a number >= 0, or finer than 1e-9.
-    """
-    found = _number(value, where, "with at most 9 digits after the point") * NANO
-    if found != found.to_integral_value():
-        raise _wrong(value, where, "with at most 9 digits after the point")
-    return int(found)
+    places = [[(name, getattr(entry, name)) for name in PLACE] for entry in book.instances]
+    _check_once(places, f"{where}: instances")
+    _check_once([[("url", entry.url)] for entry in book.storage], f"{where}: storage")
+    return book
 
 
 def _instance(entry: Any, where: str) -> InstancePrice:
@@ -227,7 +226,8 @@ def _instance(entry: Any, where: str) -> InstancePrice:
             "is as one on the instance type speed_of"
         )
     place: dict[str, Any] = {
-        name: None if entry.get(name) is None else str(entry[name]) for name in PLACE
+        name: None if entry.get(name) is None else _text(entry[name], f"{where}: {name}")
+        for name in PLACE
     }
     return InstancePrice(
         **place,
@@ -238,7 +238,7 @@ def _instance(entry: Any, where: str) -> InstancePrice:
         vcpus=_share(entry, "vcpus", where),
         shared=shared,
         speed=_share(entry, "speed", where),
-        speed_of=str(entry["speed_of"]) if "speed_of" in entry else None,
+        speed_of=_text(entry["speed_of"], f"{where}: speed_of") if "speed_of" in entry else None,
     )
 
 
@@ -247,11 +247,15 @@ def _owned(plain: Any, where: str) -> int:
     names = ("hardware", "years", "watts", "electricity_per_kwh")
     _check_keys(plain, names, where)
     price, years, watts, per_kwh = (
-        _number(plain.get(name), f"{where}.{name}", "") for name in names
+        decimal(plain.get(name), f"{where}.{name}", _MOST_OWNED) for name in names
     )
-    if years == 0:
-        raise ConfigError(f"{where}.years is 0; expected how many years the hardware is used")
+    if years < _LEAST_YEARS:
+        raise ConfigError(
+            f"{where}.years is {plain['years']}; expected how many years the hardware is used, at "
+            f"least {_LEAST_YEARS}"
+        )
     hourly = price / (years * _HOURS_PER_YEAR) + watts / 1000 * per_kwh
+    decimal(round(hourly, 2), f"{where}: the price of an hour", MOST_PRICE)
     return int((hourly * NANO).to_integral_value(ROUND_HALF_UP))
 
 
@@ -267,23 +271,39 @@ def _storage(entry: Any, where: str) -> StoragePrice:
 
 def _share(entry: Mapping[str, Any], name: str, where: str) -> float | None:
     value = entry.get(name)
-    if value is None or (isinstance(value, int | float) and value > 0):
-        return None if value is None else float(value)
-    raise ConfigError(f"{where}: {name} is {value!r}; expected a number above 0, or nothing")
+    if value is None:
+        return None
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if number and _LEAST_SHARE <= value <= _MOST_SHARE:
+        return float(value)
+    raise ConfigError(
+        f"{where}: {name} is {value!r}; expected a number above 0 (0.000001 to 1,000,000), or "
+        "nothing"
+    )
 
 
-def _number(value: Any, where: str, how: str) -> Decimal:
-    try:
-        found = Decimal(str(value))
-    except InvalidOperation:
-        found = Decimal(-1)
-    if not found.is_finite() or found < 0:
-        raise _wrong(value, where, how)
-    return found
+def _text(value: Any, where: str) -> str:
+    """Text, or a number as such: YAML takes 2026 for one."""
+    wrong = not isinstance(value, str | int | float) or isinstance(value, bool)
+    if wrong or not str(value).strip():
+        raise ConfigError(
+            f"{where} is {value!r}; expected text; quotes around what YAML reads as something else "
+            "make it text"
+        )
+    return str(value)
 
 
-def _wrong(value: Any, where: str, how: str) -> ConfigError:
-    return ConfigError(f"{where} is '{value}'; expected a decimal number >= 0 {how}".rstrip())
+def _check_once(found: Sequence[Sequence[tuple[str, str | None]]], where: str) -> None:
+    """Refuse two entries that hold for the same: which of them did is not known."""
+    first: dict[Any, int] = {}
+    for number, names in enumerate(found, start=1):
+        before = first.setdefault(tuple(names), number)
+        if before != number:
+            same = ", ".join(f"{name} {value}" for name, value in names if value is not None)
+            raise ConfigError(
+                f"{where} entries {before} and {number} are both for {same or 'any machine'}; "
+                "expected one; remove one, or name what tells them apart"
+            )
 
 
 def _date(plain: Mapping[str, Any], name: str, where: str) -> date | None:

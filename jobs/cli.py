@@ -11,7 +11,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from cluster.job_log import ask_cancel, generation, is_finished, last_run, run_ended
+from cluster.job_log import (
+    JobRecord,
+    ask_cancel,
+    generation,
+    is_finished,
+    last_run,
+    run_ended,
+)
+from cluster.store import Store
 from conf.errors import (
     ConfigError,
     CorruptOutput,
@@ -45,6 +53,8 @@ STOPPED = 3
 
 _REST = ("overrides", "keys", "outputs")
 """Where commands keep words of which there may be any number."""
+
+_STORE_KEYS_HELP = "storage.* keys only, which say how to reach the output"
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -156,12 +166,17 @@ def build_parser() -> argparse.ArgumentParser:
     add_logs_words(
         _command(commands, "logs", "print what a submitted run said, from its cluster", tell_logs)
     )
-    _on_output(commands, "status", "show how far a job is, from its output alone", _status)
-    _on_output(commands, "cancel", "ask a running job to commit what is done and stop", _cancel)
-    _on_output(commands, "verify", "account for every row and re-read every sha256", _verify)
-    _on_output(commands, "report", "write report, contact sheet and README anew", _report)
+    look = "show how far a job is, from its output alone"
+    _on_output(commands, "status", look, _status, _STORE_KEYS_HELP)
+    cancel = "ask a running job to commit what is done and stop"
+    _on_output(commands, "cancel", cancel, _cancel, _STORE_KEYS_HELP)
+    check = "account for every row and re-read every sha256"
+    _on_output(commands, "verify", check, _verify, _STORE_KEYS_HELP)
+    draw = "write report, contact sheet and README anew"
+    _on_output(commands, "report", draw, _report, _STORE_KEYS_HELP)
     add_words(_command(commands, "cost", "tell what outputs cost, by whatever you ask", answer))
-    gc = _on_output(commands, "gc", "show, or with --delete remove, what no commit counts", _gc)
+    collect_help = "show, or with --delete remove, what no commit counts"
+    gc = _on_output(commands, "gc", collect_help, _gc, _STORE_KEYS_HELP)
     gc.add_argument("--delete", action="store_true", help="remove it; without this only say what")
     _command(commands, "models", "list the models that model=NAME may name", _models)
     prices = _command(commands, "prices", "show a price book, or import one", _prices)
@@ -224,16 +239,28 @@ def _on_output(
     name: str,
     help_text: str,
     command: Command,
+    keys_help: str = "cluster.*, storage.*, pricing.*, budget.* and triton.* keys only",
 ) -> argparse.ArgumentParser:
     one = _command(commands, name, help_text, command)
     one.add_argument("output", metavar="OUTPUT", help="the output.path of a job: a folder or URL")
-    one.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="key=value",
-        help="cluster.*, storage.*, pricing.*, budget.* and triton.* keys only",
-    )
+    one.add_argument("overrides", nargs="*", metavar="key=value", help=keys_help)
     return one
+
+
+def _open(given: argparse.Namespace, command: str) -> tuple[JobRecord, Store]:
+    """The job of a command that begins no run, and takes ``storage.*`` keys alone.
+
+    Raises:
+        ConfigError: a key that would change nothing.
+    """
+    found = verbs.look_at_job(given.output, given.overrides)
+    for text in given.overrides:
+        if not text.startswith("storage."):
+            raise ConfigError(
+                f"'{text}' changes nothing that 'imagemill {command}' tells or does; it takes "
+                "storage.* keys; leave it out, or give it to imagemill resume"
+            )
+    return found
 
 
 def _print(lines: Sequence[str]) -> None:
@@ -273,13 +300,13 @@ def _ended(result: JobResult) -> int:
 
 
 def _status(given: argparse.Namespace) -> int:
-    _, store = verbs.open_job(given.output, given.overrides)
+    _, store = _open(given, "status")
     _print(status_lines(status(store)))
     return 0
 
 
 def _cancel(given: argparse.Namespace) -> int:
-    _, store = verbs.open_job(given.output, given.overrides)
+    _, store = _open(given, "cancel")
     last = last_run(store)
     if last is None or is_finished(store, generation(store)) or run_ended(store, last.run):
         print(f"{given.output}: nothing to cancel, no run is under way")
@@ -294,7 +321,7 @@ def _cancel(given: argparse.Namespace) -> int:
 
 
 def _verify(given: argparse.Namespace) -> int:
-    _, store = verbs.open_job(given.output, given.overrides)
+    _, store = _open(given, "verify")
     verification = verify(store)
     _print(report_lines(verification))
     return 0 if verification.ok else 1
@@ -313,7 +340,7 @@ def _report(given: argparse.Namespace) -> int:
 
 
 def _gc(given: argparse.Namespace) -> int:
-    _, store = verbs.open_job(given.output, given.overrides)
+    _, store = _open(given, "gc")
     try:
         collected = collect(store, dry_run=not given.delete)
     except StoreRefused as error:

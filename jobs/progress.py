@@ -95,6 +95,8 @@ class ProgressDisplay:
         cost = f"{format_money(snapshot.spent.nano, self._currency)} spent {self._whose}"
         if snapshot.unpriced:
             cost = "cost not known"
+        elif not snapshot.priced and not snapshot.spent.nano:
+            cost = "cost not known yet"
         return (
             f"{self._mark}{snapshot.made} images made, {rate:.1f}/s, fill {fill:.0f} %, "
             f"{snapshot.counts.quarantined} quarantined, {cost}"

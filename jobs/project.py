@@ -11,6 +11,7 @@ import hashlib
 import logging
 import secrets
 import shlex
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -33,6 +34,8 @@ log = logging.getLogger("imagemill")
 _BEGINS_WITHIN = timedelta(minutes=15)
 """A run that has reserved and not begun after so long never will: its plan was written long ago."""
 _NAMED = 3
+Wish = Callable[[ProjectBudget], Spent]
+"""What to reserve in a state; others may have changed it since it was last read."""
 
 
 def job_key(job: JobRecord) -> str:
@@ -84,7 +87,7 @@ class Project:
             spent=spent,
         )
 
-    def reserve(self, wanted: Spent, least: Spent = NOTHING) -> ProjectBudget:
+    def reserve(self, wanted: Spent | Wish, least: Spent = NOTHING) -> ProjectBudget:
         """Reserve so much beyond what earlier runs came to, or what is left of it.
 
         Raises:
@@ -94,14 +97,14 @@ class Project:
             job=job_key(self.job),
             output=without_secrets(self.job.config.output.path),
             spent=self.spent,
-            reserved=wanted,
             run=self.run,
             nonce=self.nonce,
             at=utc_now(),
         )
 
         def step(budget: ProjectBudget) -> JobShare | None:
-            found = reserve(budget, asked, self.caps, least=least)
+            amount = wanted(budget) if callable(wanted) else wanted
+            found = reserve(budget, replace(asked, reserved=amount), self.caps, least=least)
             before = budget.shares.get(asked.job)
             if found is None or before is None:
                 return found
@@ -137,7 +140,7 @@ class Project:
 
     def in_words(self, budget: ProjectBudget) -> str:
         """What is left, who holds what, for people."""
-        return in_words(self.caps, budget, but_for=job_key(self.job))
+        return in_words(self.caps, budget, mine=job_key(self.job))
 
 
 def _bill_of(store: Store, key: str) -> Bill:
@@ -203,22 +206,24 @@ def _is_over(share: JobShare, store: Store, watch_s: float) -> bool:
     return run_ended(store, share.run) or watch(store, share.run, watch_s=watch_s) is None
 
 
-def in_words(caps: Caps, budget: ProjectBudget, *, but_for: str = "") -> str:
-    """How much of a project's budget is used and by whom: its holders by name, but for one job."""
-    parts = [caps.used(budget.used)]
+def in_words(caps: Caps, budget: ProjectBudget, *, mine: str = "") -> str:
+    """What ended runs have spent of a project's budget, and what others hold, by name; the job
+    ``mine`` is this one."""
     ended = [share for share in budget.shares.values() if share.spent != NOTHING]
+    spent = " and ".join(caps.parts(budget.spent)) + " spent"
     if ended:
-        parts.append(f"{_amount(caps, budget.spent)} spent by {plural(len(ended), 'job')}")
-    holders = [share for share in budget.open if share.job != but_for]
+        spent += f" by {plural(len(ended), 'job')}"
+    holders = sorted(budget.open, key=lambda share: share.job != mine)
+    if not holders:
+        return f"{spent}; nothing reserved"
     named = [
-        f"{share.output} (run {share.run}) {_amount(caps, share.reserved)}"
+        f"{'this run' if share.job == mine else f'{share.output} (run {share.run})'} "
+        f"{_amount(caps, share.reserved)}"
         for share in holders[:_NAMED]
     ]
     if len(holders) > _NAMED:
-        named.append(f"{len(holders) - _NAMED} others")
-    if named:
-        parts.append(f"reserved by {', '.join(named)}")
-    return "; ".join(parts)
+        named.append(plural(len(holders) - _NAMED, "other"))
+    return f"{spent}; {_amount(caps, budget.reserved)} reserved: {', '.join(named)}"
 
 
 def _amount(caps: Caps, spent: Spent) -> str:

@@ -21,13 +21,14 @@ from conf.errors import BudgetSpent, ConfigError, ImageMillError
 from conf.price_book import PriceBook
 from conf.secrets import without_secrets
 from jobs.figures import plural
-from jobs.project import Project
+from jobs.project import Project, Wish, job_key
 from jobs.spending import caps_of, expected_price, settled
 
 log = logging.getLogger("imagemill")
 _PART = 50
-"""A run reserves about a 50th of what is capped ahead of what it spends, and no less than what it
-spends in the next seconds; so a budget is told in some hundred records, however long it lasts."""
+"""A run reserves about a 50th of what is left ahead of what it spends, and no less than what it
+spends in the next seconds; so a budget is told in some hundred records, however long it lasts, and
+however many runs wait, there is some left for one more."""
 _AHEAD_S = 10.0
 _EVERY_S = 0.5
 _LOOK_AT_OTHERS_EVERY_S = 10.0
@@ -47,6 +48,7 @@ class Purse:
     def __init__(self, project: Project, job_caps: Caps, budget: ProjectBudget) -> None:
         self._project = project
         self._job_caps = job_caps
+        self._budget = budget
         self.allowance = self._allowance_in(budget)
         self._told = self.allowance
         self._snapshot: Snapshot | None = None
@@ -90,39 +92,45 @@ class Purse:
 
     def _keep_ahead(self, snapshot: Snapshot) -> None:
         """Reserve more where what is reserved may be used up soon."""
-        beyond = _minus(snapshot.spent, self._project.spent) + snapshot.reserved
-        ahead = self._ahead(snapshot.spent)
-        wanted, soon = (self._within_job(beyond + part) for part in (ahead, _half(ahead)))
-        if self._covers(soon):
+        beyond = snapshot.spent - self._project.spent + snapshot.reserved
+        seconds = self._next_seconds(snapshot.spent)
+
+        def wanted(budget: ProjectBudget) -> Spent:
+            return self._within_job(beyond + _ahead(self._project, budget, beyond, seconds))
+
+        def covered() -> bool:
+            half = _half(_ahead(self._project, self._budget, beyond, seconds))
+            return self._covers(self._within_job(beyond + half))
+
+        if covered():
             return
-        self.allowance = self._allowance_in(self._project.reserve(wanted))
-        if self._covers(soon) or time.monotonic() < self._others_due_s:
+        self._reserve(wanted)
+        if covered() or time.monotonic() < self._others_due_s:
             return
         self._others_due_s = time.monotonic() + _LOOK_AT_OTHERS_EVERY_S
         self._project.settle_others()
-        budget = self._project.reserve(wanted)
-        self.allowance = self._allowance_in(budget)
-        if not self._covers(soon) and not self._warned:
+        self._reserve(wanted)
+        if not covered() and not self._warned:
             self._warned = True
             log.warning(
                 "little is left of the budget of project '%s': %s",
                 self._project.job.config.job.project,
-                self._project.in_words(budget),
+                self._project.in_words(self._budget),
                 extra={"event": "project_short"},
             )
 
-    def _ahead(self, spent: Spent) -> Spent:
-        """How far to be ahead."""
+    def _reserve(self, wanted: Wish) -> None:
+        self._budget = self._project.reserve(wanted)
+        self.allowance = self._allowance_in(self._budget)
+
+    def _next_seconds(self, spent: Spent) -> Spent:
+        """About what the run spends in the next seconds, by the last ones."""
         now_s = time.monotonic()
         before_s, before = self._before or (now_s, spent)
         self._before = (now_s, spent)
-        gone = _minus(spent, before)
+        gone = spent - before
         factor = _AHEAD_S / (now_s - before_s) if now_s > before_s else 0.0
-        caps = self._project.caps
-        return Spent(
-            nano=max((caps.nano or 0) // _PART, int(gone.nano * factor)),
-            ns=max((caps.ns or 0) // _PART, int(gone.ns * factor)),
-        )
+        return Spent(nano=int(gone.nano * factor), ns=int(gone.ns * factor))
 
     def _within_job(self, wanted: Spent) -> Spent:
         """No more than what the job's own caps leave beyond its earlier runs."""
@@ -133,8 +141,7 @@ class Purse:
         )
 
     def _covers(self, needed: Spent) -> bool:
-        has = _minus(self.allowance.limit, self._project.spent)
-        return self._project.caps.within(needed, has)
+        return self._project.caps.within(needed, self.allowance.limit - self._project.spent)
 
     def _allowance_in(self, budget: ProjectBudget) -> Allowance:
         """As the records say; nothing more where the share was given back and is not to be had
@@ -164,12 +171,8 @@ def project_purse(
     workers = min(size.workers, max(1, shards))
     price = expected_price(job.config, book, size)
     least = reserve_of(price, leave_s(job.config), workers=workers)
-    ahead = reserve_of(price, _AHEAD_S, workers=workers)
-    caps = project.caps
-    wanted = least + Spent(
-        nano=max((caps.nano or 0) // _PART, ahead.nano), ns=max((caps.ns or 0) // _PART, ahead.ns)
-    )
-    budget = _first_share(project, wanted, least, workers)
+    seconds = reserve_of(price, _AHEAD_S, workers=workers)
+    budget = _first_share(project, least, seconds, workers)
     try:
         log.info(
             "project '%s': %s",
@@ -183,13 +186,18 @@ def project_purse(
         project.settle()
 
 
-def _first_share(project: Project, wanted: Spent, least: Spent, workers: int) -> ProjectBudget:
-    """Reserve, and where not all of it is left, once more without those that are dead."""
+def _first_share(project: Project, least: Spent, seconds: Spent, workers: int) -> ProjectBudget:
+    """Reserve, and where ``seconds`` of work are not left, once more without those that are
+    dead."""
+
+    def wanted(budget: ProjectBudget) -> Spent:
+        return least + _ahead(project, budget, least, seconds)
+
     _refuse_unpriced(project)
     budget = project.reserve(wanted, least)
     share = project.share_in(budget)
     others = [one for one in budget.open if one != share]
-    if others and (share is None or not project.caps.within(wanted, share.reserved)):
+    if others and (share is None or not project.caps.within(least + seconds, share.reserved)):
         log.info(
             "looking whether those that hold shares of the project's budget are still at work",
             extra={"event": "project_looking"},
@@ -200,6 +208,13 @@ def _first_share(project: Project, wanted: Spent, least: Spent, workers: int) ->
     if project.share_in(budget) is None:
         raise _nothing_left(project, budget, least, workers)
     return budget
+
+
+def _ahead(project: Project, budget: ProjectBudget, beyond: Spent, seconds: Spent) -> Spent:
+    """How far a run that needs ``beyond`` by now has to be ahead of it: a part of what is left, at
+    least for the next ``seconds``."""
+    left = budget.left(project.caps, job_key(project.job)) - project.spent - beyond
+    return Spent(nano=max(left.nano // _PART, seconds.nano), ns=max(left.ns // _PART, seconds.ns))
 
 
 def _refuse_unpriced(project: Project) -> None:
@@ -225,15 +240,9 @@ def _nothing_left(
     where = shlex.quote(without_secrets(job.config.output.path))
     first = project.run == 1
     how = f"give a higher {key}" if first else f"imagemill resume {where} {key}=…"
-    text = (
-        f"{why}: {project.in_words(budget)}; nothing was started; wait for those that hold some, "
-        f"or go on with more: {how}"
-    )
+    wait = "wait for those that hold some, or " if budget.open and not needed else ""
+    text = f"{why}: {project.in_words(budget)}; nothing was started; {wait}go on with more: {how}"
     return ConfigError(text) if first else BudgetSpent(text)
-
-
-def _minus(left: Spent, right: Spent) -> Spent:
-    return Spent(nano=left.nano - right.nano, ns=left.ns - right.ns)
 
 
 def _half(spent: Spent) -> Spent:

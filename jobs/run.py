@@ -45,6 +45,7 @@ from jobs.finish import Finish, finish, sweep
 from jobs.maker import revision_now, settle
 from jobs.plan import check_inputs_unchanged, make_plan
 from jobs.quote.kept import remembered_quote, write_quote
+from jobs.run_keys import CHANGEABLE, keys_taken, refuse_run_keys
 from jobs.spending import refuse_spent
 from jobs.unique_ids import check_unique_ids
 from operators.model_source import plain_source
@@ -52,10 +53,6 @@ from operators.row_defaults import row_defaults
 
 log = logging.getLogger("imagemill")
 G = TypeVar("G", BudgetConfig, ClusterConfig, PricingConfig, TritonConfig)
-CHANGEABLE = ("cluster.", "storage.", "pricing.", "budget.", "triton.")
-"""Keys that a resumed or retried job may be given anew: where it runs and what that costs, not what
-it makes."""
-
 CREW = {"cluster.workers", "cluster.min_workers", "cluster.max_workers"}
 
 
@@ -139,7 +136,8 @@ def run_or_resume(overrides: Sequence[str], console: Console | None = None) -> J
     For whoever starts it anew without being asked when it is lost with its machine.
 
     Args:
-        overrides: as of ``run``. Of a job that is there, where it runs and what that costs count.
+        overrides: as of ``run``. Of a job that is there, where it runs and what that costs count;
+            of one that is finished the costs stay as they are.
 
     Raises:
         OutputTaken: the output holds another job.
@@ -157,11 +155,9 @@ def run_or_resume(overrides: Sequence[str], console: Console | None = None) -> J
     if settle(asked).config.digest() != there.digest:
         raise output_taken(store, "")
     log.info("the job is there; going on with it", extra={"event": "resumed"})
-    kept = [
-        text
-        for text in overrides
-        if text.startswith((*CHANGEABLE, "pricing=")) and not text.startswith("pricing.currency=")
-    ]
+    with _nothing_started():
+        over = is_finished(store, generation(store))
+    kept = keys_taken(overrides, finished=over)
     return resume(asked.output.path, kept, console)
 
 
@@ -171,6 +167,7 @@ def resume(output: str, overrides: Sequence[str] = (), console: Console | None =
     Raises:
         OutputMissing: no job lives there.
         OutputTaken: another run is at work on it.
+        ConfigError: prices or caps for a job that is finished, so that no run begins.
         InputChanged: an input file differs from the one that was planned.
         ModelUnusable: the model is not the one that the job began with.
     """
@@ -181,6 +178,7 @@ def resume(output: str, overrides: Sequence[str] = (), console: Console | None =
         write_plan(store, planned.inputs, planned.shards)
     number = generation(store)
     if is_finished(store, number):
+        refuse_run_keys(store, overrides)
         log.info("this job is finished; nothing was left to do", extra={"event": "finished"})
         plan = PlanReader(store)
         sweep(store, plan)
@@ -199,6 +197,7 @@ def retry(output: str, overrides: Sequence[str] = (), console: Console | None = 
 
     Raises:
         OutputTaken: the job is not finished yet, or another run or retry is at work on it.
+        ConfigError: prices or caps where no row is quarantined, so that no run begins.
     """
     job, store = open_job(output, overrides)
     number = generation(store)
@@ -218,6 +217,7 @@ def retry(output: str, overrides: Sequence[str] = (), console: Console | None = 
         if any(c.quarantine and c.commit.quarantined for c in state.commits)
     )
     if not shards:
+        refuse_run_keys(store, overrides)
         log.info("no row is quarantined; nothing to retry", extra={"event": "nothing_to_retry"})
         return result_of(job, _looked_at(store, job, plan, number))
 
@@ -235,8 +235,9 @@ def report(output: str, overrides: Sequence[str] = ()) -> list[str]:
 
     Raises:
         OutputMissing: no job lives there.
+        ConfigError: prices or caps are given, as if a run began.
     """
-    job, store = open_job(output, overrides)
+    job, store = look_at_job(output, overrides)
     found = _looked_at(store, job, PlanReader(store), generation(store))
     return [store.path(key) for key in found.written]
 
@@ -244,6 +245,18 @@ def report(output: str, overrides: Sequence[str] = ()) -> list[str]:
 def _looked_at(store: Store, job: JobRecord, plan: PlanReader, number: int) -> Finish:
     """What the job holds, without a run."""
     return finish(store, job, plan, generation=number, end=None, wall_s=0.0)
+
+
+def look_at_job(output: str, overrides: Sequence[str] = ()) -> tuple[JobRecord, Store]:
+    """``open_job`` for a command that begins no run.
+
+    Raises:
+        OutputMissing: no job lives there.
+        ConfigError: a key of ``pricing.*`` or ``budget.*``, or one that cannot be changed.
+    """
+    job, store = open_job(output, overrides)
+    refuse_run_keys(store, overrides)
+    return job, store
 
 
 def open_job(output: str, overrides: Sequence[str] = ()) -> tuple[JobRecord, Store]:

@@ -73,20 +73,23 @@ def export_focus(outputs: Sequence[Output], path: Path, detail: str = DETAILS[0]
         columns=(*_GROUP, *_READ, *(_OF_IMAGE if image else ())),
         by_day=True,
     )
+    # before any line is read: a job that finishes meanwhile may be in the file as it stood before
+    finished = [output.url for output in outputs if output.finished]
     with ledger(outputs, wanted) as db:
-        db.execute(_charges(image))
+        db.execute(_charges(image, finished))
         _copy(db, path, options, image)
         return _told(db, path)
 
 
-def _charges(image: bool) -> str:
+def _charges(image: bool, finished: Sequence[str]) -> str:
     """The one pass over the lines: what becomes a row, priced or not."""
+    listed = ", ".join(f"'{url.replace(chr(39), chr(39) * 2)}'" for url in finished)
     tags = "coalesce(CAST(to_json(tags) AS VARCHAR), '{}')"
     days = f"epoch_us(period_start) // {DAY_US}"
     nano = "CAST(CAST(quantity AS DECIMAL(28, 9)) * CAST(1000000000 AS DECIMAL(10, 0)) AS HUGEINT)"
     keys = (
         f"{', '.join(_GROUP)}, {tags} AS tags, {days} AS day, corrects IS NOT NULL AS corrects, "
-        "amount_nano IS NOT NULL AS priced"
+        f"amount_nano IS NOT NULL AS priced, list_contains([{listed}], output) AS finished"
     )
     if image:
         chosen = (

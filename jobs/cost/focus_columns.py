@@ -147,6 +147,7 @@ def _own(image: bool) -> list[tuple[str, str]]:
     own = [
         ("x_Kind", "kind"),
         ("x_Job", "job"),
+        ("x_JobState", "CASE WHEN finished THEN 'finished' ELSE 'unfinished' END"),
         ("x_Output", "output"),
         ("x_Model", "model"),
         ("x_Images", "CAST(images AS BIGINT)"),

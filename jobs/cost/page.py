@@ -82,8 +82,10 @@ def _currency(total: Row, days: CostAnswer, groups: CostAnswer) -> dict[str, Any
 
 def _tiles(total: Row, currency: str) -> list[tuple[str, str, str]]:
     """The headline: (name, value, note) each."""
+    unpriced = total["unpriced_lines"]
+    note = f"without {plural(unpriced, 'line')} that no price is known for" if unpriced else ""
     return [
-        ("Cost", _money(total["cost"], currency), "all kinds"),
+        ("Cost", _money(total["cost"], currency), note or "all kinds"),
         ("Images", f"{total['images']:,}", ""),
         ("Per image", _money(total["cost_per_image"], currency), "idle time included"),
         ("Per 1,000 images", _money(total["cost_per_1000_images"], currency), ""),
@@ -149,11 +151,14 @@ def _groups(rows: Sequence[Row], by: Sequence[str], currency: str) -> dict[str, 
                 "each": _money(row["cost_per_image"], currency),
                 "waste": _share(row["waste_share"]),
                 "hours": number(row["gpu_hours"]),
+                "unpriced": f"{row['unpriced_lines']:,}",
             }
             for row in shown
         ],
+        "unpriced": any(row["unpriced_lines"] for row in rows),
         "more": len(more),
         "rest": money(sum((row["cost"] or _NOTHING for row in more), _NOTHING), currency),
+        "rest_unpriced": f"{sum(row['unpriced_lines'] for row in more):,}",
     }
 
 

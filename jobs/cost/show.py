@@ -125,6 +125,7 @@ def as_json(answer: CostAnswer) -> bytes:
         "outputs": list(answer.standing.outputs),
         "unfinished": list(answer.standing.unfinished),
         "simulated": list(answer.standing.simulated),
+        "copies": [list(urls) for urls in answer.standing.copies],
     }
     return (json.dumps(plain, indent=2, ensure_ascii=False) + "\n").encode()
 

@@ -12,10 +12,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from random import Random
 
+from fsspec.utils import get_protocol
+
 from cluster.cell_values import plain_values
 from cluster.input_files import InputFiles
-from cluster.pricing import entry_for, machine_of, storage_for
+from cluster.pricing import Machine, best_entries, entry_for, machine_of, storage_for
 from cluster.reader import KNOWN
+from cluster.store_access import LOCAL_PROTOCOLS
 from conf.errors import ConfigError, InputError, RowRejected
 from conf.price_book import InstancePrice, PriceBook, book_of
 from conf.schema import RunConfig
@@ -269,8 +272,10 @@ def _asked(
             commit_images=config.job.commit_images,
             commit_s=config.job.commit_seconds,
             price=storage_for(book, config.output.path),
+            local=get_protocol(config.output.path) in LOCAL_PROTOCOLS,
         ),
         here=_here(config, book),
+        tied=_tied(config, book),
         gpus=config.cluster.gpus_per_worker,
         threads=_threads(config),
         node=(float(gpu_count()), float(max(os.cpu_count() or 1, _workers(config)))),
@@ -278,8 +283,20 @@ def _asked(
 
 
 def _here(config: RunConfig, book: PriceBook) -> InstancePrice | None:
-    """The entry of the machine that measures. What ``pricing.*`` says of nodes is said of this
-    machine only where the workers are on it."""
+    """The entry of the machine that measures."""
+    found = entry_for(book, _this_machine(config), datetime.now(UTC))
+    return None if isinstance(found, str) else found
+
+
+def _tied(config: RunConfig, book: PriceBook) -> tuple[int, ...]:
+    """The numbers of several entries that hold alike for the machine that measures."""
+    best = best_entries(book, _this_machine(config))
+    return tuple(book.instances.index(entry) + 1 for entry in best) if len(best) > 1 else ()
+
+
+def _this_machine(config: RunConfig) -> Machine:
+    """What is known of the machine that measures. What ``pricing.*`` says of nodes is said of it
+    only where the workers are on it."""
     if config.cluster.address != "local":
         config = replace(
             config,
@@ -292,5 +309,4 @@ def _here(config: RunConfig, book: PriceBook) -> InstancePrice | None:
                 purchase_option=None,
             ),
         )
-    found = entry_for(book, machine_of(config, {}, os.environ), datetime.now(UTC))
-    return None if isinstance(found, str) else found
+    return machine_of(config, {}, os.environ)

@@ -27,13 +27,18 @@ def priced_by(
     why = not_in_force(book, now)
     if why:
         yield f"{why}: a run today would be unpriced, and no machine is known to be this one"
+    elif asked.tied:
+        yield (
+            f"entries {', '.join(map(str, asked.tied))} of the price book hold alike for this "
+            "machine, so that no speed is known for any; name more of it in the one that is meant"
+        )
     elif asked.here is None:
         yield (
             "the price book has no entry for this machine, so that no speed is known for any; "
             "pricing.instance_type=… names it where cluster.address=local, "
             "IMAGEMILL_INSTANCE_TYPE elsewhere"
         )
-    charged = config.pricing.storage_months or "://" in config.output.path
+    charged = config.pricing.storage_months or not asked.kept.local
     if charged and asked.kept.price is None:
         yield (
             f"no storage price for {without_secrets(config.output.path)} in the price book: "

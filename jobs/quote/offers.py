@@ -22,7 +22,8 @@ _SHARD_WRITES = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """What the output holds and asks of its store: ``image_bytes`` None: not known."""
+    """What the output holds and asks of its store: ``image_bytes`` None: not known; ``local``: it
+    is a folder, whose requests cost nothing."""
 
     images: int
     image_bytes: float | None
@@ -31,6 +32,7 @@ class Kept:
     commit_images: int
     commit_s: float
     price: StoragePrice | None
+    local: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,9 +65,9 @@ class Offer:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """The job on the machine that was measured. ``here`` is that machine's entry, None: the book
-    has none. ``gpus`` are those of a worker, None: 1 where the machine has any; ``threads``
-    those of a worker on it, None: a worker has its machine for itself; ``node``: GPUs and CPUs of
-    that machine."""
+    has none, or several that hold alike, of which ``tied`` has the numbers from 1. ``gpus`` are
+    those of a worker, None: 1 where the machine has any; ``threads`` those of a worker on it, None:
+    a worker has its machine for itself; ``node``: GPUs and CPUs of that machine."""
 
     work: Work
     crew: Crew
@@ -73,6 +75,7 @@ class Asked:
     kept: Kept
     here: InstancePrice | None
     gpus: float | None
+    tied: tuple[int, ...] = ()
     threads: int | None = None
     node: tuple[float, float] = (0.0, 0.0)
 
@@ -172,6 +175,8 @@ def _storage_nano(kept: Kept) -> int | None:
 
 def _requests_nano(asked: Asked, seconds: float) -> int | None:
     price = asked.kept.price
+    if asked.kept.local:
+        return 0
     if price is None:
         return None
     writes, reads = requests_of(asked.kept, asked.crew, seconds)

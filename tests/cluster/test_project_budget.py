@@ -77,12 +77,11 @@ def test_two_jobs_of_a_project_at_once_stop_before_its_cap_and_give_back_the_res
     assert Fraction(found.used.nano, 10**9) == together, "what was not used is given back"
     status, text = imagemill("status", str(outputs[0]))
     assert status == 0
-    assert f" of {CAP} USD used; " in text
-    assert " USD spent by 2 jobs" in text
+    assert f" of {CAP} USD spent by 2 jobs; nothing reserved" in text
     status, text = imagemill("resume", str(outputs[1]), f"budget.project_max_cost={CAP // 2}")
     assert status == 3, text
     assert "too little is left of the budget of project 'shop' for 1 worker to begin and" in text
-    assert "; nothing was started; wait for those that hold some, or go on with more: " in text
+    assert "; nothing reserved; nothing was started; go on with more: imagemill resume " in text
 
 
 def test_what_a_killed_job_had_reserved_is_found_by_the_next_job_of_its_project(

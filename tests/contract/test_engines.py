@@ -264,8 +264,9 @@ def test_discarded_requests_do_not_return(new_engine):
     assert not engine.busy
 
 
-def test_a_result_tells_how_many_rows_shared_its_ticks(new_engine):
-    engine = new_engine()
+@pytest.mark.parametrize("name", [name for name in ENGINES if name not in SERVED])
+def test_a_result_tells_how_many_rows_shared_its_ticks(new_engine_of, name):
+    engine = new_engine_of(name)
     engine.admit([ask(number) for number in range(3)])
     assert [outcome.batch_rows for outcome in drain(engine)] == [3, 3, 3]
     engine.admit([ask(3)])

@@ -114,7 +114,7 @@ def test_a_worker_whose_servers_stay_away_gives_its_rows_back_and_none_is_to_bla
     repository = write_repository(tmp_path / "models")
     rows = [{"prompt": "wait 0.05"} for _ in range(40)]
     with TritonServer(tmp_path / "server", repository, explicit=[MODEL]) as server:
-        words = small_words(server) | {"triton.patience_s": 0.2, "job.commit_images": 1}
+        words = small_words(server) | {"triton.patience_s": 2, "job.commit_images": 1}
         small = prepare_small_job(tmp_path, rows, **words)
         with ThreadPoolExecutor(1) as pool:
             working = pool.submit(work_on, small)

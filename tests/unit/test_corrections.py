@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shard_records import PRICE, STAMP
 
-from cluster.corrections import with_corrections, without_taken_back
+from cluster.corrections import standing, with_corrections
 from cluster.ledger import LEDGER, Attribution, ledger_table
 from cluster.money import charge
 from cluster.tables import read_parquet, to_parquet
@@ -108,7 +108,7 @@ def test_whatever_is_learnt_later_the_lines_add_up_and_none_that_was_there_chang
         assert sum(bill.amount.values()) == bill.total_amount
 
 
-def standing(table: pa.Table) -> dict[tuple[object, ...], list[object]]:
+def charged(table: pa.Table) -> dict[tuple[object, ...], list[object]]:
     """What is charged for each line at each price; None where there is no amount."""
     found: dict[tuple[object, ...], list[object]] = {}
     for line in table.to_pylist():
@@ -144,18 +144,20 @@ def test_whatever_becomes_of_the_prices_the_standing_lines_are_those_of_the_newe
         ledger = with_corrections(ledger, now)
         assert ledger.to_pylist()[: len(before)] == before
         assert with_corrections(ledger, now).num_rows == ledger.num_rows
-        assert standing(ledger) == standing(without_taken_back(ledger)) == standing(now)
+        assert charged(ledger) == charged(standing(ledger)) == charged(now)
         assert sums(ledger) == sums(now)
-        assert unknown(ledger) == unknown(now), "a line that has a price now is not unpriced"
+        assert unknown(ledger) == unknown(now), "one a line, and none for what has a price now"
         assert len(set(ledger["line_id"].to_pylist())) == ledger.num_rows
         for line in ledger.to_pylist():
             assert_is_price_by_quantity(line)
 
 
-def unknown(table: pa.Table) -> set[str]:
-    """The lines whose cost is not known."""
-    lines = without_taken_back(table).to_pylist()
-    return {line["corrects"] or line["line_id"] for line in lines if line["amount_nano"] is None}
+def unknown(table: pa.Table) -> list[str]:
+    """The lines whose cost is not known; those of nothing left out."""
+    lines = standing(table).to_pylist()
+    return sorted(
+        line["corrects"] or line["line_id"] for line in lines if line["amount_nano"] is None
+    )
 
 
 def assert_is_price_by_quantity(line: dict[str, Any]) -> None:
@@ -189,7 +191,7 @@ def test_a_price_that_is_lost_takes_the_line_back_and_one_that_is_found_charges_
         ("storage:3", -kept, None, None),
         ("storage:4", kept, unit, amount),
     ]
-    assert unknown(ledger) == set()
+    assert unknown(ledger) == []
 
 
 def test_an_amount_that_stands_without_a_price_is_taken_back() -> None:
@@ -199,7 +201,7 @@ def test_an_amount_that_stands_without_a_price_is_taken_back() -> None:
     written = pa.Table.from_pylist([*lines, lines[0] | wrong], schema=LEDGER)
     now = pa.Table.from_pylist(lines, schema=LEDGER)
     mended = with_corrections(written, now)
-    assert standing(mended)[("storage", None, None, PRICE.digest)][2] == 0
+    assert charged(mended)[("storage", None, None, PRICE.digest)][2] == 0
     assert mended["amount_nano"].to_pylist() == [None, -9, 9]
     assert with_corrections(mended, now).num_rows == 3
 
@@ -220,6 +222,9 @@ def test_a_worker_without_a_price_is_corrected_in_time_alone() -> None:
     longer = with_corrections(first, table_of(totals_of((0, 0, 0, 9), price=None)))
     (line,) = longer.slice(first.num_rows).to_pylist()
     assert (line["gpu_ns"], line["amount_nano"]) == (4, None)
+    now = table_of(totals_of((0, 0, 0, 30), price=None))
+    thrice = standing(with_corrections(longer, now)).to_pylist()
+    assert [(line["line_id"], line["gpu_ns"]) for line in thrice] == [("w0:idle", 30)]
 
 
 def test_the_ledger_as_it_is_read_back_can_be_added_to() -> None:

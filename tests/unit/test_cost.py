@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from datetime import date, timedelta
 from decimal import Decimal
@@ -20,7 +21,16 @@ from conf.errors import ConfigError, CorruptOutput, OutputMissing
 from jobs.cost import CostAnswer, cost
 from jobs.cost import lines as cost_lines
 from jobs.cost.lines import tag_values
-from tests.made_ledgers import NOON, image_line, ledger_of, made_output, other_line, worker_line
+from jobs.cost.show import notes
+from tests.made_ledgers import (
+    HOUR_NS,
+    NOON,
+    image_line,
+    ledger_of,
+    made_output,
+    other_line,
+    worker_line,
+)
 from tests.small_jobs import prepare_small_job, run_small_job, work_on
 from tests.unit.shard_records import opened
 
@@ -207,6 +217,18 @@ def test_a_line_that_has_a_price_by_now_is_unpriced_no_more(tmp_path: Path) -> N
     assert total(told)["cost_per_image"] == Decimal("0.041")
 
 
+def test_an_unpriced_line_that_was_corrected_twice_is_one_line(tmp_path: Path) -> None:
+    idle = worker_line(amount_nano=None, price_nano_per_hour=None, gpu_ns=HOUR_NS)
+    others = [
+        idle,
+        idle | {"line_id": "w0:idle:1", "corrects": "w0:idle"},
+        idle | {"line_id": "w0:idle:2", "corrects": "w0:idle", "gpu_ns": -HOUR_NS // 2},
+    ]
+    told = cost([made_output(tmp_path, [image_line()], others).url])
+    assert (told.unpriced_lines, total(told)["lines"]) == (1, 2)
+    assert total(told)["unpriced_gpu_hours"] == pytest.approx(1.5)
+
+
 def test_several_currencies_are_never_added_up(tmp_path: Path) -> None:
     store = made_output(tmp_path, [image_line(0), image_line(1, currency="EUR", amount_nano=7)])
     told = cost([store.url])
@@ -221,6 +243,37 @@ def test_a_prefix_stands_for_all_outputs_below_it_each_once(tmp_path: Path) -> N
     told = cost([str(tmp_path), str(one), f"{one}/"], ["output"])
     assert sorted(by(told, "images").values()) == [1, 2]
     assert len(told.standing.outputs) == 2
+
+
+def test_a_job_is_counted_once_whatever_links_lead_to_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out, far = tmp_path / "out", tmp_path / "far"
+    job = out / "a" / "output"
+    made_output(out / "a", [image_line(0)])
+    made_output(far, [image_line(1)])
+    for name, target in (("latest", job), ("self", out), ("a/up", out), ("away", far)):
+        (out / name).symlink_to(target)
+    told = cost([str(out), str(out / "latest"), str(job)])
+    assert told.standing.outputs == (str(job),)
+    assert caplog.messages == [
+        f"{out}/away is a link to {far} and was not followed; name it too if it is to be counted"
+    ]
+    assert len(cost([str(out), str(out / "away")]).standing.outputs) == 2
+    assert len(caplog.messages) == 1, "what is named is followed"
+
+
+def test_a_copy_of_an_output_is_told(tmp_path: Path) -> None:
+    made_output(tmp_path / "a", [image_line(0)])
+    made_output(tmp_path / "other", [image_line(0)])
+    assert cost([str(tmp_path)]).standing.copies == ()
+    shutil.copytree(tmp_path / "a", tmp_path / "backup")
+    told = cost([str(tmp_path)])
+    assert told.standing.copies == ((f"{tmp_path}/a/output", f"{tmp_path}/backup/output"),)
+    assert (
+        f"copies     {tmp_path}/a/output, {tmp_path}/backup/output are one job (started at one "
+        "time with one configuration); each was counted: leave out the copies"
+    ) in notes(told)
 
 
 def test_an_unfinished_output_is_said_to_be_one_and_its_workers_cost_so_far(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from pathlib import Path
 
@@ -47,6 +48,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 def test_many_outputs_are_on_one_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = some_outputs(tmp_path)
     page = page_of(capsys, tmp_path / "c.html", str(folder))
+    assert "Unpriced" not in page
     assert "Costs of 3 outputs" in page
     # 5 images at 1, 2 and 3 thousandths, 18 of other time, three times 40 of storage
     assert ">0.168 USD</b>" in page
@@ -82,6 +84,25 @@ def test_currencies_have_a_part_each_and_what_has_no_price_is_told(
     assert page.index("In EUR") < page.index("In USD")
     assert "unpriced   1 line with 0.000278 GPU hours" in page
     assert "Cost by day" not in page, "of one day there is no chart"
+
+
+def test_groups_with_lines_without_a_price_are_marked_in_the_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [image_line(n, steps=n + 1) for n in range(42)]
+    lines.append(image_line(0, steps=1, amount_nano=None))
+    lines += [image_line(n, steps=99, amount_nano=None) for n in range(3)]
+    made_output(tmp_path, [*lines, image_line(0, currency="EUR")])
+    page = page_of(capsys, tmp_path / "c.html", str(tmp_path), "--by", "steps")
+    dollars, euros = page.split("In EUR")
+    assert "Unpriced</th>" in dollars
+    assert "Unpriced</th>" not in euros, "nothing of it lacks a price"
+    rows = [" ".join(re.sub("<[^>]+>", " ", row).split()) for row in dollars.split("<tr>")]
+    assert "1 0.001 USD 2 1 – 0 % 0.000556" in rows
+    assert "2 0.001 USD 1 0 0.001 USD 0 % 0.000278" in rows
+    assert "3 more 0.002 USD 3" in rows
+    assert "without 4 lines that no price is known for" in dollars
+    assert ">all kinds<" in euros
 
 
 def test_more_groups_than_a_page_takes_are_summed(

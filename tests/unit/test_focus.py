@@ -174,6 +174,17 @@ def test_writing_twice_is_the_same_file_and_a_failure_leaves_the_old_one(tmp_pat
     assert sorted(p.name for p in tmp_path.iterdir()) == ["focus.csv", "job"]
 
 
+def test_each_charge_says_whether_its_job_is_finished(tmp_path: Path) -> None:
+    small = run_small_job(
+        tmp_path / "at 'work", [{"prompt": f"p{i}"} for i in range(8)], shards=[0]
+    )
+    over = made_output(tmp_path / "it's over", [image_line(0)])
+    for detail in ("charge", "image"):
+        export_focus(find_outputs([str(tmp_path)]), tmp_path / "f.parquet", detail)
+        states = {(row["x_Output"], row["x_JobState"]) for row in rows_of(tmp_path / "f.parquet")}
+        assert states == {(small.store.url, "unfinished"), (over.url, "finished")}
+
+
 def test_another_kind_of_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"focus\.xlsx ends in '\.xlsx'; expected \.parquet or"):
         export_focus([], tmp_path / "focus.xlsx")

@@ -14,10 +14,12 @@ import yaml
 
 from cluster import layout
 from cluster.job_log import book_of_run, last_run
+from cluster.money import as_decimal
 from cluster.supervisor import RunEnd
 from cluster.tables import read_parquet
 from conf.errors import ConfigError, CorruptOutput
 from conf.price_book import book_of
+from jobs.cost import cost, export_focus, find_outputs
 from jobs.finish import finish
 from jobs.run import next_book, open_job
 from jobs.status import status, status_lines
@@ -222,6 +224,12 @@ def test_what_the_last_run_was_told_of_storage_holds_for_whoever_looks_at_the_jo
     pricing = replace(small.config.pricing, book=str(book), storage_months=3)
     config = replace(small.config, pricing=pricing)
     small = work_on(replace(small, config=config), shards=[1])
+    bill = status(small.store).bill
+    assert bill.amount["storage"] > 0
+    (told,) = cost([small.store.url]).totals.to_pylist()
+    assert told["storage"] == as_decimal(bill.amount["storage"]), "unfinished, with the last run's"
+    focus = export_focus(find_outputs([small.store.url]), tmp_path / "focus.csv")
+    assert focus.amounts == (("USD", bill.total_amount),)
     job, store = open_job(small.store.url)
     assert job.config.pricing == pricing
     end = RunEnd(finished=True, reason="", snapshot=None, restarts=0)  # type: ignore[arg-type]

@@ -135,6 +135,38 @@ def test_a_price_that_is_no_price_is_refused_by_name(text: str) -> None:
     )
 
 
+@pytest.mark.parametrize("text", ["10000000.000000001", "20000000000", "1e999999"])
+def test_a_price_whose_sums_would_not_fit_a_ledger_is_refused(text: str) -> None:
+    most = dataclasses.replace(pricing(), price_per_hour="10000000")
+    assert book_of(most).instances[0].nano_per_hour == 10**16
+    given = dataclasses.replace(pricing(), price_per_hour=text)
+    with pytest.raises(ConfigError) as caught:
+        book_of(given)
+    assert str(caught.value) == (
+        f"pricing.price_per_hour is '{text}'; expected at most 10,000,000: amounts are kept as "
+        "integers of 1e-9 in 64 bits, and sums of more would not fit; correct it, or use a "
+        "currency of larger units"
+    )
+
+
+@pytest.mark.parametrize("key", ["budget.max_cost", "budget.project_max_cost"])
+def test_a_cap_that_no_ledger_could_reach_is_refused(key: str) -> None:
+    pricing("budget.store=/x", f"{key}=9000000000")
+    with pytest.raises(
+        ConfigError, match=rf"^{key} is '9000000001'; expected at most 9,000,000,000:"
+    ):
+        pricing("budget.store=/x", f"{key}=9000000001")
+
+
+def test_keeping_images_for_more_than_a_century_is_refused() -> None:
+    assert pricing("pricing.storage_months=1200").storage_months == 1200
+    with pytest.raises(ConfigError) as caught:
+        pricing("pricing.storage_months=1201")
+    assert str(caught.value) == (
+        "pricing.storage_months is 1201; expected at most 1,200, which are 100 years"
+    )
+
+
 ENTRY = BOOK["instances"][0]
 OWNED = BOOK["instances"][1]
 STORE = BOOK["storage"][0]
@@ -147,6 +179,26 @@ STORE = BOOK["storage"][0]
         ({"prices": []}, "has the key 'prices'; expected version, currency, effective_from,"),
         ({"effective_from": "soon"}, "effective_from is 'soon'; expected a date, such as 2026-"),
         ({"instances": {}}, ""),
+        ({"version": True}, "version is True; expected text; quotes around what YAML reads as"),
+        ({"version": " "}, "version is ' '; expected text"),
+        ({"currency": "usd"},
+         "currency is 'usd'; expected a code of ISO 4217, such as USD, EUR or CNY; did you mean U"),
+        ({"currency": "Taler"}, "currency is 'Taler'; expected a code of ISO 4217, such as"),
+        ({"currency": None}, "currency is None; expected a code of ISO 4217"),
+        *[({"effective_from": "2026-12-02", "effective_until": until},
+           f"effective_from is 2026-12-02 and effective_until {until}, so that it never holds; exp")
+          for until in ("2026-12-01", "2026-12-02")],
+        ({"instances": [ENTRY, {**ENTRY, "instance_type": ["a", "b"]}]},
+         "instances entry 2: instance_type is ['a', 'b']; expected text"),
+        ({"instances": [{**ENTRY, "region": ""}]}, "instances entry 1: region is ''; expected"),
+        ({"instances": [{**ENTRY, "speed": 2, "speed_of": None}]},
+         "instances entry 1: speed_of is None; expected text"),
+        ({"instances": [ENTRY, OWNED, {**ENTRY, "price_per_hour": "1"}]},
+         "instances entries 1 and 3 are both for provider aws, region us-east-1, instance_type "
+         "p5.48xlarge, purchase_option spot; expected one; remove one, or name what tells them"),
+        ({"instances": [{"price_per_hour": 1}, {"price_per_hour": 1}]},
+         "instances entries 1 and 2 are both for any machine; expected one"),
+        ({"storage": [STORE, STORE]}, "storage entries 1 and 2 are both for url s3://; expected"),
         ({"instances": {"a": 1}}, "instances is {'a': 1}; expected a list of entries"),
         ({"instances": ["x"]}, "instances entry 1 is 'x'; expected the keys provider, region"),
         ({"instances": [ENTRY, {**ENTRY, "purchase_option": "borrowed"}]},
@@ -155,7 +207,22 @@ STORE = BOOK["storage"][0]
          "instances entry 1: price_per_hour is 'None'; expected a decimal number >= 0 with at"),
         ({"instances": [{**ENTRY, **OWNED}]}, "expected either price_per_hour or owned"),
         ({"instances": [{"instance_type": "x"}]}, "expected either price_per_hour or owned"),
-        ({"instances": [{**ENTRY, "gpus": 0}]}, "gpus is 0; expected a number above 0, or nothing"),
+        ({"instances": [{**ENTRY, "gpus": 0}]}, "gpus is 0; expected a number above 0 (0.000001"),
+        *[({"instances": [{**ENTRY, "vcpus": vcpus}]},
+           f"instances entry 1: vcpus is {vcpus}; expected a number above 0 (0.000001 to")
+          for vcpus in (float("inf"), float("nan"), -4, 1e300, 1e-300, True)],
+        ({"instances": [{**ENTRY, "speed": float("inf"), "speed_of": "x"}]},
+         "instances entry 1: speed is inf; expected a number above 0"),
+        ({"instances": [{**ENTRY, "price_per_hour": "20000000000"}]},
+         "instances entry 1: price_per_hour is '20000000000'; expected at most 10,000,000: am"),
+        ({"instances": [{"owned": {**OWNED["owned"], "hardware": "1e11", "years": 0.5}}]},
+         "owned: the price of an hour is '22831050.38'; expected at most 10,000"),
+        ({"instances": [{"owned": {**OWNED["owned"], "watts": "1e999999"}}]},
+         "owned.watts is '1e999999'; expected at most"),
+        ({"instances": [{"owned": {**OWNED["owned"], "years": "1e-999"}}]},
+         "owned.years is 1e-999; expected how many years the hardware is used, at least 0.01"),
+        ({"storage": [{**STORE, "per_gb_egress": 10_000_001}]},
+         "storage entry 1: per_gb_egress is '10000001'; expected at most 10,000,000"),
         ({"instances": [{**ENTRY, "shared": "yes"}]}, "shared is 'yes'; expected true or false"),
         ({"instances": [{**ENTRY, "shared": True}]},
          "expected either shared: true, which looks up what the node has, or gpus and vcpus"),
@@ -190,6 +257,28 @@ def test_a_book_that_is_not_there_or_no_yaml_is_refused(tmp_path: Path) -> None:
     path.write_text("a: [")
     with pytest.raises(ConfigError, match=r"price book .*bad.yaml is no YAML: "):
         read_book(str(path))
+    path.write_text("effective_from: 2026-02-30")
+    with pytest.raises(ConfigError, match=r"price book .*bad.yaml is no YAML: day is out of range"):
+        read_book(str(path))
     path.write_text("- 1")
     with pytest.raises(ConfigError, match=r"is \[1\]; expected the keys version, currency"):
         read_book(str(path))
+
+
+def test_a_key_that_is_there_twice_is_refused_with_both_lines(tmp_path: Path) -> None:
+    path = tmp_path / "twice.yaml"
+    entry = "  - instance_type: a\n    price_per_hour: 1\n"
+    whole = f"version: v\ncurrency: EUR\ninstances:\n{entry}"
+    path.write_text(f"{whole}{entry.replace(': a', ': b')}")
+    assert len(read_book(str(path)).instances) == 2
+    for text, key, lines in [
+        (f"{whole}    price_per_hour: 2\n", "price_per_hour", (5, 6)),
+        (f"{whole}version: w\n", "version", (1, 6)),
+    ]:
+        path.write_text(text)
+        with pytest.raises(ConfigError) as caught:
+            read_book(str(path))
+        assert str(caught.value) == (
+            f"price book {path} has the key '{key}' on line {lines[0]} and once more on line "
+            f"{lines[1]}; expected each key of an entry once; remove one"
+        )

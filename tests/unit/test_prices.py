@@ -61,7 +61,53 @@ def test_only_what_was_asked_for_is_imported(tmp_path: Path) -> None:
     ("text", "options", "says"),
     [
         ("a,b\n1,2\n", [], "has no column InstanceType, Region, Price, SpotPrice; expected a SkyP"),
-        (CATALOGUE, ["--region", "mars"], "has no price of what was asked for: regions mars, acc"),
+        (CATALOGUE, ["--region", "mars"], "--region mars matches no price in "),
+        (
+            CATALOGUE,
+            ["--region", "us-east-1", "--region", "us-aest-1"],
+            "--region us-aest-1 matches no price in {} of what else was asked for; its Region "
+            "column has eu-west-1, us-east-1; nothing was written; correct it, or leave it out",
+        ),
+        (
+            CATALOGUE,
+            ["--accelerator", "H100", "--accelerator", "h200"],
+            "--accelerator h200 matches no price in {} of what else was asked for; its "
+            "AcceleratorName column has H100, L4, TPU; nothing",
+        ),
+        (
+            CATALOGUE,
+            ["--accelerator", "H100", "--region", "us-east-1", "--region", "eu-west-1"],
+            "--region eu-west-1 matches no price in ",
+        ),
+        (HEAD, [], "vms.csv has no line with an instance type and a price"),
+        (
+            HEAD + "x,H100,8,,,r,,2,,\nx,H100,8,,,r,1,98,320,z,\n",
+            [],
+            "{}, line 3 has 11 fields; expected 10, as its first line has; a comma within a field "
+            "needs quotes around the field, and numbers need none",
+        ),
+        (HEAD + "x,H100,8,,,r,,2,\n", [], "{}, line 2 has 9 fields; expected 10, as its first"),
+        (HEAD + "x,H100,8,,, ,,2,,\n", [], "{}, line 2: x has no Region; expected one: an entry"),
+        (
+            HEAD + "x,H100,eight,,,r,,2,,\n",
+            [],
+            "{}, line 2: AcceleratorCount of x is 'eight'; expected a number, or nothing",
+        ),
+        (HEAD + "x,,,-2,,r,,2,,\n", [], "{}, line 2: vCPUs of x is '-2'; expected a number, or"),
+        (HEAD + "x,,,nan,,r,,2,,\n", [], "{}, line 2: vCPUs of x is 'nan'; expected a number, or"),
+        (
+            HEAD + "x,H100,,,,r,,2,,\n",
+            [],
+            "{}, line 2: x has H100 and no AcceleratorCount; expected how many",
+        ),
+        (
+            HEAD + 'x,,,,,r,,"98,320",,\n',
+            [],
+            "{}, line 2: Price of x in r is '98,320'; expected a number that is 0 or at least",
+        ),
+        (HEAD + "x,,,,,r,,10000001,,\n", [], "0.000000001, and at most 10,000,000"),
+        (CATALOGUE, ["--version", " "], "--version is ' '; expected text, such as 2026-11"),
+        (CATALOGUE, ["--provider", ""], "--provider is ''; expected text, such as aws"),
         (HEAD + "x,,,,,r,,-1,,\n", [], "Price of x in r is '-1'; expected a number that is 0 or"),
         (HEAD + "x,,,,,r,,nan,,\n", [], "Price of x in r is 'nan'; expected a number"),
         (HEAD + "x,,,,,r,,4e-11,,\n", [], "or at least 0.000000001"),
@@ -91,8 +137,14 @@ def test_a_catalogue_that_is_of_no_use_is_refused(
 ) -> None:
     status, path = imported(tmp_path, *options, text=text)
     assert status == 2
-    assert says in capsys.readouterr().err
+    assert says.format(tmp_path / "vms.csv") in capsys.readouterr().err
     assert not path.exists()
+
+
+def test_a_catalogue_that_excel_saved_is_read(tmp_path: Path) -> None:
+    status, path = imported(tmp_path, text="\ufeff" + CATALOGUE.replace("\n", "\r\n"))
+    assert status == 0
+    assert len(read_book(str(path)).instances) == 6
 
 
 def test_a_price_that_is_there_twice_is_taken_once_and_told(

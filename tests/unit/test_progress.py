@@ -62,3 +62,18 @@ def test_progress_shows_what_is_spent_with_and_without_a_cap(
     found = after_a_beat(tmp_path, price, max_cost=max_cost)
     assert f" quarantined, {says}" in shown(found, capped=max_cost is not None)
     assert found.over_budget == ""
+
+
+@pytest.mark.parametrize(
+    ("settled", "says"), [(0, "cost not known yet"), (3 * USD, "3.00 USD spent so far")]
+)
+def test_nothing_is_said_of_this_runs_cost_until_a_price_is_known(
+    tmp_path: Path, settled: int, says: str
+) -> None:
+    prepare_small_job(tmp_path, [{"prompt": "x"}])
+    config = small_config(tmp_path, {"budget.max_cost": "25"}).to_mapping()
+    actor = CoordinatorActor(config, total=1, shards=None, lease_s=60, settled=Spent(nano=settled))
+    assert f" quarantined, {says}" in shown(actor.snapshot(), capped=True)
+    actor.begun("r0001-w0000", 0)
+    spent = f"{settled // USD}.00 USD spent" if settled else "0 USD spent"
+    assert f" quarantined, {spent} so far" in shown(actor.snapshot(), capped=True)

@@ -6,13 +6,14 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cluster.budget import NOTHING, Spent
+from cluster.budget import NOTHING, Caps, Spent
 from cluster.coordinator import Counts, Snapshot
 from cluster.job_log import write_run_end
 from cluster.nodes import Shape
@@ -21,7 +22,7 @@ from cluster.ray_session import Resources
 from conf.errors import BudgetSpent, ConfigError
 from conf.price_book import book_of
 from jobs import project_purse as module
-from jobs.project import Project, job_key, project_line, records_of
+from jobs.project import Project, in_words, job_key, project_line, records_of
 from jobs.project_purse import project_purse
 from jobs.run import open_job, prepare
 from jobs.spending import settled, spent_by
@@ -32,6 +33,7 @@ ROWS = [{"prompt": f"picture {number}"} for number in range(8)]
 TINY = {"sampling.width": 16, "sampling.height": 16, "sampling.steps": 2}
 DEAR = {"pricing.price_per_hour": "3600"}
 USD = 10**9
+HOUR = 3600 * 10**9
 ONE = Resources(shape=Shape(gpus=0.0), least=1, most=1, per_node=None, workers=1, threads=1)
 
 
@@ -101,7 +103,7 @@ def test_a_run_reserves_before_it_begins_and_gives_back_what_it_did_not_use(
         assert share.reserved.nano == 10 * USD + 10 * USD, "to leave, and ten seconds ahead"
         assert purse.allowance.limit == share.limit
         assert (share.run, share.output) == (2, small.config.output.path)
-        assert "reserved by" in line(small)
+        assert " of 100 USD spent by 1 job; 20 USD reserved: " in line(small)
     assert (share_of(small).limit, share_of(small).run) == (spent, 0)
 
 
@@ -112,7 +114,7 @@ def test_a_job_that_was_killed_gives_back_what_it_held_when_its_status_is_asked(
     assert share_of(small).limit.nano == 30 * USD
     spent = spent_by(small.bill())
     cost = f"{spent.nano / USD:.9f}".rstrip("0").rstrip(".")
-    assert line(small) == f"project    shop: {cost} of 100 USD used; {cost} USD spent by 1 job"
+    assert line(small) == f"project    shop: {cost} of 100 USD spent by 1 job; nothing reserved"
     assert share_of(small).limit == spent
 
 
@@ -174,9 +176,9 @@ def test_a_run_for_which_others_leave_too_little_is_refused_and_told_who_they_ar
     text = str(caught.value)
     assert text.startswith(
         "too little is left of the budget of project 'shop' for 1 worker to begin and leave in "
-        "order: 95 of 100 USD used; reserved by "
+        "order: 0 of 100 USD spent; 95 USD reserved: "
     )
-    assert f"reserved by {holder.config.output.path} (run 1) 95 USD; nothing was started" in text
+    assert f"reserved: {holder.config.output.path} (run 1) 95 USD; nothing was started" in text
     assert text.endswith(
         "; wait for those that hold some, or go on with more: imagemill resume "
         f"{small.store.url} budget.project_max_cost=…"
@@ -205,10 +207,10 @@ def test_hours_of_a_project_are_kept_too(tmp_path: Path) -> None:
     caps = {"budget.project_max_cost": None, "budget.project_max_hours": 1}
     small = run_small_job(tmp_path, ROWS, shards=[0], **changes(tmp_path, **caps))
     with purse_of(small) as purse:
-        ahead = 3600 * 10**9 // 50
+        ahead = (3590 * 10**9 - share_of(small).spent.ns) // 50
         assert share_of(small).reserved.ns == 10 * 10**9 + ahead
         assert purse.allowance.caps.nano is None
-        assert " of 1 hours used" in line(small)
+        assert " of 1 hours spent by 1 job; 0.02" in line(small)
 
 
 def test_after_a_job_without_prices_a_project_can_only_cap_its_hours(tmp_path: Path) -> None:
@@ -269,7 +271,7 @@ def test_a_run_reserves_more_while_it_goes_on_until_nothing_is_left(
         assert first < told.limit.nano <= 100 * USD
         purse.see(snapshot(95 * USD))
         eventually(lambda: purse.allowance.limit.nano == 100 * USD)
-        says = "little is left of the budget of project 'shop': 100 of 100 USD used"
+        says = "little is left of the budget of project 'shop': "
         eventually(lambda: any(text.startswith(says) for text in caplog.messages))
 
 
@@ -332,3 +334,48 @@ def test_a_budget_that_cannot_be_read_hides_no_status(tmp_path: Path) -> None:
     (record,) = (tmp_path / "budgets").glob("*/*/*.json")
     record.write_text("broken")
     assert line(small).startswith("project    shop: its budget is not known: ")
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_run_that_waits_holds_a_part_of_what_is_left_so_that_many_may_begin(
+    tmp_path: Path,
+) -> None:
+    """At hardly any price: what a run holds ahead is then all that it holds."""
+    cheap = changes(tmp_path, **{"pricing.price_per_hour": "0.000000001"})
+    with ExitStack() as stack:
+        for number in range(52):
+            settings = {**cheap, "output.path": str(tmp_path / f"job{number}")}
+            one = prepare_small_job(tmp_path, ROWS[:1], **settings)
+            stack.enter_context(purse_of(one, after=0))
+        budget = recorded(one)
+        shares = [share.reserved.nano for share in budget.open]
+        assert len(shares) == 52
+        assert shares == sorted(shares, reverse=True)
+        assert shares[0] == pytest.approx(2 * USD, rel=1e-3)
+        assert budget.used.nano == pytest.approx(100 * USD * (1 - 0.98**52), rel=1e-3)
+    assert recorded(one).used == NOTHING
+
+
+def test_who_holds_a_budget_is_told_apart_from_who_spent_it(tmp_path: Path) -> None:
+    names = [f"job{number}" for number in range(5)]
+    shares = {
+        name: JobShare(
+            job=name,
+            output=f"/{name}",
+            spent=Spent(nano=(name == "job0") * 3 * USD, ns=HOUR),
+            reserved=Spent(nano=(name != "job0") * 2 * USD, ns=HOUR // 2),
+            run=int(name != "job0"),
+        )
+        for name in names
+    }
+    caps = Caps(nano=100 * USD, ns=None, currency="USD")
+    budget = ProjectBudget(number=5, shares=shares)
+    assert in_words(caps, budget, mine="job2") == (
+        "3 of 100 USD spent by 5 jobs; 8 USD reserved: this run 2 USD, /job1 (run 1) 2 USD, "
+        "/job3 (run 1) 2 USD, 1 other"
+    )
+    one = ProjectBudget(number=1, shares={"job1": shares["job1"]})
+    assert in_words(replace(caps, ns=10 * HOUR), one) == (
+        "0 of 100 USD and 1 of 10 hours spent by 1 job; 2 USD and 0.5 hours reserved: "
+        "/job1 (run 1) 2 USD and 0.5 hours"
+    )

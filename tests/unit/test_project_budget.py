@@ -264,6 +264,22 @@ def test_many_changes_are_read_by_few_records(
     assert len(asked) <= 64, "what is known is not read again"
 
 
+def test_a_writer_that_was_killed_before_its_record_hides_no_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(project_records, "_GROUP", 10)
+    writer = records(tmp_path)
+    for number in range(1, 10):
+        writer.change(lambda budget, number=number: share("a", number))
+    (place,) = tmp_path.glob("shop-*")
+    for empty in ("00001", "00002"):
+        (place / empty).mkdir()
+    assert records(tmp_path).read() == writer.read()
+    after = records(tmp_path).change(lambda budget: share("b", 1))
+    assert (after.number, set(after.shares)) == (10, {"a", "b"})
+    assert records(tmp_path).read() == after
+
+
 def test_projects_do_not_share_a_budget(tmp_path: Path) -> None:
     for project in ("a/b", "a b", ""):
         records(tmp_path, project).change(lambda budget: share("x", 1))

@@ -106,8 +106,8 @@ def test_a_quote_writes_nothing_to_the_output(tmp_path: Path) -> None:
 def test_storage_and_requests_are_in_the_cost(tmp_path: Path) -> None:
     write_rows(tmp_path / "in" / "a.parquet", prompts(40))
     storage = {"per_gb_month": "1000000", "per_1000_writes": "1000", "per_1000_reads": "0"}
-    book_at(tmp_path, storage=[{"url": "/", **storage}])
-    found = quote(words(tmp_path, "pricing.storage_months=2"))
+    book_at(tmp_path, storage=[{"url": "s3://", **storage}])
+    found = quote(words(tmp_path, "pricing.storage_months=2", "output.path=s3://bucket/out"))
     offer = next(one for one in found.offers if one.speed == 1)
     assert offer.cost is not None
     assert offer.seconds is not None
@@ -119,6 +119,24 @@ def test_storage_and_requests_are_in_the_cost(tmp_path: Path) -> None:
     assert offer.requests_nano == pytest.approx(10**9 * (40 + 6 + 4 + 3), abs=10**9)
     paid = offer.seconds.middle * 10**7 + offer.storage_nano + offer.requests_nano
     assert offer.cost.middle == pytest.approx(paid)
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_requests_to_a_local_output_are_in_no_cost_as_in_no_bill(
+    tmp_path: Path, scheme: str
+) -> None:
+    write_rows(tmp_path / "in" / "a.parquet", prompts(40))
+    output = f"output.path={scheme}{tmp_path / 'out'}"
+    storage = {"per_gb_month": "1", "per_1000_writes": "1000", "per_1000_reads": "1000"}
+    book_at(tmp_path, storage=[{"url": f"{scheme}/", **storage}])
+    found = quote(words(tmp_path, output))
+    offer = next(one for one in found.offers if one.speed == 1)
+    assert offer.cost is not None
+    assert offer.seconds is not None
+    assert (offer.requests_nano, offer.storage_nano) == (0, 0)
+    assert offer.cost.middle == pytest.approx(offer.seconds.middle * 10**7)
+    book_at(tmp_path)
+    assert not any("storage" in note for note in quote(words(tmp_path, output)).notes)
 
 
 def test_storage_without_a_price_is_told(tmp_path: Path) -> None:
@@ -300,3 +318,24 @@ def test_a_speed_without_its_reference_is_refused() -> None:
     wrong = {**entry, "speed": 0, "speed_of": "b"}
     with pytest.raises(ConfigError, match="entry 1: speed is 0; expected a number above 0"):
         parse_book({"version": "t", "currency": "USD", "instances": [wrong]}, "book")
+
+
+def test_entries_that_hold_alike_for_this_machine_are_named(tmp_path: Path) -> None:
+    write_rows(tmp_path / "in" / "a.parquet", prompts(4))
+    alike = [
+        {"provider": "local", "instance_type": "local", "price_per_hour": "1"},
+        {"instance_type": "local", "purchase_option": "owned", "price_per_hour": "2"},
+    ]
+    book_at(tmp_path, instances=[UNKNOWN, *alike])
+    assert quote(words(tmp_path)).notes[0] == (
+        "entries 2, 3 of the price book hold alike for this machine, so that no speed is known for "
+        "any; name more of it in the one that is meant"
+    )
+    book_at(tmp_path, instances=[UNKNOWN])
+    assert (
+        quote(words(tmp_path))
+        .notes[0]
+        .startswith(
+            "the price book has no entry for this machine, so that no speed is known for any; "
+        )
+    )

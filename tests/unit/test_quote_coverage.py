@@ -17,7 +17,7 @@ from tests.random_jobs import OUTPUT, TABLE, some_rows, strata_of
 from tests.virtual_engine import VirtualEngine, job_seconds
 
 JOBS = range(4000, 4100)
-"""Seeds on which nothing was tuned. What was is told in docs/quote.md."""
+"""What was tuned on which seeds is told in docs/quote.md."""
 EARLIER = 6
 SHARD_ROWS = 32
 
