@@ -111,6 +111,11 @@ class Caps:
             parts.append(f"{hours(spent)} of {self.ns / _NS_PER_HOUR:g} hours")
         return parts
 
+    def limits(self) -> list[str]:
+        """Each cap, by its key."""
+        cost = [self.name("cost")] if self.nano is not None else []
+        return [*cost, *([self.name("hours")] if self.ns is not None else [])]
+
     def exceeded(self, spent: Spent, reserved: Spent) -> str:
         """Why nothing more may be begun; "" while there is room."""
         if self.nano is not None and spent.nano + reserved.nano >= self.nano:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 from urllib.parse import urlsplit
 
 from conf.errors import ConfigError
@@ -19,7 +20,20 @@ def check_alert(target: str) -> None:
     Raises:
         ConfigError: what is wrong with it, without its value.
     """
-    problem = _url_problem(target) if is_url(target) else _command_problem(target)
+    _refuse(_url_problem(target) if is_url(target) else _command_problem(target))
+
+
+def check_command(target: str) -> None:
+    """Refuse a command that this machine, on which the run's driver is, does not have.
+
+    Raises:
+        ConfigError: it has none, without its value.
+    """
+    if not is_url(target) and shutil.which(shlex.split(target)[0]) is None:
+        _refuse("is a command that this machine does not have, or may not execute")
+
+
+def _refuse(problem: str) -> None:
     if problem:
         raise ConfigError(
             f"budget.alert {problem}; expected http(s)://host/path or a command with its "

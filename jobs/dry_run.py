@@ -10,6 +10,7 @@ from cluster.store import Store
 from cluster.store_access import LOOK_S
 from conf.errors import ConfigError, OptionRefused, StoreUnavailable
 from conf.schema import ModelConfig, RunConfig
+from jobs.budget_preview import budget_lines
 from jobs.compile_choice import JobSize, choose_compile
 from jobs.figures import duration, plural, share
 from jobs.maker import Maker, settle
@@ -46,11 +47,14 @@ def dry_run_lines(overrides: Sequence[str]) -> list[str]:
         files.open,
         two_pass_guidance=has_two_pass_guidance(config.model),
     )
+    budget, refused = budget_lines(config, maker.model_revision, planned.shard_count)
     return [
         *_plan_lines(maker, planned),
         *_preview_lines(preview),
         _time_line(config, maker.model_revision, preview),
         *_compile_lines(maker.config, maker.model_revision, planned, preview),
+        *budget,
+        *(f"{REFUSED}a run would be refused: {why}" for why in refused),
         *_worker_lines(config),
         *_output_lines(config),
         "nothing was written",

@@ -30,6 +30,7 @@ from cluster.records import RunRecord
 from cluster.settled import Settled
 from cluster.store import Store
 from cluster.supervisor import RunEnd, Supervisor
+from conf.alert_target import check_command
 from conf.errors import (
     CommitUnknown,
     CoordinatorLost,
@@ -110,6 +111,8 @@ def execute(
             resumed.
     """
     started_s = time.monotonic()
+    if job.config.budget.alert is not None:
+        check_command(job.config.budget.alert)
     _say_where(job.config.cluster.address)
     with SignalControl(_say) as control, ray_session(job.config):
         control.install()

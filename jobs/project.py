@@ -93,24 +93,29 @@ class Project:
         Raises:
             ConfigError, CorruptOutput, StoreUnavailable: see ``ProjectRecords.change``.
         """
-        asked = JobShare(
-            job=job_key(self.job),
-            output=without_secrets(self.job.config.output.path),
-            spent=self.spent,
-            run=self.run,
-            nonce=self.nonce,
-            at=utc_now(),
-        )
 
         def step(budget: ProjectBudget) -> JobShare | None:
             amount = wanted(budget) if callable(wanted) else wanted
-            found = reserve(budget, replace(asked, reserved=amount), self.caps, least=least)
-            before = budget.shares.get(asked.job)
+            found = self.share_of(budget, amount, least)
+            before = budget.shares.get(job_key(self.job))
             if found is None or before is None:
                 return found
             return before if found == replace(before, at=found.at) else found
 
         return self.records.change(step)
+
+    def share_of(self, budget: ProjectBudget, wanted: Spent, least: Spent) -> JobShare | None:
+        """What this run would get, see ``cluster.project_budget.reserve``; nothing is reserved."""
+        asked = JobShare(
+            job=job_key(self.job),
+            output=without_secrets(self.job.config.output.path),
+            spent=self.spent,
+            reserved=wanted,
+            run=self.run,
+            nonce=self.nonce,
+            at=utc_now(),
+        )
+        return reserve(budget, asked, self.caps, least=least)
 
     def share_in(self, budget: ProjectBudget) -> JobShare | None:
         """What this run has; None: nothing, or no more."""
@@ -141,6 +146,11 @@ class Project:
     def in_words(self, budget: ProjectBudget) -> str:
         """What is left, who holds what, for people."""
         return in_words(self.caps, budget, mine=job_key(self.job))
+
+    def left_in_words(self, budget: ProjectBudget) -> str:
+        """As ``in_words``, with what this job could have."""
+        left = _amount(self.caps, budget.left(self.caps, job_key(self.job)))
+        return f"{self.in_words(budget)}; {left} left"
 
 
 def _bill_of(store: Store, key: str) -> Bill:

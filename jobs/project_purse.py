@@ -168,10 +168,7 @@ def project_purse(
     if project is None:
         yield None
         return
-    workers = min(size.workers, max(1, shards))
-    price = expected_price(job.config, book, size)
-    least = reserve_of(price, leave_s(job.config), workers=workers)
-    seconds = reserve_of(price, _AHEAD_S, workers=workers)
+    workers, least, seconds = _needs(job, book, size, shards)
     budget = _first_share(project, least, seconds, workers)
     try:
         log.info(
@@ -184,6 +181,30 @@ def project_purse(
             yield purse
     finally:
         project.settle()
+
+
+def refuse_without_share(
+    project: Project, book: PriceBook, size: Resources, shards: int, budget: ProjectBudget
+) -> None:
+    """Refuse as a run would that could begin with nothing; reserves nothing.
+
+    Raises:
+        ConfigError, BudgetSpent: see ``project_purse``.
+    """
+    workers, least, seconds = _needs(project.job, book, size, shards)
+    _refuse_unpriced(project)
+    if project.share_of(budget, least + seconds, least) is None:
+        raise _nothing_left(project, budget, least, workers)
+
+
+def _needs(
+    job: JobRecord, book: PriceBook, size: Resources, shards: int
+) -> tuple[int, Spent, Spent]:
+    """How many workers begin, what they need to leave, and for the next seconds of their work."""
+    workers = min(size.workers, max(1, shards))
+    price = expected_price(job.config, book, size)
+    least = reserve_of(price, leave_s(job.config), workers=workers)
+    return workers, least, reserve_of(price, _AHEAD_S, workers=workers)
 
 
 def _first_share(project: Project, least: Spent, seconds: Spent, workers: int) -> ProjectBudget:

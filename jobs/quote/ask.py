@@ -27,7 +27,7 @@ from jobs.plan import PlannedJob, make_plan
 from jobs.quote.earlier import Earlier, newest_alike
 from jobs.quote.estimate import Crew, Size, Work, by_pilot, by_rates
 from jobs.quote.kept import KeptOffer, KeptQuote, remember_quote
-from jobs.quote.notes import measured_by, priced_by
+from jobs.quote.notes import capped_by, measured_by, priced_by
 from jobs.quote.offers import Asked, Kept, Offer, offers
 from jobs.quote.pilot import Pilot, run_pilot
 from jobs.quote.strata import Strata, Stratum
@@ -112,6 +112,7 @@ def quote(
     book = book_of(config.pricing)
     asked = _asked(config, planned, strata, pilot, work, book)
     now = datetime.now(UTC)
+    offered = tuple(offers(book, asked))
     found = Quote(
         asked_at=now,
         config=config,
@@ -126,8 +127,9 @@ def quote(
         earlier=earlier,
         work=work,
         crew=asked.crew,
-        offers=tuple(offers(book, asked)),
+        offers=offered,
         notes=(
+            *capped_by(config, book.currency, offered),
             *priced_by(config, book, asked, pilot, now),
             *measured_by(asked.work, pilot, earlier, now),
         ),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 
+from cluster.budget import Caps
 from cluster.pricing import not_in_force
 from conf.price_book import PriceBook
 from conf.schema import RunConfig
@@ -12,7 +13,7 @@ from conf.secrets import without_secrets
 from jobs.figures import number, plural
 from jobs.quote.earlier import Earlier
 from jobs.quote.estimate import Work
-from jobs.quote.offers import Asked
+from jobs.quote.offers import Asked, Offer
 from jobs.quote.pilot import Pilot
 from jobs.rates import this_host
 
@@ -46,6 +47,32 @@ def priced_by(
         )
     elif config.pricing.storage_months and pilot is None:
         yield "keeping the images is in no cost: how large they are is known after a pilot only"
+
+
+def capped_by(config: RunConfig, currency: str, found: Sequence[Offer]) -> Iterator[str]:
+    """Which offers come to more than what the job is capped at."""
+    caps = Caps.of(config.budget, currency)
+    known = [offer for offer in found if offer.cost is not None and offer.seconds is not None]
+    above = [(offer, passed) for offer in known if (passed := _passed(caps, offer))]
+    if above:
+        keys = " and ".join(dict.fromkeys(key for _, passed in above for key in passed))
+        which = above[0][0].name if len(known) == 1 else f"{len(above)} of {len(known)} offers"
+        yield (
+            f"{which}: the quote is above {keys}, so that the run would stop before its end "
+            "(status 3); give more, or fewer rows"
+        )
+
+
+def _passed(caps: Caps, offer: Offer) -> list[str]:
+    """The caps that the offer is above, by their keys."""
+    assert offer.cost is not None
+    assert offer.seconds is not None
+    passed = []
+    if caps.nano is not None and offer.cost.middle - (offer.storage_nano or 0) > caps.nano:
+        passed.append(caps.name("cost"))
+    if caps.ns is not None and offer.seconds.middle * offer.workers * 1e9 > caps.ns:
+        passed.append(caps.name("hours"))
+    return passed
 
 
 def measured_by(work: Work, pilot: Pilot | None, earlier: Earlier, now: datetime) -> Iterator[str]:

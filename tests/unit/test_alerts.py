@@ -15,12 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from cluster.budget import Caps, Spent
 from cluster.coordinator import Counts, Snapshot
 from cluster.job_log import JobRecord
+from conf.alert_target import check_command
 from conf.errors import ConfigError
+from conf.price_book import book_of
 from jobs.alerts import BudgetAlerts
+from jobs.execute import execute
 from jobs.spending import caps_of
 from tests.small_jobs import prepare_small_job, small_config
 
@@ -221,6 +225,20 @@ def test_a_target_that_could_never_be_told_is_refused_without_being_shown(
     assert str(caught.value).startswith(f"budget.alert {says}")
     assert "; expected http(s)://host/path or a command with its arguments" in str(caught.value)
     assert "SECRET" not in str(caught.value)
+
+
+def test_a_command_that_is_not_there_is_refused_before_a_run_begins(tmp_path: Path) -> None:
+    small = prepare_small_job(tmp_path, [{"prompt": "x"}], **{"budget.alert": "no-such SECRET"})
+    book = book_of(small.job.config.pricing)
+    with pytest.raises(ConfigError) as caught:
+        execute(small.job, small.store, Console(), book, shards=1)
+    assert str(caught.value) == (
+        "budget.alert is a command that this machine does not have, or may not execute; expected "
+        "http(s)://host/path or a command with its arguments (the value is not shown, for it may "
+        "be a secret)"
+    )
+    for there in ("sh -c 'cat > told'", sys.executable, "http://nowhere/at/all"):
+        check_command(there)
 
 
 def test_targets_that_can_be_told_are_taken(tmp_path: Path) -> None:
