@@ -23,8 +23,7 @@ _READ_S = (5.0, 30.0)
 """Shortest and longest that one request waits; between them a share of the patience."""
 _CONNECTIONS = 32
 S3_PROTOCOLS = ("s3", "s3a")
-LOCAL_PROTOCOLS = ("file", "local")
-"""Of folders, which charge nothing for what they are asked."""
+_LOCAL_PROTOCOLS = ("file", "local")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,3 +90,8 @@ class Access:
         }
         options["config_kwargs"] = {**bounds, **(options.get("config_kwargs") or {})}
         return {**options, "use_listings_cache": False, "skip_instance_cache": True}
+
+
+def is_local(url: str) -> bool:
+    """Whether it is that of a folder, which charges nothing for what it is asked."""
+    return get_protocol(url) in _LOCAL_PROTOCOLS

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import pyarrow as pa
 
@@ -32,6 +33,15 @@ class CostAnswer:
     rows: pa.Table
     totals: pa.Table
     standing: Standing
+
+    @property
+    def to_come(self) -> str | None:
+        """The last day or month of the rows, as ISO 8601, where that is still to come."""
+        time = next((name for name in self.by if name in _TIME), None)
+        if time is None or not self.rows.num_rows:
+            return None
+        last = max(map(str, self.rows[time].to_pylist()))
+        return last if last > now_is(time) else None
 
     @property
     def unpriced_lines(self) -> int:
@@ -173,14 +183,22 @@ def _timed(by: Sequence[Dimension]) -> str | None:
 
 
 def _trend(by: Sequence[Dimension]) -> list[str]:
-    """The change against the day or month before, of the same of all other dimensions."""
+    """The change against the day or month before, of the same of all other dimensions; none of days
+    and months to come, which hold nothing but storage."""
     time = _timed(by)
     if time is None:
         return []
     names = [quoted(one.name) for one in by if one.name != time]
     others = ", ".join([*names, "currency", "of_image"])
     before = f"lag(cost) OVER (PARTITION BY {others} ORDER BY {time})"
-    return [f"CAST(cost - {before} AS DOUBLE) / nullif({before}, 0) AS cost_change"]
+    change = f"CAST(cost - {before} AS DOUBLE) / nullif({before}, 0)"
+    here = f"CAST({time} AS VARCHAR) <= '{now_is(time)}'"
+    return [f"CASE WHEN {here} THEN {change} END AS cost_change"]
+
+
+def now_is(time: str) -> str:
+    """The day or month that it is in UTC, as ISO 8601."""
+    return f"{datetime.now(UTC):{'%Y-%m-%d' if time == 'day' else '%Y-%m'}}"
 
 
 def _units(nano: str) -> str:

@@ -41,6 +41,11 @@ def notes(answer: CostAnswer) -> list[str]:
                 f"{number(total['unpriced_gpu_hours'])} GPU hours: no price is known for them, so "
                 "they are in no amount above"
             )
+    if answer.to_come:
+        said.append(
+            "storage    lies on the days for which it is kept, here as far as "
+            f"{answer.to_come}; what is still to come has no change"
+        )
     if not answer.totals.num_rows:
         said.append("nothing was billed yet: no worker has written a stamp")
     return said

@@ -12,13 +12,11 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from random import Random
 
-from fsspec.utils import get_protocol
-
 from cluster.cell_values import plain_values
 from cluster.input_files import InputFiles
 from cluster.pricing import Machine, best_entries, entry_for, machine_of, storage_for
 from cluster.reader import KNOWN
-from cluster.store_access import LOCAL_PROTOCOLS
+from cluster.store_access import is_local
 from conf.errors import ConfigError, InputError, RowRejected
 from conf.price_book import InstancePrice, PriceBook, book_of
 from conf.schema import RunConfig
@@ -274,7 +272,7 @@ def _asked(
             commit_images=config.job.commit_images,
             commit_s=config.job.commit_seconds,
             price=storage_for(book, config.output.path),
-            local=get_protocol(config.output.path) in LOCAL_PROTOCOLS,
+            local=is_local(config.output.path),
         ),
         here=_here(config, book),
         tied=_tied(config, book),

@@ -19,7 +19,7 @@ from tests.cluster.job_process import JobProcess, wait_until, write_prompts
 from tests.cluster.many_nodes import ManyNodes
 from tests.prometheus import MISSING, Prometheus, program
 
-ROWS = 1000
+ROWS = 4000
 NOT_HERE = {"imagemill-operations: GPUs 0"}
 """The panel of a machine that the tests do not have."""
 SERIES = (*RUN_SERIES, *WORKER_SERIES)
@@ -49,7 +49,8 @@ def running(cluster: ManyNodes, folder: Path, *more: str) -> Iterator[JobProcess
         "job.commit_seconds=0.2",
         "job.project=shop",
         "budget.max_cost=40",
-        "pricing.price_per_hour=36",
+        "pricing.price_per_hour=3.6",
+        "engine.simulated_speed=5",
         "cluster.heartbeat_s=0.2",
         f"cluster.address={cluster.address}",
         *more,
@@ -107,7 +108,7 @@ def test_a_real_prometheus_draws_all_panels_of_a_run_and_evaluates_the_alerts(
     rules = tmp_path / "alerts.yaml"
     rules.write_text(yaml.safe_dump(_impatient_rules()))
     with (
-        running(cluster, tmp_path, "job.name=dogs", "budget.max_cost=1"),
+        running(cluster, tmp_path, "job.name=dogs", "budget.max_cost=0.2"),
         Prometheus(tmp_path / "server", cluster.metrics_addresses(), rules=rules) as prometheus,
     ):
         empty = dict(_queries())

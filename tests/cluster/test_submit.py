@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs.cli import main
 from tests.cluster.job_process import imagemill, wait_until, write_prompts
 from tests.cluster.many_nodes import ManyNodes
 
@@ -56,7 +57,7 @@ def test_a_submitted_run_that_is_cancelled_is_resumed_by_another_submission(
     cluster: ManyNodes, prompts: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "slow"
-    slow = ("engine=simulated", "engine.simulated_speed=0.02", "job.commit_seconds=0.1")
+    slow = ("engine=simulated", "engine.simulated_speed=0.05", "job.commit_seconds=0.1")
     given = (f"input.path={prompts}", f"output.path={output}", *slow)
     status, text = imagemill("submit", *given, "--to", cluster.dashboard)
     assert status == 0, text
@@ -72,28 +73,33 @@ def test_a_submitted_run_that_is_cancelled_is_resumed_by_another_submission(
     assert "8 committed, 0 quarantined, 0 pending" in text
 
 
+def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What a command that is refused says."""
+    capsys.readouterr()
+    assert main(arguments) == 2
+    text = capsys.readouterr().err
+    assert "Traceback" not in text
+    return text
+
+
 def test_a_job_that_is_not_there_and_a_server_that_is_not_there_are_told_apart(
-    cluster: ManyNodes,
+    cluster: ManyNodes, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    status, text = imagemill("logs", "imagemill-nothing", "--to", cluster.dashboard)
-    assert status == 2
+    text = said(capsys, "logs", "imagemill-nothing", "--to", cluster.dashboard)
     assert f"{cluster.dashboard} knows no job 'imagemill-nothing'" in text
-    assert "Traceback" not in text
-    status, text = imagemill("logs", "any", "--to", "http://127.0.0.1:9")
-    assert status == 2
+    text = said(capsys, "logs", "any", "--to", "http://127.0.0.1:9")
     assert "no job server of Ray answers at http://127.0.0.1:9" in text
-    assert "Traceback" not in text
-    status, text = imagemill("logs", "any", "--to", "head:8265")
-    assert status == 2
+    text = said(capsys, "logs", "any", "--to", "head:8265")
     assert "--to head:8265 is no job server; expected the URL of the head's dashboard" in text
 
 
-def test_what_means_another_folder_on_the_cluster_is_not_sent(prompts: Path) -> None:
+def test_what_means_another_folder_on_the_cluster_is_not_sent(
+    prompts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for given, name in (
         ((f"input.path={prompts}", "output.path=out"), "output.path=out"),
         (("input.path=in.parquet", "output.path=s3://b/out"), "input.path=in.parquet"),
         ((f"input.path={prompts}", "output.path=/o", "model=./mine"), "model=./mine"),
     ):
-        status, text = imagemill("submit", *given, "--to", "http://127.0.0.1:9")
-        assert status == 2
+        text = said(capsys, "submit", *given, "--to", "http://127.0.0.1:9")
         assert f"{name} is relative to a folder of this machine" in text, text

@@ -320,16 +320,6 @@ def test_a_speed_without_its_reference_is_refused() -> None:
         parse_book({"version": "t", "currency": "USD", "instances": [wrong]}, "book")
 
 
-def test_a_quote_above_a_cap_is_told(tmp_path: Path) -> None:
-    rest = ", so that the run would stop before its end (status 3); give more, or fewer rows"
-    cheap = asked(tmp_path, "budget.max_cost=0.000000001", "budget.max_hours=1000")
-    cost = "budget.max_cost=0.000000001 USD"
-    assert f"2 of 2 offers: the quote is above {cost}{rest}" in cheap.notes
-    brief = asked(tmp_path, "budget.max_hours=0.000000001")
-    assert f"2 of 2 offers: the quote is above budget.max_hours=1e-09{rest}" in brief.notes
-    assert not any("above" in note for note in asked(tmp_path, "budget.max_cost=900").notes)
-
-
 def test_entries_that_hold_alike_for_this_machine_are_named(tmp_path: Path) -> None:
     write_rows(tmp_path / "in" / "a.parquet", prompts(4))
     alike = [
@@ -349,3 +339,13 @@ def test_entries_that_hold_alike_for_this_machine_are_named(tmp_path: Path) -> N
             "the price book has no entry for this machine, so that no speed is known for any; "
         )
     )
+
+
+def test_a_quote_above_a_cap_is_told(tmp_path: Path) -> None:
+    rest = ", so that the run would stop before its end (status 3); give more, or fewer rows"
+    cheap = asked(tmp_path, "budget.max_cost=0.000000001", "budget.max_hours=1000")
+    cost = "budget.max_cost=0.000000001 USD"
+    assert f"2 of 2 offers: the quote is above {cost}{rest}" in cheap.notes
+    brief = asked(tmp_path, "budget.max_hours=0.000000001")
+    assert f"2 of 2 offers: the quote is above budget.max_hours=1e-09{rest}" in brief.notes
+    assert not any("above" in note for note in asked(tmp_path, "budget.max_cost=900").notes)
