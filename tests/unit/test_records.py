@@ -134,7 +134,11 @@ runs = st.builds(
     pricing=pricings,
     prices=texts,
     budget=st.builds(
-        BudgetConfig, max_cost=maybe, max_hours=st.none() | st.floats(0, 9), alert=maybe
+        BudgetConfig,
+        max_cost=maybe,
+        max_hours=st.none() | st.floats(0, 9),
+        project_max_hours=st.none() | st.floats(0, 9),
+        alert=maybe,
     ),
     nonce=texts,
 )
