@@ -56,6 +56,9 @@ def test_a_resumed_run_neither_opens_nor_reads_the_shards_in_the_checkpoint(tmp_
     assert checkpointed(output) == set(range(SHARDS)), "the run's end wrote down the rest"
     for folder in folders:
         shutil.move(away / folder, output / folder)
+    # what each image cost in all was told without those that were away
+    status, text = imagemill("report", str(output))
+    assert status == 0, text
     status, text = imagemill("verify", str(output))
     assert status == 0, text
     assert len(images_by_id(output)) == ROWS
