@@ -99,7 +99,9 @@ class Lifetime:
             alive_ns, busy_ns = self.elapsed_ns, stats.busy_ns if stats else 0
             lifetime_ns, overhead_ns = alive_ns, self._overhead_ns
             if self._servers is ServerBilling.OWNED:
-                lifetime_ns, overhead_ns = (n * self._devices for n in (alive_ns, overhead_ns))
+                overhead_ns *= self._devices
+                # servers that were busier than their devices lived have more of them than was said
+                lifetime_ns = max(alive_ns * self._devices, busy_ns)
             elif self._servers is ServerBilling.SHARED:
                 lifetime_ns, overhead_ns = busy_ns, 0
             return Stamp(

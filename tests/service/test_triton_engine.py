@@ -83,7 +83,7 @@ def test_a_rows_own_failure_is_the_rows_alone(
     failed, odd, broken = found[1], found[3], found[4]
     assert isinstance(failed, ImageFailure)
     assert (failed.stage, failed.reason, failed.message) == ("check", "nan_image", "no numbers")
-    assert failed.device_ns == 250_000_000
+    assert failed.device_ns == 25_000_000
     assert isinstance(odd, ImageFailure)
     assert (odd.stage, odd.reason) == ("denoise", "server_failed")
     assert odd.message.startswith("Triton failed 3 times with this image alone (")

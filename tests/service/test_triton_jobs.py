@@ -148,12 +148,12 @@ def test_of_a_server_that_others_use_the_time_of_the_rows_is_paid_and_no_idle(
 ) -> None:
     small = small_job(server, tmp_path)
     bill = small.bill()
-    # 9 images of 1 ms, and a failure of 250 ms
-    assert bill.total_ns == 259_000_000
-    assert bill.total_amount == 259_000
+    # 9 images of 1 ms, and a failure of 25 ms
+    assert bill.total_ns == 34_000_000
+    assert bill.total_amount == 34_000
     assert bill.ns == {
         "used": 9_000_000,
-        "wasted": 250_000_000,
+        "wasted": 25_000_000,
         "overhead": 0,
         "idle": 0,
     }
@@ -165,7 +165,8 @@ def test_a_server_of_our_own_is_paid_for_while_it_waits(
     small = small_job(server, tmp_path, **{"triton.owned": True})
     bill = small.bill()
     assert bill.ns["used"] == 9_000_000
-    assert bill.ns["wasted"] == 250_000_000
+    assert bill.ns["wasted"] == 25_000_000
+    assert bill.ns["overhead"] > 0
     assert sum(bill.ns.values()) == bill.total_ns
     (use,) = small.totals().workers.values()
     assert use.stamp is not None

@@ -65,6 +65,15 @@ def test_servers_of_our_own_are_paid_for_each_of_their_devices_while_the_worker_
     assert stamp.lifetime_ns == 3 * stamp.lived_ns
 
 
+def test_servers_that_were_busier_than_they_lived_are_paid_for_their_work() -> None:
+    life = lifetime(ServerBilling.OWNED)
+    busy_ns = 10**15
+    stamp = life.stamp(replace(STATS, busy_ns=busy_ns), Requests())
+    lines = close_worker(stamp, used_ns=busy_ns, used_amount=0)
+    assert stamp.lifetime_ns == busy_ns
+    assert sum(line.device_ns or 0 for line in lines) == 0
+
+
 def test_a_worker_that_makes_its_images_itself_is_paid_for_its_own_time() -> None:
     stamp = lifetime(None).stamp(STATS, Requests())
     assert (stamp.alive_ns, stamp.lived_ns) == (None, stamp.lifetime_ns)
