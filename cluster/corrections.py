@@ -17,20 +17,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from cluster.ledger import LEDGER
+from cluster.ledger import LEDGER, PRICE_COLUMNS
 
 _SUMS = ("gpu_ns", "quantity", "amount_nano")
-_PRICE = (
-    "currency",
-    "provider",
-    "region",
-    "instance_type",
-    "purchase_option",
-    "price_nano_per_hour",
-    "price_nano_per_unit",
-    "price_version",
-    "price_digest",
-)
 _Line = dict[str, Any]
 _Charged = tuple[Any, ...]
 """A line's base and price; no price is null, as is the amount then."""
@@ -106,7 +95,7 @@ def _base(line: _Line) -> str:
 
 
 def _charged(line: _Line) -> _Charged:
-    return (_base(line), *(line[name] for name in _PRICE))
+    return (_base(line), *(line[name] for name in PRICE_COLUMNS))
 
 
 def _plus(left: Any, right: Any) -> Any:

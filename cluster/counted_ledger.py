@@ -1,21 +1,18 @@
 """The ledger lines that count: of images, those in the objects that counted commits name; of
 workers, those that close their lifetimes.
 
-Reads a few objects ahead, so that memory does not grow with the job. Knows nothing of what is asked
-of the lines.
+Knows nothing of what is asked of the lines.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
 
 import pyarrow as pa
 
 from cluster import layout
 from cluster.corrections import standing
+from cluster.counted_tables import counted_table, counted_tables
 from cluster.job_log import JobRecord, generation, is_finished
 from cluster.ledger import LEDGER, Attribution, ledger_table
 from cluster.plan_file import PlanReader
@@ -26,10 +23,6 @@ from conf.errors import CorruptOutput
 
 Used = tuple[int, int]
 """Nanoseconds and amount (1e-9 currency units) on the lines of a worker's images."""
-_TOGETHER = 64
-"""Objects that become one table."""
-_AHEAD = 2 * _TOGETHER
-_THREADS = 8
 
 
 def image_lines_of(store: Store, plan: PlanReader, columns: Sequence[str]) -> Iterator[pa.Table]:
@@ -43,14 +36,7 @@ def image_lines_of(store: Store, plan: PlanReader, columns: Sequence[str]) -> It
     """
     refs = (counted.commit.ledger for state in states(store, plan) for counted in state.commits)
     keys = (ref.key for ref in refs if ref is not None)
-    ahead: deque[Future[pa.Table]] = deque()
-    with ThreadPoolExecutor(_THREADS, "ledger") as pool:
-        for key in keys:
-            ahead.append(pool.submit(_read, store, key, list(columns)))
-            if len(ahead) == _AHEAD:
-                yield _next(ahead)
-        while ahead:
-            yield _next(ahead)
+    return counted_tables(keys, lambda key: _read(store, key, list(columns)))
 
 
 def worker_lines_of(
@@ -77,26 +63,17 @@ def closed(store: Store) -> bool:
     return is_finished(store, generation(store)) and store.exists(layout.WORKER_LEDGER)
 
 
-def _next(ahead: deque[Future[pa.Table]]) -> pa.Table:
-    waiting = [ahead.popleft() for _ in islice(range(_TOGETHER), len(ahead))]
-    return pa.concat_tables([one.result() for one in waiting])
-
-
 def _read(store: Store, key: str, columns: list[str]) -> pa.Table:
-    data = store.get(key)
-    if data is None:
-        raise CorruptOutput(
-            f"{store.path(key)} is named by a counted commit but does not exist; "
-            "'imagemill verify' tells what else is missing"
-        )
-    try:
+    """These columns of a ledger's object, as ``image_lines_of`` reads them."""
+
+    def parse(data: bytes) -> pa.Table:
         table = read_parquet(data, columns)
-    except (pa.ArrowException, OSError) as error:
-        raise CorruptOutput(f"{store.path(key)} is damaged: {error}") from error
-    missing = [name for name in columns if name not in table.column_names]
-    if missing:
-        raise CorruptOutput(
-            f"{store.path(key)} has no column '{missing[0]}': it is no ledger of this version of "
-            "ImageMill; ask with the version that made it (in job.json)"
-        )
-    return table.select(columns)
+        missing = [name for name in columns if name not in table.column_names]
+        if missing:
+            raise CorruptOutput(
+                f"{store.path(key)} has no column '{missing[0]}': it is no ledger of this version "
+                "of ImageMill; ask with the version that made it (in job.json)"
+            )
+        return table.select(columns)
+
+    return counted_table(store, key, parse)

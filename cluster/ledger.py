@@ -60,6 +60,18 @@ LEDGER = pa.schema(
 ``price_nano_per_hour``), and storage, requests or egress for the rest (``quantity`` of ``unit``, at
 ``price_nano_per_unit``). ``image_id`` to ``steps`` are null where a line is no image's,
 ``amount_nano`` where no price is known."""
+PRICE_COLUMNS = (
+    "currency",
+    "provider",
+    "region",
+    "instance_type",
+    "purchase_option",
+    "price_nano_per_hour",
+    "price_nano_per_unit",
+    "price_version",
+    "price_digest",
+)
+"""At what a line was charged: columns of ``LEDGER``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 from conf.alert_target import check_alert
 from conf.amounts import MOST_BUDGET, nano
 from conf.errors import ConfigError
-from conf.schema import MISSING, BudgetConfig, RunConfig, type_name, unknown_key
+from conf.keys import type_name, unknown_key
+from conf.schema import MISSING, BudgetConfig, RunConfig
 from conf.triton_config import check_triton
 
 T = TypeVar("T")

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from cluster.series import HISTOGRAM, JOB_LABELS, RUN_SERIES, WORKER_SERIES, Series
-from conf.schema import MISSING, KeyInfo, known_keys
+from conf.keys import KeyInfo, known_keys
+from conf.schema import MISSING
 from conf.triton_server import TritonServerConfig
 from jobs.cli import build_parser
 from jobs.configure import GROUPS, choices, compose_mapping

@@ -29,7 +29,7 @@ from conf.errors import (
     StoreFull,
     StoreRefused,
 )
-from conf.schema import known_keys
+from conf.keys import known_keys
 from jobs import run as verbs
 from jobs.configure import GROUPS, choices, compose_mapping, to_yaml
 from jobs.cost.command import add_words, answer

@@ -17,8 +17,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from conf.errors import ConfigError
+from conf.keys import known_keys, unknown_key
 from conf.parser import parse_config
-from conf.schema import RunConfig, known_keys, unknown_key
+from conf.schema import RunConfig
 from operators.model_source import is_checkpoint, peek_class
 
 GROUPS = ("model", "engine", "pricing")

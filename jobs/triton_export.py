@@ -10,7 +10,8 @@ from pathlib import Path
 import yaml
 
 from conf.errors import ConfigError
-from conf.schema import KeyInfo, RunConfig, known_keys
+from conf.keys import KeyInfo, known_keys
+from conf.schema import RunConfig
 from conf.triton_server import GROUP, TritonServerConfig, parse_triton_server
 from jobs.configure import compose
 from operators.triton.repository import Exported, check_engine, export_model

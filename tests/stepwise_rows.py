@@ -12,9 +12,9 @@ from diffusers import DiffusionPipeline
 from conf.schema import ModelConfig
 from operators.engine import EngineInfo
 from operators.engines import load_engine
-from operators.engines.stepwise import StepwiseEngine
 from operators.request import Request
 from operators.samplers import make_scheduler
+from operators.stepwise_engine import StepwiseEngine
 from tests.engine_config import engine_config
 from tests.pictured_samplers import SAMPLERS
 from tests.tiny_model import MAX_TOKENS, SIZE, build_tiny_stable_diffusion

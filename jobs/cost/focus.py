@@ -13,6 +13,7 @@ from pathlib import Path
 
 import duckdb
 
+from cluster.ledger import PRICE_COLUMNS
 from conf.errors import ConfigError
 from jobs.cost.dimensions import DAY_US
 from jobs.cost.focus_columns import columns, derived
@@ -22,20 +23,9 @@ from jobs.figures import format_money, number, plural
 
 DETAILS = ("charge", "image")
 _SUFFIXES = {".parquet": "FORMAT parquet, COMPRESSION zstd", ".csv": "FORMAT csv, HEADER true"}
-_PRICE = (
-    "currency",
-    "provider",
-    "region",
-    "instance_type",
-    "purchase_option",
-    "price_nano_per_hour",
-    "price_nano_per_unit",
-    "price_version",
-    "price_digest",
-)
-_ORIGIN = ("output", "project", "node", "day", *_PRICE)
+_ORIGIN = ("output", "project", "node", "day", *PRICE_COLUMNS)
 """What a charge that is split has in common with the others of its origin."""
-_GROUP = ("output", "job", "project", "node", "kind", "model", "unit", *_PRICE)
+_GROUP = ("output", "job", "project", "node", "kind", "model", "unit", *PRICE_COLUMNS)
 _READ = ("tags", "corrects", "period_start", "gpu_ns", "quantity", "amount_nano")
 _CHARGED = "priced AND (amount_nano <> 0 OR gpu_ns <> 0 OR quantity_nano <> 0)"
 _OF_IMAGE = ("line_id", "image_id", "worker")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from conf.schema import known_keys
+from conf.keys import known_keys
 from docs.generate import PAGES
 from jobs.cli import build_parser, keys_help
 

@@ -13,10 +13,10 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from operators import stepwise_engine
 from operators.device import CudaClock, HostDevice
 from operators.engine import ImageFailure, ImageResult
-from operators.engines import stepwise
-from operators.engines.stepwise import StepwiseEngine
+from operators.stepwise_engine import StepwiseEngine
 from tests.stepwise_rows import ask, drain, load, load_info, new_engine, run
 from tests.tiny_families import TINY_FAMILIES
 from tests.tiny_model import build_tiny_stable_diffusion
@@ -83,7 +83,7 @@ def family(tmp_path_factory: pytest.TempPathFactory):
 @pytest.fixture
 def device(monkeypatch: pytest.MonkeyPatch) -> LateDevice:
     late = LateDevice()
-    monkeypatch.setattr(stepwise, "device_for", lambda _: late)
+    monkeypatch.setattr(stepwise_engine, "device_for", lambda _: late)
     return late
 
 
