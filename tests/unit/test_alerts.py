@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from snapshots import snapshot_of
 
 from cluster.budget import Caps, Spent
-from cluster.coordinator import Counts, Snapshot
+from cluster.coordinator import Snapshot
 from cluster.job_log import JobRecord
 from conf.alert_target import check_command
 from conf.errors import ConfigError
@@ -40,23 +41,8 @@ def job_of(tmp_path: Path, alert: str | None, **budget: Any) -> JobRecord:
 
 
 def seen(usd: float, over_budget: str = "") -> Snapshot:
-    return Snapshot(
-        shards=1,
-        sealed=0,
-        held=0,
-        counts=Counts(),
-        made=0,
-        occupied=0,
-        offered=0,
-        lifetime_ns=0,
-        phases=(),
-        silent=(),
-        preempted=(),
-        commits=0,
-        finished=False,
-        spent=Spent(nano=int(usd * USD), ns=3600 * USD),
-        over_budget=over_budget,
-    )
+    spent = Spent(nano=int(usd * USD), ns=3600 * USD)
+    return snapshot_of(spent=spent, over_budget=over_budget)
 
 
 @contextmanager

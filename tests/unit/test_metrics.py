@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 from ray.util import metrics as ray_metrics
+from snapshots import snapshot_of
 
 from cluster.budget import Caps, Spent
 from cluster.coordinator import Coordinator, Counts, Snapshot, WorkerProgress
@@ -32,25 +34,19 @@ SERIES = {series.name: series for series in (*RUN_SERIES, *WORKER_SERIES)}
 JOB = {"job_name": "cats", "project": "shop"}
 
 
-def snapshot(**changes: object) -> Snapshot:
-    known: dict[str, object] = {
+def snapshot(**changes: Any) -> Snapshot:
+    known: dict[str, Any] = {
         "shards": 10,
         "sealed": 4,
         "held": 2,
         "counts": Counts(rows=50, quarantined=3, images=60, amount_nano=8 * 10**9),
         "made": 70,
-        "occupied": 0,
-        "offered": 0,
-        "lifetime_ns": 0,
         "phases": ("running", "running", "loading"),
-        "silent": (),
-        "preempted": (),
         "commits": 5,
-        "finished": False,
         "spent": Spent(nano=10 * 10**9, ns=0),
         "lost": {Loss.DIED: 2, Loss.STOPPED: 1},
     }
-    return Snapshot(**(known | changes))  # type: ignore[arg-type]
+    return snapshot_of(**(known | changes))
 
 
 def values_of(now: Snapshot, caps: Caps) -> list[Value]:

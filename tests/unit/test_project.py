@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from snapshots import snapshot_of
 
 from cluster.budget import NOTHING, Caps, Spent
-from cluster.coordinator import Counts, Snapshot
+from cluster.coordinator import Snapshot
 from cluster.job_log import write_run_end
 from cluster.nodes import Shape
 from cluster.project_budget import JobShare, ProjectBudget
@@ -230,23 +231,7 @@ def test_after_a_job_without_prices_a_project_can_only_cap_its_hours(tmp_path: P
 
 
 def snapshot(nano: int, reserved: int = 10 * USD) -> Snapshot:
-    return Snapshot(
-        shards=2,
-        sealed=0,
-        held=1,
-        counts=Counts(),
-        made=0,
-        occupied=0,
-        offered=0,
-        lifetime_ns=0,
-        phases=(),
-        silent=(),
-        preempted=(),
-        commits=0,
-        finished=False,
-        spent=Spent(nano=nano),
-        reserved=Spent(nano=reserved),
-    )
+    return snapshot_of(spent=Spent(nano=nano), reserved=Spent(nano=reserved))
 
 
 def eventually(condition: Callable[[], bool]) -> None:
