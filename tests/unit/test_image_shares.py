@@ -151,7 +151,7 @@ def test_they_are_cut_into_parts_that_sum_up_the_same(
     ended(small)
     whole = costs_of(small)
     monkeypatch.setattr(image_costs, "PART_ROWS", 5)
-    monkeypatch.setattr("cluster.counted_metadata._TOGETHER", 1)
+    monkeypatch.setattr("cluster.counted_tables._TOGETHER", 1)
     ended(small)
     assert len(small.store.listing(layout.IMAGE_COSTS)) > 1
     assert costs_of(small).equals(whole)
