@@ -38,6 +38,14 @@ NOTHING = Spent()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """What the caps leave, 1e-9 currency units and nanoseconds of workers; None: no limit."""
+
+    nano: int | None = None
+    ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
     """A worker's cost as it reported it; ``nano_per_hour`` None: it has no price."""
 
@@ -154,10 +162,11 @@ class Caps:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allowance:
     """How far a job may go of its project's ``caps``: what all of its runs may come to by now,
-    which grows as more is reserved."""
+    which grows as more is reserved, at ``most`` to what the other jobs leave."""
 
     caps: Caps
     limit: Spent
+    most: Spent
 
     def exceeded(self, spent: Spent, reserved: Spent) -> str:
         """Why nothing more may be begun; "" while there is room."""
@@ -283,6 +292,24 @@ class Budget:
             if why:
                 return why
         return ""
+
+    def room(self, now_s: float) -> Room:
+        """What the tightest caps leave to all that is still to be done."""
+        spent = self.spent(now_s)
+        own, project = self._caps, self.allowance
+        nano = [] if own.nano is None else [own.nano]
+        ns = [] if own.ns is None else [own.ns]
+        if project is not None:
+            nano += [] if project.caps.nano is None else [project.most.nano]
+            ns += [] if project.caps.ns is None else [project.most.ns]
+        return Room(
+            nano=min(nano) - spent.nano if nano else None, ns=min(ns) - spent.ns if ns else None
+        )
+
+    @property
+    def dearest(self) -> int | None:
+        """The most that an hour of a worker costs, of those that were seen; None: of none."""
+        return self._dearest or None
 
     def _limits(self) -> Iterator[tuple[Caps, Caps | Allowance]]:
         yield self._caps, self._caps

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from cluster.budget import NOTHING, Account, Allowance, Budget, Spent
+from cluster.budget import NOTHING, Account, Allowance, Budget, Room, Spent
 from cluster.leases import (
     Asked,
     Beat,
@@ -31,6 +31,7 @@ from cluster.leases import (
     Trying,
     Wait,
 )
+from cluster.pace import Pace
 from cluster.records import Ranges
 from cluster.sealed_shard import SealedShard
 from cluster.setbacks import Loss
@@ -98,7 +99,9 @@ class Snapshot:
     workers not all of it is known, and nothing of this run before one that is ``priced`` was seen.
     ``reserved``: what those at work may still come to.
     ``over_budget``: why the run has to stop for it, or "". ``lost``: how many workers were lost, by
-    how.
+    how. ``useful``: how many workers would have something to do, ``rate``: images a second of one
+    that is at work, None: not known yet. ``room``: what the caps leave, ``dearest``: the most that
+    an hour of a worker was seen to cost.
     """
 
     shards: int
@@ -121,6 +124,10 @@ class Snapshot:
     over_budget: str = ""
     engines: tuple[EngineInfo, ...] = ()
     lost: Mapping[Loss, int] = field(default_factory=dict)
+    useful: int = 0
+    rate: float | None = None
+    room: Room = Room()
+    dearest: int | None = None
 
 
 class CoordinatorLink(Protocol):
@@ -176,6 +183,7 @@ class Coordinator:
         self._budget = budget
         self._over_budget = ""
         self._lost: Counter[Loss] = Counter()
+        self._pace = Pace()
 
     def acquire(self, worker: str) -> Grant | Wait | Dismiss:
         """Ask for one more shard. A worker that lost shards must hear of it in a beat first, or it
@@ -230,6 +238,7 @@ class Coordinator:
             if worker in self._gone:
                 return BeatReply(revoked=(), drain=True)
             self._progress[worker] = progress
+            self._pace.report(worker, progress.made, self._clock())
             self._account(worker, progress)
             if progress.engine is not None:
                 self._note_engine(progress.engine)
@@ -270,6 +279,7 @@ class Coordinator:
         is not heard any more."""
         with self._lock:
             self._gone.add(worker)
+            self._pace.gone(worker)
             if self._budget is not None:
                 self._budget.gone(worker, self._clock())
             self._board.handle(Gone(worker=worker, crashed=crashed))
@@ -332,6 +342,10 @@ class Coordinator:
                 over_budget=self._over_budget,
                 engines=tuple(self._engines.values()),
                 lost=dict(self._lost),
+                useful=self._board.useful,
+                rate=self._pace.rate,
+                room=self._budget.room(now_s) if self._budget else Room(),
+                dearest=self._budget.dearest if self._budget else None,
             )
 
     def _account(self, worker: str, progress: WorkerProgress) -> None:

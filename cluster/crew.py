@@ -19,6 +19,7 @@ from cluster.actors import Hello, WorkerActor, answer_of
 from cluster.budget import NOTHING, Allowance, Spent
 from cluster.hiring import Placed
 from cluster.ray_session import Resources
+from cluster.sizing import Aim
 from cluster.worker_environment import worker_environment
 from conf.price_book import PriceBook
 from conf.schema import RunConfig
@@ -30,7 +31,7 @@ log = logging.getLogger("imagemill")
 class Assignment:
     """What this run works on, and by which prices; ``shards`` None means all ``total`` of them.
     ``settled``: what earlier runs cost; ``allowance``: what the project's budget leaves at first,
-    None: it has none."""
+    None: it has none. ``aim``: what decides how many workers are wanted."""
 
     run: int
     generation: int
@@ -40,6 +41,7 @@ class Assignment:
     book: PriceBook
     settled: Spent = NOTHING
     allowance: Allowance | None = None
+    aim: Aim = Aim()
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

@@ -14,13 +14,17 @@ from cluster.store import Store
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriverMark:
-    """``seq`` grows with every mark of a run's driver; ``since`` is its own clock's, for people."""
+    """``seq`` grows with every mark of a run's driver; ``since`` is its own clock's, for people, as
+    are ``crew``, its workers in words, and ``ends_at``, when it expects to be done with a deadline
+    (ISO 8601)."""
 
     run: int
     seq: int
     host: str
     pid: int
     since: str
+    crew: str = ""
+    ends_at: str | None = None
 
 
 def write_mark(store: Store, mark: DriverMark) -> None:

@@ -40,6 +40,27 @@ def choose_nodes(
     """
     ours = list(ours)
     count = Counter(placed.node_id for placed in ours)
+    room = room_on(nodes, ours, shape=shape, per_node=per_node, vacated=vacated)
+    chosen: list[str] = []
+    while len(chosen) < wanted and (open_nodes := [i for i, free in room.items() if free > 0]):
+        best = min(open_nodes, key=lambda i: (lost_on.get(i, 0), count[i]))
+        room[best] -= 1
+        count[best] += 1
+        chosen.append(best)
+    return chosen
+
+
+def room_on(
+    nodes: Iterable[Node],
+    ours: Iterable[Placed],
+    *,
+    shape: Shape,
+    per_node: int | None,
+    vacated: str | None,
+) -> dict[str, int]:
+    """How many workers more each node could take; see ``choose_nodes``."""
+    ours = list(ours)
+    count = Counter(placed.node_id for placed in ours)
     starting = Counter(placed.node_id for placed in ours if not placed.started)
     room: dict[str, int] = {}
     for node in nodes:
@@ -48,11 +69,5 @@ def choose_nodes(
             free = max(free, 1)
         if per_node is not None:
             free = min(free, per_node - count[node.node_id])
-        room[node.node_id] = free
-    chosen: list[str] = []
-    while len(chosen) < wanted and (open_nodes := [i for i, free in room.items() if free > 0]):
-        best = min(open_nodes, key=lambda i: (lost_on.get(i, 0), count[i]))
-        room[best] -= 1
-        count[best] += 1
-        chosen.append(best)
-    return chosen
+        room[node.node_id] = max(0, free)
+    return room

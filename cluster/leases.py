@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 from cluster.records import Ranges
 from cluster.suspicion import Suspicion, Trial
 
+_LEAST_IDLE_S = 5.0
+"""For how long at least a worker without work is kept."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
@@ -108,7 +111,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dismiss:
-    """Nothing will ever be granted again; finish what you hold and leave."""
+    """Nothing will be granted to this worker again; finish what you hold and leave."""
 
     worker: str
 
@@ -129,6 +132,16 @@ class _Hold:
     shards: dict[int, Trial | None] = field(default_factory=dict)
     deadline_s: float = 0.0
     alone: bool = False
+    heard_s: float = 0.0
+    asked_s: float | None = None
+    idle_since_s: float | None = None
+
+    def idle_long_enough(self, now_s: float) -> bool:
+        """Whether it has had nothing for as long as it took to begin: to keep it any longer costs
+        more than to start another one, should a shard come back."""
+        if self.idle_since_s is None or self.asked_s is None:
+            return False
+        return now_s - self.idle_since_s >= max(_LEAST_IDLE_S, self.asked_s - self.heard_s)
 
 
 class LeaseBoard:
@@ -196,8 +209,15 @@ class LeaseBoard:
                 self._draining = True
                 return []
 
+    @property
+    def useful(self) -> int:
+        """The workers that hold shards and the shards that nobody holds, together: more workers
+        would have nothing to do."""
+        holders = sum(bool(hold.shards) for hold in self._holds.values())
+        return holders + self.total - self.sealed - self.held
+
     def _alive(self, worker: str, now_s: float) -> _Hold:
-        hold = self._holds.setdefault(worker, _Hold())
+        hold = self._holds.setdefault(worker, _Hold(heard_s=now_s))
         hold.deadline_s = now_s + self._lease_s
         return hold
 
@@ -205,15 +225,29 @@ class LeaseBoard:
         hold = self._alive(event.worker, event.now_s)
         if self._draining or self.finished:
             return [Dismiss(worker=event.worker)]
+        if hold.asked_s is None:
+            hold.asked_s = event.now_s
         if hold.alone and hold.shards:
             return [Wait(worker=event.worker)]
         shard_id = self._next(free=not hold.shards)
         if shard_id is None:
-            return [Wait(worker=event.worker)]
+            return [self._idle(event, hold)]
+        hold.idle_since_s = None
         suspicion = self._suspicions.get(shard_id)
         hold.alone = suspicion is not None
         hold.shards[shard_id] = None
         return [Grant(worker=event.worker, shard_id=shard_id, suspicion=suspicion)]
+
+    def _idle(self, event: Asked, hold: _Hold) -> Wait | Dismiss:
+        """Nothing is to be had now. Whoever holds nothing either leaves in a while, unless a shard
+        is suspect: it may cost its worker, and somebody has to take it over."""
+        if hold.shards or self._suspicions:
+            hold.idle_since_s = None
+        elif hold.idle_since_s is None:
+            hold.idle_since_s = event.now_s
+        elif hold.idle_long_enough(event.now_s):
+            return Dismiss(worker=event.worker)
+        return Wait(worker=event.worker)
 
     def _next(self, *, free: bool) -> int | None:
         """A suspect goes only to a worker that holds nothing, so that it fails alone."""

@@ -110,7 +110,7 @@ def resources(config: RunConfig) -> Resources:
     takes_one = needs_gpu or (gpus > 0 and not triton)
     shape = Shape(gpus=float(takes_one) if wanted is None else wanted)
     holds = sum(node.holds(shape) for node in nodes)
-    grows = may_come(shape)
+    grows = cluster.autoscaled or may_come(shape)
     if not holds and not grows:
         raise _impossible(config, shape, nodes, needs_gpu=needs_gpu)
     refuse_offload(config, gpus_per_worker=shape.gpus)
@@ -176,13 +176,15 @@ def _impossible(
     if needs_gpu and not any(node.gpus for node in nodes):
         return ConfigError(
             f"the model {config.model.name} needs a GPU (model.needs_gpu); the cluster has none: "
-            f"{there}; nothing was started; add a node with GPUs, choose another model, or give "
-            "model.needs_gpu=false where it is small enough for a CPU"
+            f"{there}; nothing was started; add a node with GPUs, choose another model, give "
+            "model.needs_gpu=false where it is small enough for a CPU, or cluster.autoscaled=true "
+            "where an autoscaler adds such nodes"
         )
     asked = f"cluster.gpus_per_worker is {shape.gpus:g}; " if shape.gpus else ""
     largest = _largest(nodes)
     has = f"{largest.cpus:g} CPU and {largest.gpus:g} GPU" if largest else "nothing"
     return ConfigError(
         f"{asked}a worker needs {shape} on one node; the largest node has {has}, the cluster "
-        f"{there}; nothing was started; add a node that has it, or change cluster.gpus_per_worker"
+        f"{there}; nothing was started; add a node that has it, change cluster.gpus_per_worker, or "
+        "give cluster.autoscaled=true where an autoscaler adds such nodes"
     )

@@ -1,7 +1,8 @@
 """Who works on a run, and who is hired next.
 
-Owns the crew and its vacancies. Where a worker goes is ``hiring``'s, when to hire no more is
-``setbacks``'s, and what the end of a worker means is ``departures``'s.
+Owns the crew and its vacancies. How many there should be is ``crew_size``'s to say, where a worker
+goes ``hiring``'s, when to hire no more ``setbacks``'s, what the end of a worker means
+``departures``'s.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from typing import Any
 from cluster.actors import answer_of
 from cluster.coordinator import Snapshot
 from cluster.crew import Crew, Member
-from cluster.hiring import choose_nodes
+from cluster.crew_size import CrewSize, Staffing
+from cluster.hiring import choose_nodes, room_on
 from cluster.nodes import Node
 from cluster.ray_session import Resources
 from cluster.setbacks import Setbacks
+from cluster.sizing import Aim
 from conf.schema import RunConfig
 
 log = logging.getLogger("imagemill")
@@ -30,12 +33,23 @@ class Staff:
 
     ``vacancies``: places of lost workers that nobody has taken yet; ``restarts``: how many were
     taken; ``lost_on``: losses by node. ``draining``: nobody is hired any more, for ``reason``.
+    ``staffing``: who was there and wanted at the last look; None before it.
     Every call of the coordinator may raise ``CoordinatorLost``.
     """
 
-    def __init__(self, config: RunConfig, size: Resources, crew: Crew, coordinator: Any) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        size: Resources,
+        crew: Crew,
+        coordinator: Any,
+        *,
+        aim: Aim,
+        shards: int,
+    ) -> None:
         self._config = config
         self._size = size
+        self._crew_size = CrewSize(config, size, aim, shards)
         self.crew = crew
         self.coordinator = coordinator
         self.setbacks = Setbacks(crew=size.workers, max_attempts=config.job.max_attempts)
@@ -44,6 +58,7 @@ class Staff:
         self.lost_on: Counter[str] = Counter()
         self.nodes: tuple[Node, ...] = ()
         self.look_due_s = 0.0
+        self.staffing: Staffing | None = None
         self.draining = False
         self.futile = False
         self.reason = ""
@@ -67,21 +82,36 @@ class Staff:
                 self.send_away(member, "its node is being taken away")
 
     def hire(self, snapshot: Snapshot, vacated: str | None = None) -> None:
-        """Hire whom the run may have and the nodes have room for."""
+        """Hire whom the run wants, may have and the nodes have room for; who waits and is wanted no
+        more is dropped."""
         now_s = time.monotonic()
-        left = snapshot.shards - snapshot.sealed
-        most = left if self._size.most is None else min(left, self._size.most)
-        wanted = self.setbacks.may_hire(now_s, most - self.crew.staying)
-        if self.draining or self.setbacks.hopeless or wanted <= 0:
-            return
-        for node_id in self._places(wanted, left, vacated):
-            member = self.crew.hire(node_id, now_s=now_s)
-            self.setbacks.hired(now_s)
-            self.restarts += self.vacancies > 0
-            self.vacancies = max(0, self.vacancies - 1)
-            log.debug("worker %s on node %s", member.name, node_id, extra={"event": "hired"})
+        wish = self._crew_size.ask(snapshot, list(self.crew), room=self._room(vacated))
+        self._drop_waiting(self.crew.staying - wish.keep)
+        wanted = self.setbacks.may_hire(now_s, wish.workers - self.crew.staying)
+        if not (self.draining or self.setbacks.hopeless or wanted <= 0):
+            for node_id in self._places(wanted, vacated):
+                self._hire_on(node_id, now_s)
+        waiting = sum(member.node_id is None for member in self.crew)
+        self.staffing = Staffing(wish=wish, at_work=self.crew.started, waiting=waiting)
 
-    def _places(self, wanted: int, left: int, vacated: str | None) -> list[str | None]:
+    def _hire_on(self, node_id: str | None, now_s: float) -> None:
+        member = self.crew.hire(node_id, now_s=now_s)
+        self.setbacks.hired(now_s)
+        self.restarts += self.vacancies > 0
+        self.vacancies = max(0, self.vacancies - 1)
+        log.debug("worker %s on node %s", member.name, node_id, extra={"event": "hired"})
+
+    def _room(self, vacated: str | None) -> int:
+        room = room_on(
+            self.nodes,
+            self.crew.placed(),
+            shape=self._size.shape,
+            per_node=self._size.per_node,
+            vacated=vacated,
+        )
+        return sum(room.values())
+
+    def _places(self, wanted: int, vacated: str | None) -> list[str | None]:
         """Nodes that have room; where an autoscaler may add some, None for each that it should."""
         found = choose_nodes(
             self.nodes,
@@ -92,11 +122,17 @@ class Staff:
             lost_on=self.lost_on,
             vacated=vacated,
         )
-        if not self._size.grows:
-            return [*found]
-        asked = min(left, self._size.most or self._size.least)
-        missing = asked - self.crew.staying - len(found)
-        return [*found, *[None] * min(missing, wanted - len(found))]
+        missing = wanted - len(found) if self._size.grows else 0
+        return [*found, *[None] * missing]
+
+    def _drop_waiting(self, count: int) -> None:
+        """Drop up to ``count`` workers that have not begun, the newest first, those that wait for a
+        machine before all others."""
+        waiting = [one for one in self.crew if not one.started and one.leave_by_s is None]
+        waiting.sort(key=lambda member: (member.node_id is None, member.hired_at_s), reverse=True)
+        for member in waiting[: max(0, count)]:
+            log.debug("worker %s is not needed", member.name, extra={"event": "not_needed"})
+            self.discard(member)
 
     def drop_unstarted(self) -> None:
         """Workers that have not even begun are not waited for."""

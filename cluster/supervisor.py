@@ -20,6 +20,7 @@ from cluster.actors import CoordinatorActor, answer_of
 from cluster.budget import Allowance
 from cluster.coordinator import Snapshot
 from cluster.crew import Assignment, Crew
+from cluster.crew_size import Staffing
 from cluster.departures import POLL_S, Departures
 from cluster.nodes import described
 from cluster.ray_session import Resources
@@ -89,7 +90,9 @@ class Supervisor:
             )
         )
         self._crew = Crew(config, assignment, size, self._coordinator)
-        self._staff = Staff(config, size, self._crew, self._coordinator)
+        self._staff = Staff(
+            config, size, self._crew, self._coordinator, aim=assignment.aim, shards=assignment.total
+        )
         self._departures = Departures(config, self._staff)
         self._total = total
 
@@ -123,6 +126,11 @@ class Supervisor:
             restarts=self._staff.restarts,
             futile=self._staff.futile,
         )
+
+    @property
+    def staffing(self) -> Staffing | None:
+        """Who is at work and wanted, as of the last few seconds; None before anybody is."""
+        return self._staff.staffing
 
     def allow(self, allowance: Allowance) -> None:
         """The project's budget leaves more, or less, to this job from now on.
@@ -194,10 +202,11 @@ class Supervisor:
         now_s = time.monotonic()
         patience_s = self._config.cluster.start_timeout_s
         for member in self._crew:
-            if not member.started and now_s > member.hired_at_s + patience_s:
+            late = not member.started and now_s > member.hired_at_s + patience_s
+            if late and member.node_id is not None:
                 self._staff.discard(member)
         started = self._crew.started
-        needed = 1 if self._assembled else min(self._size.least, snapshot.shards - snapshot.sealed)
+        needed = 1 if self._assembled else min(self._size.least, snapshot.useful)
         if started >= needed:
             self._assembled = True
             self._strong_at_s = max(now_s, self._staff.setbacks.hire_at_s)

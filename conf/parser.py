@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from conf.alert_target import check_alert
 from conf.amounts import MOST_BUDGET, nano
+from conf.deadline import parse_deadline
 from conf.errors import ConfigError
 from conf.keys import type_name, unknown_key
 from conf.schema import MISSING, BudgetConfig, RunConfig
@@ -80,6 +81,8 @@ def check_together(config: RunConfig) -> RunConfig:
         check_alert(config.budget.alert)
     if config.budget.project_max_cost is not None:
         nano(config.budget.project_max_cost, "budget.project_max_cost", MOST_BUDGET)
+    if config.job.deadline is not None:
+        parse_deadline(config.job.deadline)
     _check_crew(config)
     if config.engine.name == "triton":
         check_triton(config.triton)
@@ -113,6 +116,11 @@ def _check_crew(config: RunConfig) -> None:
             f"cluster.workers is {cluster.workers}, an exact number, beside "
             f"cluster.min_workers={least} and cluster.max_workers={most}; expected one or the "
             "other; give cluster.workers=null for a range"
+        )
+    if cluster.autoscaled and cluster.address == "local":
+        raise ConfigError(
+            "cluster.autoscaled is true and cluster.address=local: the Ray of this machine has no "
+            "autoscaler; give the cluster.address of the cluster that has one"
         )
     if cluster.max_workers is not None and cluster.max_workers < cluster.min_workers:
         raise ConfigError(

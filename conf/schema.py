@@ -24,6 +24,7 @@ _HOW_FAST = (
     "engine.vae_slicing",
     "job.commit_images",
     "job.commit_seconds",
+    "job.deadline",
     "job.max_attempts",
     "job.max_quarantined",
     "job.priority",
@@ -188,6 +189,10 @@ class ClusterConfig:
         "most workers; null: as many as fit at any time, without GPUs min_workers on each node",
         low=1,
     )
+    autoscaled: bool = key(
+        "an autoscaler adds nodes for workers that wait and removes them again: workers are asked "
+        "for that fit nowhere yet, up to max_workers, without it up to min_workers"
+    )
     gpus_per_worker: float | None = key(
         "GPUs of a worker; null: 1 where the cluster has any", low=0
     )
@@ -224,6 +229,11 @@ class JobConfig:
         low=0.1,
     )
     max_quarantined: float = key("share of rows that may be quarantined with exit status 0", low=0)
+    deadline: str | None = key(
+        "when the job should be finished, a moment with its offset (2026-11-23T18:00:00+01:00) or "
+        "a time from its first start (6h, 90m, 1d12h): no more workers are asked for than that "
+        "takes; null: as many as there may be"
+    )
     priority: int = key(
         "triton engine: which of the servers' priority levels the rows have, 1 going first; 0: the "
         "servers' own",

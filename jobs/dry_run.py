@@ -12,6 +12,7 @@ from conf.errors import ConfigError, OptionRefused, StoreUnavailable
 from conf.schema import ModelConfig, RunConfig
 from jobs.budget_preview import budget_lines
 from jobs.compile_choice import JobSize, choose_compile
+from jobs.deadline import refuse_passed
 from jobs.figures import duration, plural, share
 from jobs.maker import Maker, settle
 from jobs.measured import device_name, is_cpu, rate_key, simulated_seconds
@@ -34,7 +35,7 @@ def dry_run_lines(overrides: Sequence[str]) -> list[str]:
     Raises:
         ConfigError, InputError: what is wrong with the configuration, the model or the input.
     """
-    maker = settle(prepare(overrides))
+    maker = settle(refuse_passed(prepare(overrides)))
     config = maker.config
     planned = make_plan(config, None)
     files = InputFiles.of(config, None)

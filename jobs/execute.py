@@ -44,6 +44,7 @@ from conf.errors import (
 from conf.price_book import PriceBook
 from conf.schema import RunConfig
 from conf.secrets import without_secrets
+from jobs.aim import aim_of
 from jobs.alerts import BudgetAlerts
 from jobs.compile_choice import (
     CompileChoice,
@@ -52,6 +53,7 @@ from jobs.compile_choice import (
     remember_compilation,
 )
 from jobs.control import SignalControl
+from jobs.crew_news import CrewNews
 from jobs.engine_news import EngineNews
 from jobs.figures import plural
 from jobs.finish import Finish, finish
@@ -162,15 +164,18 @@ def _run(
         book=book,
         settled=settled(job, store, plan),
         allowance=purse.allowance if purse else None,
+        aim=aim_of(job, store, plan, book, size, generation=number),
     )
     supervisor = Supervisor(config, assignment, size)
     news = EngineNews(config)
     alerts = BudgetAlerts(job, caps_of(job), assignment.settled)
     with Presence(job.config, record) as presence, _display(job, plan, console) as display, alerts:
         control.watch(presence.stop_reason)
+        crew = CrewNews(job, size, presence)
 
         def show(snapshot: Snapshot) -> None:
             news.show(snapshot)
+            crew.show(supervisor.staffing)
             display.show(snapshot)
             alerts.see(snapshot)
             if purse is not None and (allowance := purse.see(snapshot)) is not None:

@@ -29,7 +29,7 @@ class ReportFacts:
 
     ``wall_s`` is 0 where nothing was run just now; ``reason`` says why a run ended before the work
     did; ``futile``: another run would end the same way; ``broken_files`` are input files that were
-    left out, each with its problem.
+    left out, each with its problem; ``deadline`` is how that stands, "" without one.
     """
 
     wall_s: float = 0.0
@@ -37,6 +37,7 @@ class ReportFacts:
     reason: str = ""
     futile: bool = False
     broken_files: tuple[str, ...] = ()
+    deadline: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

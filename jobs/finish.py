@@ -24,6 +24,7 @@ from conf.errors import (
     StoreRefused,
     StoreUnavailable,
 )
+from jobs.deadline import deadline_words, due_of
 from jobs.figures import cost_unknown, plural
 from jobs.gc import collect
 from jobs.quote.against import Against, against
@@ -89,6 +90,7 @@ def finish(
         reason=_why_not(end, totals) if end and not done else "",
         futile=end is not None and end.futile and not done,
         broken_files=tuple(f"{item.source}: {item.problem}" for item in broken),
+        deadline=deadline_words(job, store),
     )
     written: tuple[str, ...] = ()
     if ours or done:
@@ -185,11 +187,13 @@ def _write_manifest(
     found: Against | None,
 ) -> None:
     """The put-if-absent write that finishes a generation; a copy lies at the top for people."""
+    deadline = due_of(job)
     manifest = {
         "schema": 1,
         "kind": "Manifest",
         "generation": number,
         "finished_at": utc_now(),
+        "deadline": deadline.isoformat() if deadline else None,
         "job": job.config.job.name,
         "project": job.config.job.project,
         "tags": job.config.job.tags,

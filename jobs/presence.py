@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 from types import TracebackType
 
 from cluster.driver_mark import DriverMark, write_mark
@@ -45,6 +46,7 @@ class Presence:
         self._patience_s = config.storage.patience_s
         self._heard_s = time.monotonic()
         self._stop_reason: str | None = None
+        self._told: tuple[str, str | None] = ("", None)
         self._over = threading.Event()
         self._threads = [
             threading.Thread(target=work, name=f"presence-{work.__name__}", daemon=True)
@@ -65,6 +67,10 @@ class Presence:
         self._over.set()
         for thread in self._threads:
             thread.join(_FAREWELL_S)
+
+    def tell(self, crew: str, ends_at: datetime | None) -> None:
+        """What the next marks say: the workers in words, and when the end is expected."""
+        self._told = (crew, ends_at.isoformat(timespec="seconds") if ends_at else None)
 
     def stop_reason(self) -> str | None:
         """Why the run has to stop, as far as the store told; None: it does not."""
@@ -119,5 +125,6 @@ class Presence:
             self._stop_reason = "cancelled"
 
     def _show(self) -> None:
-        self._mark = replace(self._mark, seq=self._mark.seq + 1)
+        crew, ends_at = self._told
+        self._mark = replace(self._mark, seq=self._mark.seq + 1, crew=crew, ends_at=ends_at)
         write_mark(self._store, self._mark)

@@ -148,7 +148,8 @@ class Purse:
         again: then this driver was taken for dead."""
         share = self._project.share_in(budget)
         limit = self._project.spent if share is None else share.limit
-        return Allowance(caps=self._project.caps, limit=limit)
+        caps = self._project.caps
+        return Allowance(caps=caps, limit=limit, most=budget.left(caps, job_key(self._project.job)))
 
 
 @contextmanager

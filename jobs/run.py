@@ -40,6 +40,7 @@ from conf.secrets import refuse_secrets
 from conf.triton_config import TritonConfig
 from jobs.company import refuse_company
 from jobs.configure import absolute, compose
+from jobs.deadline import refuse_passed
 from jobs.execute import JobResult, execute, result_of, resumable, version
 from jobs.finish import Finish, finish, sweep
 from jobs.maker import revision_now, settle
@@ -95,7 +96,7 @@ def run(overrides: Sequence[str], console: Console | None = None) -> JobResult:
         ConfigError, InputError: nothing was started.
         CoordinatorLost, NoWorkers: the run ended before the job did; it can be resumed.
     """
-    maker = settle(prepare(overrides))
+    maker = settle(refuse_passed(prepare(overrides)))
     config = maker.config
     with _nothing_started():
         store = Store.of(config, patience_s=LOOK_S)
@@ -114,7 +115,6 @@ def run(overrides: Sequence[str], console: Console | None = None) -> JobResult:
         model_revision=maker.model_revision,
         created_at=utc_now(),
     )
-
     patient = store.with_patience(config.storage.patience_s)
     book = book_of(config.pricing)
     quote = remembered_quote(job, planned.rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import islice
 
 from cluster import layout
@@ -24,6 +25,7 @@ from cluster.store import Store
 from cluster.totals import Bill, Totals, close, fold
 from conf.secrets import without_secrets
 from jobs.company import WATCH_S, watch
+from jobs.deadline import deadline_words
 from jobs.figures import (
     COST_UNKNOWN,
     MEND,
@@ -49,6 +51,7 @@ class Status:
 
     ``project`` is its project's budget in words, "" where it has none.
     ``broken_files`` are the first input files that were left out, with the reason.
+    ``deadline`` and how it stands, "" without one.
     ``end_reason`` None: the last run did not say that it ended; then ``driver`` is its mark if it
     was seen alive.
     ``rejected_at_read`` counts the quarantined rows that no retry mends; 0 in an unfinished job.
@@ -73,6 +76,7 @@ class Status:
     currency: str
     caps: Caps
     project: str
+    deadline: str
     last_run: RunRecord | None
     end_reason: str | None
     driver: DriverMark | None
@@ -128,6 +132,7 @@ def status(store: Store, *, watch_s: float = WATCH_S) -> Status:
         currency=job.currency,
         caps=caps_of(job),
         project=project_line(job, store, over=ended is not None or finished or driver is None),
+        deadline=deadline_words(job, store, _expected(driver)),
         last_run=run,
         end_reason=ended,
         driver=driver,
@@ -136,6 +141,11 @@ def status(store: Store, *, watch_s: float = WATCH_S) -> Status:
         simulated=is_simulated(job.config),
         rejected_at_read=lost.rejected_at_read if lost else 0,
     )
+
+
+def _expected(driver: DriverMark | None) -> datetime | None:
+    ends_at = driver.ends_at if driver else None
+    return None if ends_at is None else datetime.fromisoformat(ends_at)
 
 
 def status_lines(found: Status) -> list[str]:
@@ -147,6 +157,10 @@ def status_lines(found: Status) -> list[str]:
         lines.append(SIMULATED)
     lines.append(f"created    {found.created_at}")
     lines.append(f"last run   {_run(found)}")
+    if found.driver is not None and found.driver.crew:
+        lines.append(f"workers    {found.driver.crew}")
+    if found.deadline:
+        lines.append(f"deadline   {found.deadline}")
     if found.planned:
         lines += _progress(found)
     lines += [f"left out   {problem}" for problem in found.broken_files]

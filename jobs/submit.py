@@ -15,6 +15,7 @@ from pathlib import Path
 from cluster.ray_jobs import ENDED, RayJobs
 from conf.errors import ConfigError
 from conf.schema import RunConfig
+from jobs.deadline import refuse_passed
 from jobs.rayjob import render
 from jobs.run import prepare
 
@@ -141,7 +142,7 @@ def _checked(overrides: Sequence[str]) -> RunConfig:
     """The configuration, as far as it can be checked here: a price book may be on the cluster."""
     _refuse_relative(overrides)
     elsewhere = ("pricing=/", "pricing.book=/")
-    return prepare([one for one in overrides if not one.startswith(elsewhere)])
+    return refuse_passed(prepare([one for one in overrides if not one.startswith(elsewhere)]))
 
 
 def _refuse_relative(overrides: Sequence[str]) -> None:

@@ -55,6 +55,8 @@ def summary_lines(job: JobRecord, finish: Finish, status: int) -> list[str]:
         lines.append(f"unpriced   {unpriced(finish.bill)}")
     if facts.wall_s:
         lines.append(f"this run   {duration(facts.wall_s)}{_restarts(facts.restarts)}")
+    if facts.deadline:
+        lines.append(f"deadline   {facts.deadline}")
     lines += _broken(facts.broken_files)
     where = without_secrets(job.config.output.path)
     lines.append(f"output     {where}")

@@ -27,7 +27,7 @@ from jobs.plan import PlannedJob, make_plan
 from jobs.quote.earlier import Earlier, newest_alike
 from jobs.quote.estimate import Crew, Size, Work, by_pilot, by_rates
 from jobs.quote.kept import KeptOffer, KeptQuote, remember_quote
-from jobs.quote.notes import capped_by, measured_by, priced_by
+from jobs.quote.notes import capped_by, held_by, measured_by, priced_by
 from jobs.quote.offers import Asked, Kept, Offer, offers
 from jobs.quote.pilot import Pilot, run_pilot
 from jobs.quote.strata import Strata, Stratum
@@ -131,6 +131,7 @@ def quote(
         notes=(
             *capped_by(config, book.currency, offered),
             *priced_by(config, book, asked, pilot, now),
+            *held_by(config.job.deadline, asked, now),
             *measured_by(asked.work, pilot, earlier, now),
         ),
         currency=book.currency,

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from cluster.budget import Caps
 from cluster.pricing import not_in_force
+from conf.deadline import due
 from conf.price_book import PriceBook
 from conf.schema import RunConfig
 from conf.secrets import without_secrets
 from jobs.figures import number, plural
 from jobs.quote.earlier import Earlier
-from jobs.quote.estimate import Work
+from jobs.quote.estimate import Work, worker_seconds
 from jobs.quote.offers import Asked, Offer
 from jobs.quote.pilot import Pilot
 from jobs.rates import this_host
@@ -73,6 +76,25 @@ def _passed(caps: Caps, offer: Offer) -> list[str]:
     if caps.ns is not None and offer.seconds.middle * offer.workers * 1e9 > caps.ns:
         passed.append(caps.name("hours"))
     return passed
+
+
+def held_by(deadline: str | None, asked: Asked, now: datetime) -> Iterator[str]:
+    """How many workers the deadline needs, at the slow end of the interval."""
+    if deadline is None:
+        return
+    left_s = (due(deadline, now) - now).total_seconds()
+
+    def holds(workers: int) -> bool:
+        crew = replace(asked.crew, workers=workers)
+        seconds = worker_seconds(asked.work, crew, asked.sizes)
+        return (seconds.high or seconds.middle) <= left_s
+
+    numbers = range(1, asked.crew.shards + 1)
+    fewest = bisect_left(numbers, True, key=holds)
+    enough = "no number of workers like this one holds it"
+    if fewest < len(numbers):
+        enough = f"about {plural(numbers[fewest], 'worker')} like this one would hold it"
+    yield f"job.deadline={deadline}: {enough}; adding machines takes time besides"
 
 
 def measured_by(work: Work, pilot: Pilot | None, earlier: Earlier, now: datetime) -> Iterator[str]:

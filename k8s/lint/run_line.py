@@ -116,7 +116,15 @@ def _parsed(line: str) -> Namespace:
 
 
 def _fitting(job: Manifest, cluster: RayCluster, config: RunConfig) -> Iterator[Found]:
-    """More workers than the groups can ever hold, or GPUs that nobody asked for."""
+    """More workers than the groups can ever hold, GPUs that nobody asked for, or an autoscaler that
+    the run does not know of, or expects in vain."""
+    if cluster.autoscaled != config.cluster.autoscaled:
+        there = "has" if cluster.autoscaled else "lacks"
+        yield Found(
+            str(job),
+            f"the cluster {there} an autoscaler (enableInTreeAutoscaling), and the run is told "
+            f"cluster.autoscaled={str(config.cluster.autoscaled).lower()}",
+        )
     wanted = config.cluster.workers or config.cluster.max_workers or config.cluster.min_workers
     gpus = sum(_gpus(group) for group in cluster.groups)
     each = config.cluster.gpus_per_worker

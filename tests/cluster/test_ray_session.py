@@ -73,8 +73,9 @@ def test_a_model_that_needs_a_gpu_is_refused_where_there_is_none(cluster: None) 
         sized("model.needs_gpu=true")
     assert str(raised.value) == (
         "the model shapes needs a GPU (model.needs_gpu); the cluster has none: 4 CPU, 0 GPU on 1 "
-        "node; nothing was started; add a node with GPUs, choose another model, or give "
-        "model.needs_gpu=false where it is small enough for a CPU"
+        "node; nothing was started; add a node with GPUs, choose another model, give "
+        "model.needs_gpu=false where it is small enough for a CPU, or cluster.autoscaled=true "
+        "where an autoscaler adds such nodes"
     )
     assert sized("model.needs_gpu=true", "engine=simulated").shape == Shape(gpus=0.0)
 

@@ -156,7 +156,7 @@ def test_a_run_stops_where_its_projects_budget_leaves_it_no_more() -> None:
     own = Caps(nano=None, ns=None, currency="USD")
     hours = Caps(nano=None, ns=HOUR, currency="USD", keys="budget.project_")
     cost = replace(CAPS, nano=10**10)
-    limits = Allowance(caps=cost, limit=Spent(nano=5 * 10**9, ns=1))
+    limits = Allowance(caps=cost, limit=Spent(nano=5 * 10**9, ns=1), most=Spent())
     budget = Budget(own, Spent(nano=3 * 10**9, ns=HOUR // 2), leave_s=0, allowance=limits)
     assert budget.stop(0) == ""
     budget.allowance = replace(limits, limit=Spent(nano=3 * 10**9))
@@ -164,7 +164,7 @@ def test_a_run_stops_where_its_projects_budget_leaves_it_no_more() -> None:
         "budget.project_max_cost=10 USD leaves this job no more than 3 USD: 3 USD are spent, 0 USD "
         "are kept for workers to leave in order"
     )
-    budget.allowance = Allowance(caps=hours, limit=Spent(ns=HOUR // 2))
+    budget.allowance = Allowance(caps=hours, limit=Spent(ns=HOUR // 2), most=Spent())
     assert budget.stop(0) == (
         "budget.project_max_hours=1 leaves this job no more than 0.5 hours: workers lived 0.5, 0 "
         "are kept for them to leave in order"

@@ -45,7 +45,7 @@ def test_the_rayjob_is_the_pattern_with_another_name_and_command(
     assert job["spec"].pop("entrypoint") == (
         "imagemill run --resume input.path=s3://b/in output.path=s3://b/jobs/Cats_2 model=a/b "
         "cluster.max_workers=4 cluster.gpus_per_worker=1 budget.max_cost=40 cluster.address=auto "
-        "cluster.start_timeout_s=1800 cluster.preemption_notice_s=30 "
+        "cluster.autoscaled=true cluster.start_timeout_s=1800 cluster.preemption_notice_s=30 "
         "pricing.book=/etc/imagemill/prices.yaml"
     )
     del before["metadata"]["name"], before["spec"]["entrypoint"]

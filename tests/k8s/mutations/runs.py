@@ -79,8 +79,14 @@ MUTATIONS: list[Mutation] = [
     ),
     (
         "run-sound",
-        "a Ray of its own",
+        "an autoscaler that the run is not told of",
         "job",
+        [say("cluster.autoscaled=true", "cluster.autoscaled=false")],
+    ),
+    (
+        "run-sound",
+        "a Ray of its own",
+        "kueue",
         [say("cluster.address=auto", "cluster.address=local")],
     ),
     ("run-sound", "a retry that is refused its output", "job", [say("--resume ", "")]),
