@@ -74,10 +74,7 @@ class CrewSize:
         size = self._size
         exact = self._config.cluster.workers is not None
         key = "cluster.workers" if exact else "cluster.max_workers"
-        if size.grows:
-            most = max(size.least, fitting) if size.most is None else size.most
-            return most, "as many as fit" if size.most is None else key
-        if size.most is None or fitting < size.most:
+        if size.most is None or (fitting < size.most and not size.grows):
             return fitting, "as many as fit"
         return size.most, key
 

@@ -111,6 +111,7 @@ class Wish:
 
     ``ends_in_s``: about when that many are done; None: there is no deadline or no rate.
     ``needed``: how many finish in time, whatever there may be; None: not known, or no number does.
+    ``measured``: both go by what this run has measured.
     """
 
     workers: int
@@ -118,6 +119,7 @@ class Wish:
     why: str
     ends_in_s: float | None = None
     needed: int | None = None
+    measured: bool = False
 
 
 def wish(asked: Question) -> Wish:
@@ -141,6 +143,7 @@ def wish(asked: Question) -> Wish:
         why=why,
         ends_in_s=_ends_in_s(asked, workers),
         needed=needed if asked.due is not None and asked.due.rate else None,
+        measured=asked.due is not None and asked.due.rate is not None and asked.due.measured,
     )
 
 

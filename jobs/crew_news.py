@@ -62,13 +62,13 @@ class CrewNews:
 
     def _watch_deadline(self, staffing: Staffing, ends_at: datetime | None) -> None:
         """Warn once where the deadline cannot be held with as many as there may be."""
+        wish = staffing.wish
         if self._deadline is None or ends_at is None or self._late >= _LATE_LOOKS:
             return
         late_s = (ends_at - self._deadline).total_seconds()
-        self._late = self._late + 1 if late_s > 0 else 0
+        self._late = self._late + 1 if late_s > 0 and wish.measured else 0
         if self._late < _LATE_LOOKS:
             return
-        wish = staffing.wish
         enough = "no number of workers could hold it"
         if wish.needed is not None:
             enough = f"about {plural(wish.needed, 'worker')} would hold it"

@@ -59,7 +59,8 @@ def test_on_a_fixed_cluster_as_many_are_wanted_as_there_are_and_fit(tmp_path: Pa
 def test_an_autoscaler_is_asked_for_the_most_or_without_one_for_the_least(tmp_path: Path) -> None:
     bounded = replace(GROWING, most=8)
     assert sizer(tmp_path, bounded).ask(BEGUN, [], room=0).workers == 8
-    assert sizer(tmp_path, replace(GROWING, least=2)).ask(BEGUN, [], room=0).workers == 2
+    found = sizer(tmp_path, replace(GROWING, least=2)).ask(BEGUN, [], room=0)
+    assert (found.workers, found.why) == (2, "cluster.min_workers")
     assert sizer(tmp_path, replace(GROWING, least=2)).ask(BEGUN, [], room=5).workers == 5
 
 
@@ -138,7 +139,9 @@ def test_who_is_at_work_and_waited_for_is_said_once_and_told_by_status(
 
 
 def late(needed: int | None) -> Staffing:
-    wish = Wish(workers=2, keep=2, why="as many as fit", ends_in_s=7200.0, needed=needed)
+    wish = Wish(
+        workers=2, keep=2, why="as many as fit", ends_in_s=7200.0, needed=needed, measured=True
+    )
     return Staffing(wish=wish, at_work=2, waiting=0)
 
 
@@ -156,10 +159,12 @@ def test_a_deadline_that_cannot_be_held_is_told_once_when_the_rate_has_said_so_t
     monkeypatch.setattr("jobs.crew_news._LOOK_EVERY_S", 0.0)
     news = CrewNews(small.job, FIXED, presence(small))
     held = replace(late(needed), wish=replace(late(needed).wish, ends_in_s=60.0))
-    for staffing in (late(needed), late(needed), held, late(needed), late(needed)):
+    guessed = replace(late(needed), wish=replace(late(needed).wish, measured=False))
+    for staffing in (guessed, late(needed), late(needed), held, late(needed), late(needed)):
         news.show(staffing)
     assert [one for one in caplog.messages if "cannot be held" in one] == []
-    for _ in range(3):
+    news.show(guessed)
+    for _ in range(4):
         news.show(late(needed))
     (warning,) = [one for one in caplog.messages if "cannot be held" in one]
     assert warning.startswith("job.deadline=2")

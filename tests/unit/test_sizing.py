@@ -57,6 +57,7 @@ def test_a_deadline_asks_for_the_fewest_that_hold_it_with_a_tenth_of_the_time_to
 def test_a_worker_that_is_ready_does_more_until_the_deadline_than_one_that_is_asked_for() -> None:
     there = ask(due=due(2), start_s=3_000.0, ready_s=(0.0,) * 6)
     assert there.workers == 6
+    assert ask(due=due(2), start_s=3_000.0, ready_s=(3_000.0,) * 6).workers == 11
     assert ask(due=due(2), start_s=3_000.0).workers == 11
 
 
@@ -75,6 +76,10 @@ def test_a_rate_that_stays_unknown_for_a_tenth_of_the_time_has_all_of_them_start
 def test_a_remembered_rate_is_named_as_such() -> None:
     remembered = replace(due(2), measured=False)
     assert ask(due=remembered).why.endswith("each, as remembered of earlier runs")
+    assert [ask(due=one).measured for one in (None, due(2, None), remembered, due(2))] == [
+        *(False, False, False),
+        True,
+    ]
 
 
 def test_a_deadline_that_cannot_be_held_asks_for_all_and_tells_how_many_it_would_take() -> None:
