@@ -42,6 +42,11 @@ class Resources:
     grows: bool = False
     largest: Node | None = None
 
+    @property
+    def expected(self) -> int:
+        """How many workers there may come to be, as far as that is known at the start."""
+        return max(self.workers, self.most or 0) if self.grows else self.workers
+
 
 @contextmanager
 def ray_session(config: RunConfig) -> Iterator[None]:

@@ -52,7 +52,7 @@ class Staff:
         self._crew_size = CrewSize(config, size, aim, shards)
         self.crew = crew
         self.coordinator = coordinator
-        self.setbacks = Setbacks(crew=size.workers, max_attempts=config.job.max_attempts)
+        self.setbacks = Setbacks(crew=size.expected, max_attempts=config.job.max_attempts)
         self.restarts = 0
         self.vacancies = 0
         self.lost_on: Counter[str] = Counter()

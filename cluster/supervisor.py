@@ -217,9 +217,14 @@ class Supervisor:
     def _too_few(self, started: int) -> NoWorkers:
         whole = [node for node in self._staff.nodes if not node.draining]
         who = f"only {started} of {self._size.least} workers" if started else "no worker"
+        how = "free some, or change cluster.*"
+        if self._size.grows:
+            how = (
+                "no autoscaler added what was waited for; see what it says, or give it longer: "
+                "cluster.start_timeout_s=…"
+            )
         return NoWorkers(
             f"{who} could start within cluster.start_timeout_s="
             f"{self._config.cluster.start_timeout_s:g}: each needs {self._size.shape}; free in the "
-            f"cluster: {described(whole, free=True)}; in all: {described(whole, free=False)}; "
-            "free some, or change cluster.*"
+            f"cluster: {described(whole, free=True)}; in all: {described(whole, free=False)}; {how}"
         )

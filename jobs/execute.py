@@ -154,7 +154,7 @@ def _run(
         config=job.config,
         book=book,
     )
-    _announce(job, plan, workers)
+    _announce(job, plan, "workers as machines come" if size.grows else plural(workers, "worker"))
     assignment = Assignment(
         run=record.run,
         generation=number,
@@ -275,13 +275,13 @@ def _say_where(address: str) -> None:
     log.info("%s", where, extra={"event": "connecting"})
 
 
-def _announce(job: JobRecord, plan: PlanReader, workers: int) -> None:
+def _announce(job: JobRecord, plan: PlanReader, workers: str) -> None:
     log.info(
         "job '%s': %s, %s, %s%s",
         job.config.job.name,
         plural(plan.rows, "row"),
         plural(plan.shards, "shard"),
-        plural(workers, "worker"),
+        workers,
         ", SIMULATED engine" if job.config.engine.name == "simulated" else "",
         extra={"event": "run_started"},
     )

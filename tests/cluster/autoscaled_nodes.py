@@ -115,6 +115,11 @@ class AutoscaledNodes:
         """The worker actors that have begun their work."""
         return [one for one in self._tree() if title(one).startswith("ray::WorkerActor.run")]
 
+    def node_of(self, worker: psutil.Process) -> psutil.Process:
+        """The raylet of a worker's node."""
+        (node,) = [one for one in self.nodes() if worker in _below(one)]
+        return node
+
     def kill(self, node: psutil.Process) -> None:
         """The node is no more from one moment to the next, with all of its processes."""
         for process in [node, *_below(node)]:

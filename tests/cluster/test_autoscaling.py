@@ -6,12 +6,14 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.closing import Folder, prove
 from tests.cluster.autoscaled_nodes import AutoscaledNodes
 from tests.cluster.job_process import (
     JobProcess,
+    commit_count,
     imagemill,
     images_by_id,
     wait_until,
@@ -67,13 +69,15 @@ def go_on(cluster: AutoscaledNodes) -> None:
 def test_a_job_grows_from_no_node_to_eight_has_a_lost_one_replaced_and_leaves_none(
     cluster: AutoscaledNodes, tmp_path: Path
 ) -> None:
+    """The one that is lost is the first, which has committed something."""
     output = tmp_path / "out"
     assert cluster.nodes() == []
     job = JobProcess("run", *job_words(cluster, tmp_path), f"cluster.max_workers={MOST}")
+    wait_until(lambda: commit_count(output) > 0, "a commit", timeout_s=GROWN_S)
     hold_still(cluster, job, MOST)
     grown = cluster.nodes()
     assert len(grown) == MOST
-    cluster.kill(grown[0])
+    cluster.kill(cluster.node_of(min(cluster.workers(), key=psutil.Process.create_time)))
     hold_still(cluster, job, MOST)
     assert len(set(cluster.nodes()) - set(grown)) == 1
     go_on(cluster)

@@ -11,6 +11,7 @@ import pytest
 import ray
 
 from cluster import layout
+from cluster.coordinator import Snapshot
 from cluster.crew import Assignment
 from cluster.nodes import Shape
 from cluster.ray_session import Resources, ray_session
@@ -79,6 +80,14 @@ def test_when_no_worker_can_start_it_is_said_what_is_missing(small: SmallJob) ->
     assert message.endswith("free some, or change cluster.*")
 
 
+def test_when_no_machine_was_added_in_time_the_autoscaler_is_named(small: SmallJob) -> None:
+    with pytest.raises(NoWorkers) as raised:
+        supervise(small, replace(NOWHERE, grows=True), Control(), start_timeout_s=1.0)
+    message = str(raised.value)
+    assert message.startswith("no worker could start within cluster.start_timeout_s=1: each needs")
+    assert "no autoscaler added what was waited for; see what it says, or give it" in message
+
+
 class Hog:
     """An actor of somebody else's."""
 
@@ -117,6 +126,24 @@ def test_where_an_autoscaler_may_add_nodes_workers_wait_for_them(small: SmallJob
     end = supervise(small, growing, Control())
     assert (end.finished, end.restarts) == (True, 0)
     assert len(small.store.listing(layout.WORKERS)) == 2
+
+
+def test_who_waits_for_a_machine_is_dropped_when_no_shard_is_left_for_it(small: SmallJob) -> None:
+    """Two fit; the first of them takes both shards."""
+    slow = replace(small.config.engine, simulated_speed=0.03)
+    config = replace(small.config, engine=slow)
+    growing = replace(HERE, most=2, shape=Shape(gpus=0.0, cpus=2.0), grows=True)
+    supervisor = Supervisor(config, assigned(small), growing)
+    seen: list[tuple[int, int]] = []
+
+    def look(snapshot: Snapshot) -> None:
+        staffing = supervisor.staffing
+        if staffing is not None and not snapshot.finished:
+            seen.append((staffing.wish.workers, staffing.waiting))
+
+    assert supervisor.run(Control(), look).finished
+    assert list(dict.fromkeys(seen)) == [(2, 1), (1, 0)]
+    assert len(small.store.listing(layout.WORKERS)) == 1
 
 
 @pytest.mark.parametrize("after", [0, 2])
