@@ -49,11 +49,16 @@ def job_words(cluster: AutoscaledNodes, folder: Path) -> tuple[str, ...]:
     )
 
 
+def alive(job: JobProcess) -> bool:
+    assert job.running(), job.finish() or job.output
+    return True
+
+
 def hold_still(cluster: AutoscaledNodes, job: JobProcess, count: int) -> None:
     """Wait for so many workers, each stopped when it is seen: the job lasts until all are there."""
 
     def seen() -> bool:
-        assert job.running(), job.finish() or job.output
+        alive(job)
         for worker in cluster.workers():
             worker.suspend()
         return len(cluster.workers()) >= count
@@ -73,7 +78,7 @@ def test_a_job_grows_from_no_node_to_eight_has_a_lost_one_replaced_and_leaves_no
     output = tmp_path / "out"
     assert cluster.nodes() == []
     job = JobProcess("run", *job_words(cluster, tmp_path), f"cluster.max_workers={MOST}")
-    wait_until(lambda: commit_count(output) > 0, "a commit", timeout_s=GROWN_S)
+    wait_until(lambda: alive(job) and commit_count(output) > 0, "a commit", timeout_s=GROWN_S)
     hold_still(cluster, job, MOST)
     grown = cluster.nodes()
     assert len(grown) == MOST
