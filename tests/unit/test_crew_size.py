@@ -64,6 +64,11 @@ def test_an_autoscaler_is_asked_for_the_most_or_without_one_for_the_least(tmp_pa
     assert sizer(tmp_path, replace(GROWING, least=2)).ask(BEGUN, [], room=5).workers == 5
 
 
+def test_a_crew_that_is_still_to_come_is_expected_as_large_as_it_may_be() -> None:
+    assert replace(GROWING, most=8).expected == 8
+    assert (GROWING.expected, replace(FIXED, most=8).expected) == (1, 1)
+
+
 def test_those_who_are_being_taken_away_are_no_part_of_the_crew(tmp_path: Path) -> None:
     going = member("ada", asked_s_ago=1)
     going.leave_by_s = time.monotonic()
