@@ -38,6 +38,7 @@ from conf.price_book import PriceBook, at_given_price, book_of
 from conf.schema import BudgetConfig, ClusterConfig, PricingConfig, RunConfig
 from conf.secrets import refuse_secrets
 from conf.triton_config import TritonConfig
+from jobs.cancellation import refuse_cancelled
 from jobs.company import refuse_company
 from jobs.configure import absolute, compose
 from jobs.execute import JobResult, execute, result_of, resumable, version
@@ -141,6 +142,7 @@ def run_or_resume(overrides: Sequence[str], console: Console | None = None) -> J
 
     Raises:
         OutputTaken: the output holds another job.
+        Cancelled: somebody cancelled it, which holds until that is taken back.
     """
     asked = prepare(overrides)
     with _nothing_started():
@@ -157,6 +159,8 @@ def run_or_resume(overrides: Sequence[str], console: Console | None = None) -> J
     log.info("the job is there; going on with it", extra={"event": "resumed"})
     with _nothing_started():
         over = is_finished(store, generation(store))
+        if not over:
+            refuse_cancelled(store)
     kept = keys_taken(overrides, finished=over)
     return resume(asked.output.path, kept, console)
 

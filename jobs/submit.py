@@ -13,12 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.ray_jobs import ENDED, RayJobs
+from conf.alert_target import is_url
 from conf.errors import ConfigError
 from conf.schema import RunConfig
 from jobs.rayjob import render
 from jobs.run import prepare
 
 _NAME_CHARACTERS = 40
+_SECRET = re.compile(r"key|secret|token|passw|passphrase|credential|sas|auth", re.IGNORECASE)
+"""Options of a store's client that may be secrets, by their names."""
 _TO = "the cluster's job server: its head's dashboard, such as http://head:8265"
 
 
@@ -63,16 +66,23 @@ def rendered(overrides: Sequence[str], pattern: str) -> str:
         text = sys.stdin.read() if pattern == "-" else Path(pattern).read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read --render {where}: {error}") from error
-    return render(text, where, job_name=config.job.name or "job", overrides=overrides)
+    return render(
+        text,
+        where,
+        job_name=config.job.name or "job",
+        output=config.output.path,
+        overrides=overrides,
+    )
 
 
 def continuation(output: str, overrides: Sequence[str]) -> Submission:
     """``imagemill resume`` for a cluster to start.
 
     Raises:
-        ConfigError: the output is a relative path.
+        ConfigError: the output is a relative path, or a key holds what may be a secret.
     """
     _refuse_relative_path("OUTPUT", output)
+    _refuse_secrets(overrides)
     address = [] if _given(overrides, "cluster.address") else ["cluster.address=auto"]
     return Submission(
         name=_name(output.rstrip("/").rsplit("/", 1)[-1]),
@@ -110,10 +120,17 @@ def follow(name: str, to: str, *, to_the_end: bool) -> int:
 
     Raises:
         ConfigError: there is no such job.
+        JobServerLost: the server does not answer any more.
+        KeyboardInterrupt: nobody wants to hear more; the job goes on.
     """
     jobs = RayJobs(to)
     if to_the_end and jobs.status(name) not in ENDED:
-        asyncio.run(_print_tail(jobs, name))
+        try:
+            asyncio.run(_print_tail(jobs, name))
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                f"{name} goes on; follow it with: imagemill logs {name} --to {to} --follow"
+            ) from None
     else:
         print(jobs.logs(name), end="")
     status = jobs.status(name)
@@ -140,8 +157,32 @@ def _given(overrides: Sequence[str], key: str) -> bool:
 def _checked(overrides: Sequence[str]) -> RunConfig:
     """The configuration, as far as it can be checked here: a price book may be on the cluster."""
     _refuse_relative(overrides)
+    _refuse_secrets(overrides)
     elsewhere = ("pricing=/", "pricing.book=/")
     return prepare([one for one in overrides if not one.startswith(elsewhere)])
+
+
+def _refuse_secrets(overrides: Sequence[str]) -> None:
+    """A command line is read by whoever may look at the cluster's jobs or at the manifest.
+
+    Raises:
+        ConfigError: a key may hold a secret; its value is not shown.
+    """
+    for one in overrides:
+        name, _, value = one.lstrip("+").partition("=")
+        _, _, option = name.partition("storage.options")
+        if (option and _SECRET.search(option)) or (
+            name == "storage.options" and _SECRET.search(value)
+        ):
+            where = "the store's client reads it in the environment of the cluster's nodes (AWS_*)"
+        elif name == "budget.alert" and is_url(value.strip("'\"")):
+            where = "give a command that the head has, which reads the URL from its environment"
+        else:
+            continue
+        raise ConfigError(
+            f"{name} may be a secret, and whoever looks at the cluster's jobs or at the manifest "
+            f"reads the command line; nothing was sent; {where}"
+        )
 
 
 def _refuse_relative(overrides: Sequence[str]) -> None:

@@ -168,7 +168,7 @@ def test_cancel_promises_nothing_for_a_run_that_may_have_been_killed(
     assert "if it is still alive, it commits what is finished first" in capsys.readouterr().out
     write_run_end(small.store, 1, "cancelled")
     assert main(["cancel", small.store.url]) == 0
-    assert "nothing to cancel, no run is under way" in capsys.readouterr().out
+    assert "no run is under way, and none begins by itself now" in capsys.readouterr().out
 
 
 def test_what_workers_without_a_price_cost_is_unknown_and_not_nothing(tmp_path: Path) -> None:
