@@ -5,6 +5,7 @@ A thin shell on Ray's own client; it speaks HTTP to the head's dashboard port.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ _READY_S = 60.0
 _LOOK_S = 1.0
 _NOT_READY = "No available agent to submit job"
 """What the job server of a cluster says until its head's agent is up."""
+_CHATTY = ("ray.dashboard.modules.job.sdk", "ray.dashboard.modules.dashboard_sdk")
+"""Loggers of Ray's client, which tell of connections that open and close."""
 _NO_JOB = "status code 404"
 _NO_ANSWER = (OSError, ClientError)
 """What Ray's client lets through when a connection breaks; those of ``requests`` are OSErrors."""
@@ -40,14 +43,16 @@ class RayJobs:
                 f"--to {address} is no job server; expected the URL of the head's dashboard, such "
                 "as http://head:8265"
             )
+        for chatty in _CHATTY:
+            logging.getLogger(chatty).setLevel(logging.WARNING)
         try:
             self._client: Any = JobSubmissionClient(address)
         except AuthenticationError as error:
             raise self._unknown_here() from error
         except (OSError, RuntimeError, ValueError) as error:
             raise ConfigError(
-                f"no job server of Ray answers at {address}: {error}. Is the cluster up, its "
-                "dashboard on, and its port forwarded (kubectl port-forward …:8265)?"
+                f"no job server of Ray answers at {address}: {str(error).rstrip('.')}. Is the "
+                "cluster up, its dashboard on, its port forwarded (kubectl port-forward …:8265)?"
             ) from error
 
     def submit(self, entrypoint: str, *, name: str, labels: Mapping[str, str]) -> None:
@@ -114,6 +119,9 @@ class RayJobs:
         with self._asking(name):
             async for lines in self._client.tail_job_logs(name):
                 yield lines
+            status = self._client.get_job_status(name)
+            if not status.is_terminal():
+                raise RuntimeError(f"the log was closed while the job was {status.value}")
 
     @contextmanager
     def _asking(self, name: str) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from typing import ClassVar
 
 import pytest
 import ray
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from cluster.ray_jobs import RayJobs
 from conf.errors import ConfigError, JobServerLost
@@ -115,3 +118,43 @@ def test_a_job_that_a_server_does_not_know_is_told_as_such(address: str) -> None
     JobServer.told = [(404, "Job cats does not exist")]
     with pytest.raises(ConfigError, match=r"knows no job 'cats': .*Job cats does not exist"):
         RayJobs(address).status("cats")
+
+
+@pytest.mark.filterwarnings("ignore:ssl=None is deprecated")  # Ray's own client
+def test_a_log_that_is_closed_before_the_job_has_ended_is_not_its_end(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As a head does that is told to go."""
+
+    async def version(_: web.Request) -> web.Response:
+        return web.json_response({"version": "4", "ray_version": ray.__version__})
+
+    async def running(_: web.Request) -> web.Response:
+        return web.json_response({"type": "SUBMISSION", "status": "RUNNING", "entrypoint": "x"})
+
+    async def closed(request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        await socket.send_str("one line\n")
+        await socket.close()
+        return socket
+
+    async def followed() -> list[str]:
+        app = web.Application()
+        app.router.add_get("/api/version", version)
+        app.router.add_get("/api/jobs/cats", running)
+        app.router.add_get("/api/jobs/cats/logs/tail", closed)
+        async with TestServer(app) as server:
+            address = str(server.make_url("/")).rstrip("/")
+            heard: list[str] = []
+
+            async def listen() -> None:
+                async for lines in RayJobs(address).tail("cats"):
+                    heard.append(lines)
+
+            with pytest.raises(JobServerLost, match="closed while the job was RUNNING"):
+                await asyncio.to_thread(asyncio.run, listen())
+            return heard
+
+    assert asyncio.run(followed()) == ["one line\n"]
+    assert caplog.text == "", "Ray's client says nothing of its own"
