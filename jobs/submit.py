@@ -13,15 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.ray_jobs import ENDED, RayJobs
-from conf.alert_target import is_url
 from conf.errors import ConfigError
 from conf.schema import RunConfig
 from jobs.rayjob import render
 from jobs.run import prepare
+from jobs.sendable import refuse_relative, refuse_relative_path, refuse_secrets
 
 _NAME_CHARACTERS = 40
-_SECRET = re.compile(r"key|secret|token|passw|passphrase|credential|sas|auth", re.IGNORECASE)
-"""Options of a store's client that may be secrets, by their names."""
 _TO = "the cluster's job server: its head's dashboard, such as http://head:8265"
 
 
@@ -81,8 +79,8 @@ def continuation(output: str, overrides: Sequence[str]) -> Submission:
     Raises:
         ConfigError: the output is a relative path, or a key holds what may be a secret.
     """
-    _refuse_relative_path("OUTPUT", output)
-    _refuse_secrets(overrides)
+    refuse_relative_path("OUTPUT", output)
+    refuse_secrets(overrides)
     address = [] if _given(overrides, "cluster.address") else ["cluster.address=auto"]
     return Submission(
         name=_name(output.rstrip("/").rsplit("/", 1)[-1]),
@@ -156,54 +154,10 @@ def _given(overrides: Sequence[str], key: str) -> bool:
 
 def _checked(overrides: Sequence[str]) -> RunConfig:
     """The configuration, as far as it can be checked here: a price book may be on the cluster."""
-    _refuse_relative(overrides)
-    _refuse_secrets(overrides)
+    refuse_relative(overrides)
+    refuse_secrets(overrides)
     elsewhere = ("pricing=/", "pricing.book=/")
     return prepare([one for one in overrides if not one.startswith(elsewhere)])
-
-
-def _refuse_secrets(overrides: Sequence[str]) -> None:
-    """A command line is read by whoever may look at the cluster's jobs or at the manifest.
-
-    Raises:
-        ConfigError: a key may hold a secret; its value is not shown.
-    """
-    for one in overrides:
-        name, _, value = one.lstrip("+").partition("=")
-        _, _, option = name.partition("storage.options")
-        if (option and _SECRET.search(option)) or (
-            name == "storage.options" and _SECRET.search(value)
-        ):
-            where = "the store's client reads it in the environment of the cluster's nodes (AWS_*)"
-        elif name == "budget.alert" and is_url(value.strip("'\"")):
-            where = "give a command that the head has, which reads the URL from its environment"
-        else:
-            continue
-        raise ConfigError(
-            f"{name} may be a secret, and whoever looks at the cluster's jobs or at the manifest "
-            f"reads the command line; nothing was sent; {where}"
-        )
-
-
-def _refuse_relative(overrides: Sequence[str]) -> None:
-    for one in overrides:
-        name, _, value = one.partition("=")
-        if name in ("input.path", "output.path"):
-            _refuse_relative_path(name, value)
-        elif name in ("model", "model.path", "model.config", "pricing", "pricing.book"):
-            _refuse_relative_path(name, value, plain_names=True)
-
-
-def _refuse_relative_path(name: str, value: str, *, plain_names: bool = False) -> None:
-    """``plain_names``: what looks like no path is a name that the cluster knows too."""
-    if "://" in value or value.startswith("/"):
-        return
-    if plain_names and not value.startswith((".", "~")):
-        return
-    raise ConfigError(
-        f"{name}={value} is relative to a folder of this machine; the cluster has others. Give a "
-        "URL such as s3://bucket/folder, or an absolute path that the cluster's nodes share"
-    )
 
 
 def add_submit_words(parser: argparse.ArgumentParser) -> None:
