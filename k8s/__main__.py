@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -15,13 +17,24 @@ from k8s.lint.crd_schemas import rule_count
 from k8s.lint.render import ROOT, overlays, render
 
 
-def main() -> int:
+def main(arguments: Sequence[str] = ()) -> int:
     """Returns the exit status: 1 where a rule is broken, 2 where nothing could be rendered."""
+    parser = argparse.ArgumentParser(
+        prog="python -m k8s",
+        description="Render overlays with Kustomize and check them, without a cluster.",
+    )
+    parser.add_argument(
+        "overlays", nargs="*", metavar="OVERLAY", help="such as overlays/job; all of them without"
+    )
+    asked = parser.parse_args(arguments).overlays
+    unknown = [name for name in asked if name not in overlays()]
+    if unknown:
+        parser.error(f"there is no overlay {unknown[0]}; expected some of {', '.join(overlays())}")
     console = Console()
     table = Table("overlay", "objects", "pods", "rules broken", box=None)
     broken: list[tuple[str, Finding]] = []
     try:
-        for name in overlays():
+        for name in asked or overlays():
             bundle = Bundle(name=name, manifests=render(ROOT / name), external=external())
             found = check(bundle)
             broken += [(name, one) for one in found]
@@ -42,4 +55,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

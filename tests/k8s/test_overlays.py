@@ -54,6 +54,19 @@ def test_the_command_says_what_was_checked(capsys: pytest.CaptureFixture[str]) -
     assert "Kubernetes 1." in text
 
 
+def test_one_overlay_is_checked_by_its_name_and_no_other_word_is_taken(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["overlays/dev"]) == 0
+    text = capsys.readouterr().out
+    assert "overlays/dev" in text
+    assert "overlays/job" not in text
+    with pytest.raises(SystemExit) as caught:
+        main(["overlays/devel"])
+    assert caught.value.code == 2
+    assert "there is no overlay overlays/devel; expected some of" in capsys.readouterr().err
+
+
 def test_a_broken_overlay_is_named_with_its_rule(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
