@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 
+from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
 from operators.cache_files import cache_folder
 
 _log = logging.getLogger(__name__)
@@ -14,10 +16,11 @@ _VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 def use_compile_cache() -> None:
     """Have torch keep compiled code in our cache folder; call it before the first compilation.
 
-    A folder that the user names in TORCHINDUCTOR_CACHE_DIR stays. One that cannot be written costs
-    only the cache.
+    A folder that the user names in TORCHINDUCTOR_CACHE_DIR stays; torch writes its own into that
+    variable as soon as diffusers imports its compiler. One that cannot be written costs only the
+    cache.
     """
-    if os.environ.get(_VARIABLE):
+    if os.environ.get(_VARIABLE, default_cache_dir()) not in ("", default_cache_dir()):
         return
     folder = cache_folder() / "compiled"
     try:
