@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import os
 
-from torch._inductor.runtime.cache_dir_utils import default_cache_dir
-
 from operators.cache_files import cache_folder
 
 _log = logging.getLogger(__name__)
@@ -20,6 +18,9 @@ def use_compile_cache() -> None:
     variable as soon as diffusers imports its compiler. One that cannot be written costs only the
     cache.
     """
+    # late: it takes seconds, which only who compiles has to spend
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
     if os.environ.get(_VARIABLE, default_cache_dir()) not in ("", default_cache_dir()):
         return
     folder = cache_folder() / "compiled"
