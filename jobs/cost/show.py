@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from jobs.cost.ask import GPU_KINDS, OTHER_KINDS, TIMES, TO_COME, CostAnswer
+from jobs.cost.ask import GPU_KINDS, OTHER_KINDS, TIMES, TO_COME, CostAnswer, now_is
 from jobs.figures import money, number, plural, share
 
 SHOWN_ROWS = 60
@@ -51,6 +51,7 @@ def _to_come(answer: CostAnswer) -> list[str]:
     """What of the sums is charged ahead."""
     if answer.to_come is None:
         return []
+    time = next(name for name in answer.by if name in TIMES)
     found = []
     for total in answer.totals.to_pylist():
         ahead = [
@@ -62,7 +63,7 @@ def _to_come(answer: CostAnswer) -> list[str]:
             amount, rest = sum(ahead, Decimal(0)), total["cost"] - sum(ahead, Decimal(0))
             found.append(
                 f"{money(amount, total['currency'])} of {money(total['cost'], total['currency'])} "
-                f"is charged ahead, {money(rest, total['currency'])} lies until now"
+                f"is charged ahead, {money(rest, total['currency'])} lies until {now_is(time)}"
             )
     amounts = "; ".join(found) or "it has no price"
     return [

@@ -47,7 +47,7 @@ def test_storage_to_come_is_no_trend_and_is_told_in_each_row_and_below_the_table
     begin = f"to come    images are kept until {last}, and their storage lies on the days for which"
     assert note.startswith(f"{begin} they are kept: {ahead:.3f}"[:-1])
     assert " of 0.042 USD is charged ahead, " in note
-    assert note.endswith(" USD lies until now")
+    assert note.endswith(f" USD lies until {today}")
     past = cost([made_output(tmp_path / "past", [image_line()]).url], [time])
     assert not [line for line in notes(past) if line.startswith("to come")]
 
