@@ -43,6 +43,7 @@ from jobs.company import refuse_company
 from jobs.configure import absolute, compose
 from jobs.execute import JobResult, execute, result_of, resumable, version
 from jobs.finish import Finish, finish, sweep
+from jobs.hopeless import tell_hopeless
 from jobs.maker import revision_now, settle
 from jobs.plan import check_inputs_unchanged, make_plan
 from jobs.quote.kept import remembered_quote, write_quote
@@ -224,6 +225,7 @@ def retry(output: str, overrides: Sequence[str] = (), console: Console | None = 
         refuse_run_keys(store, overrides)
         log.info("no row is quarantined; nothing to retry", extra={"event": "nothing_to_retry"})
         return result_of(job, _looked_at(store, job, plan, number))
+    tell_hopeless(store, plan)
 
     def claim() -> None:
         open_retry(store, shards, after=number)

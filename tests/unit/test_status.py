@@ -63,6 +63,11 @@ def test_a_finished_job_with_rows_that_failed_later_points_to_retry(tmp_path: Pa
     found = replace(look(small.store), rejected_at_read=0, simulated=False, url="/out/a b")
     assert line(found, "next").startswith("imagemill retry '/out/a b' ")
     assert not any(text.startswith("SIMULATED") for text in status_lines(found))
+    some = replace(found, quarantined=3, rejected_at_read=2)
+    assert line(some, "next") == (
+        "imagemill retry '/out/a b' works on the quarantined rows again; 2 of them only the input "
+        "mends"
+    )
 
 
 def test_a_file_that_was_left_out_is_named_once(tmp_path: Path) -> None:
