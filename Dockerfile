@@ -34,13 +34,14 @@ COPY models/ models/
 COPY k8s/ k8s/
 RUN python -m pip wheel --no-deps --wheel-dir /wheels .
 
+# torch alone, and nothing else, comes from its own index.
 FROM base AS install-cpu
 COPY constraints.txt /constraints.txt
 COPY --from=wheel /wheels /wheels
 RUN python -m venv /opt/venv \
-    && /opt/venv/bin/pip install --constraint /constraints.txt \
-        --extra-index-url https://download.pytorch.org/whl/cpu \
-        "$(grep '^torch==' /constraints.txt)+cpu" "$(ls /wheels/imagemill-*.whl)[s3,triton]" \
+    && /opt/venv/bin/pip install --no-deps --constraint /constraints.txt \
+        --index-url https://download.pytorch.org/whl/cpu "$(grep '^torch==' /constraints.txt)+cpu" \
+    && /opt/venv/bin/pip install --constraint /constraints.txt "$(ls /wheels/imagemill-*.whl)[s3,triton]" \
     && /opt/venv/bin/pip check
 
 FROM base AS install-gpu

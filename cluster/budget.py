@@ -18,6 +18,8 @@ from conf.schema import BudgetConfig, RunConfig
 
 _NS_PER_HOUR = 3600 * 10**9
 _NS = 10**9
+CUT_OFF = "the store of the project's budget failed"
+"""How the reason begins for which a job stops that could reserve no more, whatever is left."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,28 +164,36 @@ class Caps:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allowance:
     """How far a job may go of its project's ``caps``: what all of its runs may come to by now,
-    which grows as more is reserved, at ``most`` to what the other jobs leave."""
+    which grows as more is reserved, at ``most`` to what the other jobs leave. ``cut_off``: nothing
+    can be reserved at present, whatever is left."""
 
     caps: Caps
     limit: Spent
     most: Spent
+    cut_off: bool = False
 
     def exceeded(self, spent: Spent, reserved: Spent) -> str:
         """Why nothing more may be begun; "" while there is room."""
         both = spent + reserved
         if self.caps.nano is not None and both.nano >= self.limit.nano:
             return (
-                f"{self.caps.name('cost')} leaves this job no more than "
-                f"{self.caps.money(self.limit)}: {self.caps.money(spent)} are spent, "
-                f"{self.caps.money(reserved)} are kept for workers to leave in order"
+                f"{self._leaves(self.caps.name('cost'))} {self.caps.money(self.limit)}: "
+                f"{self.caps.money(spent)} are spent, {self.caps.money(reserved)} are kept for "
+                "workers to leave in order"
             )
         if self.caps.ns is not None and both.ns >= self.limit.ns:
             return (
-                f"{self.caps.name('hours')} leaves this job no more than {hours(self.limit)} "
-                f"hours: workers lived {hours(spent)}, {hours(reserved)} are kept for them to "
-                "leave in order"
+                f"{self._leaves(self.caps.name('hours'))} {hours(self.limit)} hours: workers lived "
+                f"{hours(spent)}, {hours(reserved)} are kept for them to leave in order"
             )
         return ""
+
+    def _leaves(self, cap: str) -> str:
+        if not self.cut_off:
+            return f"{cap} leaves this job no more than"
+        return (
+            f"{CUT_OFF}, so that nothing more could be reserved: of {cap} this job had no more than"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -239,6 +239,11 @@ def cancel_asked(store: Store, run: int) -> bool:
     return store.exists(layout.cancel(run))
 
 
+def take_back_cancel(store: Store, run: int) -> None:
+    """Ask run number ``run`` to stop no more; one that has stopped stays so."""
+    store.delete(layout.cancel(run))
+
+
 def open_retry(store: Store, shards: tuple[int, ...], *, after: int) -> RetryRecord:
     """Release the quarantined rows of these shards: the next generation of the job.
 

@@ -12,9 +12,10 @@ from typing import Any, Self
 
 import pyarrow as pa
 
-from cluster.money import LedgerLine, charge
+from cluster.money import LedgerLine, as_decimal, charge
 from cluster.price import Price
 from cluster.shard_work import FinishedImage
+from conf.errors import ConfigError
 from conf.schema import JobConfig
 
 _WORD = pa.dictionary(pa.int32(), pa.string())
@@ -127,8 +128,26 @@ def image_lines(
 
 
 def ledger_table(lines: Sequence[LedgerLine], attribution: Attribution) -> pa.Table:
-    """The lines as the table of the schema. A row's tag replaces the job's of the same name."""
+    """The lines as the table of the schema. A row's tag replaces the job's of the same name.
+
+    Raises:
+        ConfigError: a line comes to more than the schema holds.
+    """
+    _refuse_too_much(lines)
     return pa.Table.from_pylist([_row(line, attribution) for line in lines], schema=LEDGER)
+
+
+def _refuse_too_much(lines: Sequence[LedgerLine]) -> None:
+    most = 2**63 - 1
+    line = next((one for one in lines if one.amount_nano and abs(one.amount_nano) > most), None)
+    if line is None:
+        return
+    amount, currency = as_decimal(line.amount_nano or 0), line.price.currency
+    raise ConfigError(
+        f"line {line.line_id} of the ledger comes to {amount:,f} {currency}, and can hold no more "
+        f"than {as_decimal(most):,f} {currency}; check the prices, or begin a job with a price "
+        "book in a larger currency; what was made stays"
+    )
 
 
 def _row(line: LedgerLine, attribution: Attribution) -> dict[str, Any]:

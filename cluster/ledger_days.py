@@ -19,16 +19,26 @@ _MICRO = timedelta(microseconds=1)
 _QUANTITY_DIGITS = 9
 
 
+PART = pa.field("part", pa.int8())
+"""Which part of its line this is: 0 its first, so that lines can be counted once; 1 its first in a
+later month; 2 any other."""
+
+
 def on_days(lines: pa.Table) -> pa.Table:
-    """The same lines of the ledger, of which none lasts over midnight in UTC."""
+    """The same lines of the ledger, of which none lasts over midnight in UTC, and ``PART``."""
     last = pc.subtract(lines["period_end"], pa.scalar(_MICRO, pa.duration("us")))
     later = pc.greater(pc.floor_temporal(last, unit="day"), lines["period_start"])
     spanning = pc.fill_null(later, False)
     if not pc.any(spanning).as_py():
-        return lines
+        return in_one_part(lines)
     parts = [part for line in lines.filter(spanning).to_pylist() for part in _parts(line)]
-    split = pa.Table.from_pylist(parts, schema=lines.schema)
-    return pa.concat_tables([lines.filter(pc.invert(spanning)), split])
+    split = pa.Table.from_pylist(parts, schema=lines.schema.append(PART))
+    return pa.concat_tables([in_one_part(lines.filter(pc.invert(spanning))), split])
+
+
+def in_one_part(lines: pa.Table) -> pa.Table:
+    """Lines that have one part, with ``PART``."""
+    return lines.append_column(PART, pa.repeat(pa.scalar(0, PART.type), lines.num_rows))
 
 
 def _parts(line: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -43,6 +53,7 @@ def _parts(line: dict[str, Any]) -> Iterator[dict[str, Any]]:
             "gpu_ns": _part(line["gpu_ns"], before, until, whole),
             "amount_nano": _part(line["amount_nano"], before, until, whole),
             "quantity": _part_of_quantity(line["quantity"], before, until, whole),
+            PART.name: 0 if first == start else 1 if first.day == 1 else 2,
         }
 
 

@@ -138,8 +138,30 @@ def _hint(book: PriceBook, machine: Machine) -> str:
     if named and machine.instance_type is not None and machine.instance_type not in types:
         few = ", ".join(types[:_FEW]) + (", …" if len(types) > _FEW else "")
         return f"; the book has the instance types {few or '(none)'}; pricing.book=… takes another"
+    near = min(
+        filter(None, (_missing(entry, machine) for entry in book.instances)), key=len, default={}
+    )
+    if near and not best_entries(book, machine):
+        keys = " ".join(f"pricing.{name}={value}" for name, value in near.items())
+        return f"; an entry of the book asks for {keys}: give that where it is so"
     lacking = [name for name in PLACE if name != "zone" and getattr(machine, name) is None]
     return f"; pricing.{lacking[0]}=… would tell more" if lacking else ""
+
+
+def _missing(entry: InstancePrice, machine: Machine) -> dict[str, str]:
+    """What an entry of the machine's type names that is not known of it and may be given; nothing
+    where it names anything else than what is known."""
+    found: dict[str, str] = {}
+    if machine.instance_type is None:
+        return found
+    for name in PLACE:
+        wanted, known = getattr(entry, name), getattr(machine, name)
+        if wanted in (None, known) or (name == "provider" and known is None):
+            continue
+        if known is not None or name == "zone":
+            return {}
+        found[name] = wanted
+    return found
 
 
 def not_in_force(book: PriceBook, at: datetime) -> str:

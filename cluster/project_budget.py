@@ -117,9 +117,12 @@ def settle(
 ) -> JobShare | None:
     """The share of a job whose run is over, by what its own ledger says that all of its runs came
     to; None where nothing of that run is reserved any more, or a later run of the job is at work.
+
+    What earlier runs came to stays spent, even where the output with its ledger was deleted.
     """
     before = budget.shares.get(job)
     if before is None or before.nonce != nonce:
         return None
+    spent = Spent(nano=max(spent.nano, before.spent.nano), ns=max(spent.ns, before.spent.ns))
     settled = replace(before, spent=spent, reserved=NOTHING, run=0, unpriced=unpriced, at=before.at)
     return None if settled == before else replace(settled, at=at)

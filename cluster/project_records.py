@@ -46,6 +46,14 @@ class ProjectRecords:
         self._folder = f"{layout.safe_label(project)}-{digest}/"
         self._known = ProjectBudget()
 
+    def probe(self) -> None:
+        """Prove that records can be written here, by others at the same time too.
+
+        Raises:
+            StoreRefused: they cannot, and why.
+        """
+        self._store.probe("budget.store")
+
     def read(self) -> ProjectBudget:
         """The newest state.
 

@@ -5,18 +5,27 @@ A thin shell on Ray's own client; it speaks HTTP to the head's dashboard port.
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import AsyncIterator, Mapping
-from typing import Any, NoReturn
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
+from aiohttp import ClientError
+from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-from conf.errors import ConfigError
+from conf.errors import ConfigError, JobServerLost
 
 _READY_S = 60.0
 _LOOK_S = 1.0
 _NOT_READY = "No available agent to submit job"
 """What the job server of a cluster says until its head's agent is up."""
+_CHATTY = ("ray.dashboard.modules.job.sdk", "ray.dashboard.modules.dashboard_sdk")
+"""Loggers of Ray's client, which tell of connections that open and close."""
+_NO_JOB = "status code 404"
+_NO_ANSWER = (OSError, ClientError)
+"""What Ray's client lets through when a connection breaks; those of ``requests`` are OSErrors."""
 ENDED = frozenset(status.value for status in JobStatus if status.is_terminal())
 
 
@@ -34,12 +43,16 @@ class RayJobs:
                 f"--to {address} is no job server; expected the URL of the head's dashboard, such "
                 "as http://head:8265"
             )
+        for chatty in _CHATTY:
+            logging.getLogger(chatty).setLevel(logging.WARNING)
         try:
             self._client: Any = JobSubmissionClient(address)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except AuthenticationError as error:
+            raise self._unknown_here() from error
+        except (OSError, RuntimeError, ValueError) as error:
             raise ConfigError(
-                f"no job server of Ray answers at {address}: {error}. Is the cluster up, its "
-                "dashboard on, and its port forwarded (kubectl port-forward …:8265)?"
+                f"no job server of Ray answers at {address}: {str(error).rstrip('.')}. Is the "
+                "cluster up, its dashboard on, its port forwarded (kubectl port-forward …:8265)?"
             ) from error
 
     def submit(self, entrypoint: str, *, name: str, labels: Mapping[str, str]) -> None:
@@ -48,6 +61,7 @@ class RayJobs:
 
         Raises:
             ConfigError: it was refused, and why.
+            JobServerLost: no answer came; it may have been taken or not.
         """
         deadline_s = time.monotonic() + _READY_S
         while not self._took(entrypoint, name, labels, asking=time.monotonic() < deadline_s):
@@ -59,6 +73,14 @@ class RayJobs:
             self._client.submit_job(
                 entrypoint=entrypoint, submission_id=name, metadata=dict(labels)
             )
+        except AuthenticationError as error:
+            raise self._unknown_here() from error
+        except _NO_ANSWER as error:
+            raise JobServerLost(
+                f"the connection to {self._address} broke before it said whether it had taken the "
+                f"job: {_last_line(error)}; look for it with: imagemill logs {name} --to "
+                f"{self._address}"
+            ) from error
         except RuntimeError as error:
             if asking and _NOT_READY in str(error):
                 return False
@@ -71,11 +93,10 @@ class RayJobs:
 
         Raises:
             ConfigError: there is no such job.
+            JobServerLost: no answer came.
         """
-        try:
+        with self._asking(name):
             status: str = self._client.get_job_status(name).value
-        except RuntimeError as error:
-            self._unknown(name, error)
         return status
 
     def logs(self, name: str) -> str:
@@ -83,23 +104,50 @@ class RayJobs:
 
         Raises:
             ConfigError: there is no such job.
+            JobServerLost: no answer came.
         """
-        try:
+        with self._asking(name):
             text: str = self._client.get_job_logs(name)
-        except RuntimeError as error:
-            self._unknown(name, error)
         return text
 
-    def tail(self, name: str) -> AsyncIterator[str]:
-        """What the job has said and says, until it ends."""
-        lines: AsyncIterator[str] = self._client.tail_job_logs(name)
-        return lines
+    async def tail(self, name: str) -> AsyncIterator[str]:
+        """What the job has said and says, until it ends.
 
-    def _unknown(self, name: str, error: Exception) -> NoReturn:
-        raise ConfigError(
-            f"{self._address} knows no job '{name}': {_last_line(error)}; 'imagemill submit' told "
-            "its name"
-        ) from error
+        Raises:
+            JobServerLost: the connection broke before.
+        """
+        with self._asking(name):
+            async for lines in self._client.tail_job_logs(name):
+                yield lines
+            status = self._client.get_job_status(name)
+            if not status.is_terminal():
+                raise RuntimeError(f"the log was closed while the job was {status.value}")
+
+    @contextmanager
+    def _asking(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except AuthenticationError as error:
+            raise self._unknown_here() from error
+        except (*_NO_ANSWER, RuntimeError) as error:
+            why = _last_line(error)
+            if _NO_JOB in str(error):
+                raise ConfigError(
+                    f"{self._address} knows no job '{name}': {why}; 'imagemill submit' told "
+                    "its name"
+                ) from error
+            raise JobServerLost(
+                f"{self._address} does not tell of job '{name}' any more: {why}; what becomes of "
+                f"it does not depend on that; ask again with: imagemill logs {name} --to "
+                f"{self._address} --follow"
+            ) from error
+
+    def _unknown_here(self) -> ConfigError:
+        return ConfigError(
+            f"{self._address} asks for a token, and there is none here or it is another cluster's; "
+            "nothing was done; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (of a RayCluster on "
+            "Kubernetes: the key auth_token of the secret of its name)"
+        )
 
 
 def _last_line(error: Exception) -> str:

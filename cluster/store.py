@@ -192,9 +192,12 @@ class Store:
         """Remove an object; a missing one is no error."""
         self._retrying("write", key, lambda: self._objects.delete(self._at(key)), charged=None)
 
-    def probe(self) -> None:
+    def probe(self, name: str = "output.path") -> None:
         """Prove, before anything starts, that the store can be written and can put-if-absent, large
         objects too.
+
+        Args:
+            name: the key that says where it is, for people.
 
         Raises:
             StoreRefused: it cannot, and why.
@@ -205,13 +208,13 @@ class Store:
             try:
                 self.put_if_absent(key, b"two")
             except CommitConflict:
-                self._probe_parts(key)
+                self._probe_parts(key, name)
                 return
-            raise self._cannot("")
+            raise self._cannot("", name)
         except StoreFull as error:
-            raise StoreRefused(f"output.path {self._shown} is full: {error}") from error
+            raise StoreRefused(f"{name} {self._shown} is full: {error}") from error
         except (StoreUnavailable, CommitUnknown) as error:
-            raise StoreRefused(f"cannot write to output.path {self._shown}: {error}") from error
+            raise StoreRefused(f"cannot write to {name} {self._shown}: {error}") from error
         finally:
             self._remove_probe(key)
 
@@ -222,7 +225,7 @@ class Store:
     def _shown(self) -> str:
         return without_secrets(self.url)
 
-    def _probe_parts(self, key: str) -> None:
+    def _probe_parts(self, key: str, name: str) -> None:
         if not isinstance(self._objects, S3Objects):
             return
         in_parts = self._objects.create_in_parts
@@ -230,12 +233,12 @@ class Store:
             self._retrying("write", key, lambda: self._create(in_parts, key, b"three"))
         except CommitConflict:
             return
-        raise self._cannot("that was uploaded in parts ")
+        raise self._cannot("that was uploaded in parts ", name)
 
-    def _cannot(self, how: str) -> StoreRefused:
+    def _cannot(self, how: str, name: str) -> StoreRefused:
         return StoreRefused(
             f"{self._shown} overwrote an existing object {how}although asked not to: a store "
-            "without put-if-absent cannot promise exactly-once; choose another output.path"
+            f"without put-if-absent can promise nothing; choose another {name}"
         )
 
     def _remove_probe(self, key: str) -> None:

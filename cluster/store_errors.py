@@ -49,7 +49,7 @@ _MAY_NOT = {
     "read": "these credentials may not read there; allow them the actions s3:GetObject and "
     "s3:ListBucket (docs/storage.md) or use others",
     "write": "these credentials may not write there; allow them the actions s3:PutObject and "
-    "s3:DeleteObject (docs/storage.md), use others, or choose another output.path",
+    "s3:DeleteObject (docs/storage.md), use others, or choose another place",
 }
 _REFUSED_CODES = {
     "SignatureDoesNotMatch": f"the secret key does not belong to the access key; {_KEYS}",
@@ -140,7 +140,7 @@ def _by_errno(error: Exception, what: str, action: Action) -> ImageMillError:
         return StoreFull(f"{what}: {_reason(error)}")
     lasting = isinstance(error, PermissionError | NotADirectoryError | IsADirectoryError)
     if lasting or number in _REFUSED_ERRNOS:
-        next_step = "; choose another output.path" if action == "write" else ""
+        next_step = "; choose another place" if action == "write" else ""
         return StoreRefused(f"{what}: {_reason(error)}{next_step}")
     return StoreUnavailable(f"{what}: {_reason(error)}")
 

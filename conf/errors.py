@@ -24,7 +24,9 @@
     │   ├── Preempted          the worker's machine is being taken away; another goes on
     │   ├── EngineHung         the engine did not come back; another worker takes over
     │   ├── ServerLost         no Triton server answers; mend it, resume the job
-    │   └── CoordinatorLost    the run's coordinator died or does not answer; resume the job
+    │   ├── CoordinatorLost    the run's coordinator died or does not answer; resume the job
+    │   ├── JobServerLost      a cluster's job server does not answer; its jobs go on, ask again
+    │   └── Cancelled          somebody stopped the job for good; take that back, then go on
     ├── StoreFull              the target cannot take more bytes; stop, keep what is committed
     ├── TakenOver              a later run works on this output; stop, leave it to that one
     ├── LeaseLost              somebody else owns the shard now; stop and discard
@@ -145,6 +147,14 @@ class ServerLost(Retryable):
 
 class CoordinatorLost(Retryable):
     """The run's coordinator died or does not answer."""
+
+
+class JobServerLost(Retryable):
+    """The job server of a Ray cluster does not answer any more. Its jobs go on."""
+
+
+class Cancelled(Retryable):
+    """The job was cancelled, and nobody has taken that back."""
 
 
 class StoreFull(ImageMillError):

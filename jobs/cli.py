@@ -13,11 +13,6 @@ from rich.console import Console
 
 from cluster.job_log import (
     JobRecord,
-    ask_cancel,
-    generation,
-    is_finished,
-    last_run,
-    run_ended,
 )
 from cluster.store import Store
 from conf.errors import (
@@ -31,6 +26,7 @@ from conf.errors import (
 )
 from conf.keys import known_keys
 from jobs import run as verbs
+from jobs.cancellation import cancel, take_back
 from jobs.configure import GROUPS, choices, compose_mapping, to_yaml
 from jobs.cost.command import add_words, answer
 from jobs.dry_run import REFUSED, dry_run_lines
@@ -168,8 +164,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     look = "show how far a job is, from its output alone"
     _on_output(commands, "status", look, _status, _STORE_KEYS_HELP)
-    cancel = "ask a running job to commit what is done and stop"
-    _on_output(commands, "cancel", cancel, _cancel, _STORE_KEYS_HELP)
+    stop = "ask a running job to commit what is done and stop"
+    _on_output(commands, "cancel", stop, _cancel, _STORE_KEYS_HELP).add_argument(
+        "--undo",
+        action="store_true",
+        help="take it back, so that 'imagemill run --resume' goes on with the job again",
+    )
     check = "account for every row and re-read every sha256"
     _on_output(commands, "verify", check, _verify, _STORE_KEYS_HELP)
     draw = "write report, contact sheet and README anew"
@@ -307,16 +307,7 @@ def _status(given: argparse.Namespace) -> int:
 
 def _cancel(given: argparse.Namespace) -> int:
     _, store = _open(given, "cancel")
-    last = last_run(store)
-    if last is None or is_finished(store, generation(store)) or run_ended(store, last.run):
-        print(f"{given.output}: nothing to cancel, no run is under way")
-        return 0
-    ask_cancel(store, last.run)
-    print(
-        f"{given.output}: run {last.run} was asked to stop; if it is still alive, it commits what "
-        "is finished first, and 'imagemill status' tells when it has ended. "
-        f"Continue with: imagemill resume {shlex.quote(given.output)}"
-    )
+    print((take_back if given.undo else cancel)(store, given.output))
     return 0
 
 

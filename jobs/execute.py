@@ -61,6 +61,7 @@ from jobs.measured import remember_rate
 from jobs.presence import Presence
 from jobs.preview import make_preview
 from jobs.progress import ProgressDisplay
+from jobs.project import check_records
 from jobs.project_purse import Purse, project_purse
 from jobs.spending import capped, caps_of, refuse_too_small, settled
 from operators.guidance import has_two_pass_guidance
@@ -107,7 +108,8 @@ def execute(
         claim: writes a new job and its plan, once the cluster and the budgets are known to fit.
 
     Raises:
-        ConfigError: the cluster cannot run this, or a budget is too small; nothing was claimed.
+        ConfigError: the cluster cannot run this, or a budget is too small or cannot be kept;
+            nothing was claimed.
         KeyboardInterrupt: stopped before anything was claimed.
         CoordinatorLost, NoWorkers, StoreDenied: the run ended before the job did; it can be
             resumed.
@@ -115,6 +117,7 @@ def execute(
     started_s = time.monotonic()
     if job.config.budget.alert is not None:
         check_command(job.config.budget.alert)
+    check_records(job, store)
     _say_where(job.config.cluster.address)
     with SignalControl(_say) as control, ray_session(job.config):
         control.install()

@@ -24,6 +24,7 @@ from conf.errors import (
     StoreRefused,
     StoreUnavailable,
 )
+from conf.secrets import without_secrets
 from jobs.deadline import deadline_words, due_of
 from jobs.figures import cost_unknown, plural
 from jobs.gc import collect
@@ -128,12 +129,18 @@ def _write_derived(
     needed: bool,
 ) -> tuple[Bill, tuple[str, ...]]:
     """Ledger of the workers and reports; returns the bill in them and where they lie. Of a job that
-    is not finished they may be missing: a full disk must not hide what was reached and how to go
-    on."""
+    is not finished they may be missing: a full disk, or a table that somebody removed, must not
+    hide what was reached and how to go on."""
     try:
         closing = close_ledger(store, job, totals, closing)
-        return closing, tuple(write_report(store, job, plan, totals, closing, facts))
-    except (StoreFull, StoreUnavailable, StoreRefused) as error:
+        try:
+            return closing, tuple(write_report(store, job, plan, totals, closing, facts))
+        except CorruptOutput as error:
+            raise CorruptOutput(
+                f"{error}; reports and costs/ cannot be written anew without it: imagemill verify "
+                f"{shlex.quote(without_secrets(store.url))} names all that is missing"
+            ) from error
+    except (StoreFull, StoreUnavailable, StoreRefused, CorruptOutput) as error:
         if needed:
             raise
         log.warning("no report was written: %s", error, extra={"event": "no_report"})

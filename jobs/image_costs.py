@@ -80,7 +80,7 @@ def cost_problems(store: Store, job: JobRecord, totals: Totals, bill: Bill) -> I
             table = read_parquet(store.get(key) or b"", _MONEY)
             images += table.num_rows
             for name in _MONEY:
-                sums[name] += int(nano_of(table[name]).sum())
+                sums[name] += sum(nano_of(table[name]).tolist())
                 unknown[name] += table[name].null_count
     except (pa.ArrowException, OSError, KeyError) as error:
         yield f"{key} cannot be read ({error})"

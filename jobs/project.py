@@ -23,8 +23,9 @@ from cluster.plan_file import PlanReader
 from cluster.project_budget import JobShare, ProjectBudget, reserve, settle
 from cluster.project_records import ProjectRecords
 from cluster.store import Store
+from cluster.store_access import LOOK_S
 from cluster.totals import Bill, Totals, close, fold
-from conf.errors import ImageMillError
+from conf.errors import ImageMillError, StoreRefused, StoreUnavailable
 from conf.secrets import without_secrets
 from jobs.company import WATCH_S, watch
 from jobs.figures import plural
@@ -52,6 +53,27 @@ def records_of(job: JobRecord, store: Store) -> ProjectRecords:
     where = job.config.budget.store
     assert where is not None, "a cap of a project is refused without a place for it"
     return ProjectRecords(store.elsewhere(where), job.config.job.project, job.currency)
+
+
+def check_records(job: JobRecord, store: Store) -> None:
+    """Prove, before anything is started, that the budget of the job's project can be read and
+    written; nothing is done where nothing of the project is capped.
+
+    Raises:
+        StoreRefused: it cannot, and why.
+        ConfigError, CorruptOutput: see ``ProjectRecords.read``.
+    """
+    if not project_caps(job).any:
+        return
+    try:
+        records = records_of(job, store.with_patience(min(LOOK_S, store.patience_s)))
+        records.read()
+        records.probe()
+    except (StoreRefused, StoreUnavailable) as error:
+        raise StoreRefused(
+            f"budget.store cannot hold the budget of project '{job.config.job.project}': {error}; "
+            "nothing was started"
+        ) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +152,7 @@ class Project:
         except ImageMillError as error:
             log.warning(
                 "what this run reserved of the budget of project '%s' is not given back yet: %s; "
-                "'imagemill status %s' does so",
+                "jobs of the project that need it do so, and 'imagemill status %s'",
                 self.job.config.job.project,
                 error,
                 shlex.quote(without_secrets(self.store.url)),
@@ -141,7 +163,11 @@ class Project:
         """Give back what runs reserved that are over and did not do so themselves."""
         for share in self.records.read().open:
             if share.job != job_key(self.job):
-                settle_if_over(self.records, share, self.store.elsewhere(share.output), watch_s)
+                settle_if_over(self.records, share, self.store, watch_s)
+
+    def amount(self, spent: Spent) -> str:
+        """An amount of what is capped, for people."""
+        return _amount(self.caps, spent)
 
     def in_words(self, budget: ProjectBudget) -> str:
         """What is left, who holds what, for people."""
@@ -172,11 +198,16 @@ def _settle(records: ProjectRecords, job: str, nonce: str, bill: Bill) -> None:
 
 
 def settle_if_over(
-    records: ProjectRecords, share: JobShare, store: Store, watch_s: float = WATCH_S
+    records: ProjectRecords, share: JobShare, reached: Store, watch_s: float = WATCH_S
 ) -> bool:
     """Whether the run of a share is over and was settled here. A store that does not answer leaves
-    it as it is."""
+    it as it is.
+
+    Args:
+        reached: any store that is reached as the output of the share is.
+    """
     try:
+        store = reached.elsewhere(share.output)
         if not _is_over(share, store, watch_s):
             return False
         _settle(records, share.job, share.nonce, _bill_of(store, share.job))
@@ -202,7 +233,8 @@ def project_line(job: JobRecord, store: Store, *, over: bool) -> str:
         records = records_of(job, store)
         share = records.read().shares.get(key)
         if share is not None and share.run and (over or not run_opened(store, share.run)):
-            settle_if_over(records, share, store, watch_s=0)
+            mine = replace(share, output=store.url)  # wherever it was moved to
+            settle_if_over(records, mine, store, watch_s=0)
         told = in_words(caps, records.read())
     except ImageMillError as error:
         told = f"its budget is not known: {error}"

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from types import TracebackType
 
 from cluster.budget import NOTHING, Allowance, Caps, Spent, leave_s, reserve_of
@@ -17,11 +18,18 @@ from cluster.plan_file import PlanReader
 from cluster.project_budget import ProjectBudget
 from cluster.ray_session import Resources
 from cluster.store import Store
-from conf.errors import BudgetSpent, ConfigError, ImageMillError
+from cluster.store_access import LOOK_S
+from conf.errors import (
+    BudgetSpent,
+    ConfigError,
+    ImageMillError,
+    StoreRefused,
+    StoreUnavailable,
+)
 from conf.price_book import PriceBook
 from conf.secrets import without_secrets
 from jobs.figures import plural
-from jobs.project import Project, Wish, job_key
+from jobs.project import Project, Wish, job_key, records_of
 from jobs.spending import caps_of, expected_price, settled
 
 log = logging.getLogger("imagemill")
@@ -32,13 +40,15 @@ however many runs wait, there is some left for one more."""
 _AHEAD_S = 10.0
 _EVERY_S = 0.5
 _LOOK_AT_OTHERS_EVERY_S = 10.0
+_ASK_S = 2.0
+"""How long one question of a run at work is tried again; a store that takes longer has failed."""
 _FAREWELL_S = 5.0
 
 
 class Purse:
     """A thread that asks the project's budget for more in the driver's place, before what was
-    reserved is used; a context manager. A store that does not answer makes nobody wait: the run
-    stops in order where its reservation ends.
+    reserved is used; a context manager. A store that fails makes nobody wait: it is told once,
+    asked again and again, and the run stops in order where its reservation ends.
 
     Args:
         job_caps: those of the job alone; more than them is never reserved.
@@ -55,6 +65,7 @@ class Purse:
         self._before: tuple[float, Spent] | None = None
         self._others_due_s = 0.0
         self._warned = False
+        self._asked_s: float | None = None
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._work, name="purse", daemon=True)
 
@@ -74,7 +85,9 @@ class Purse:
     def see(self, snapshot: Snapshot) -> Allowance | None:
         """Note where the run is; returns the allowance where it is another one by now."""
         self._snapshot = snapshot
-        allowance = self.allowance
+        asked_s = self._asked_s
+        late = asked_s is not None and time.monotonic() - asked_s > _ASK_S
+        allowance = replace(self.allowance, cut_off=self.allowance.cut_off or late)
         if allowance == self._told:
             return None
         self._told = allowance
@@ -88,7 +101,20 @@ class Purse:
             try:
                 self._keep_ahead(snapshot)
             except ImageMillError as error:
-                log.debug("nothing more is reserved: %s", error, extra={"event": "no_reserve"})
+                self._cut_off(error)
+
+    def _cut_off(self, error: ImageMillError) -> None:
+        if self.allowance.cut_off:
+            return
+        self.allowance = replace(self.allowance, cut_off=True)
+        log.warning(
+            "nothing more can be reserved of the budget of project '%s': %s; it is tried again, "
+            "and the run stops where what it has reserved ends: at %s in all",
+            self._project.job.config.job.project,
+            error,
+            self._project.amount(self.allowance.limit),
+            extra={"event": "project_cut_off"},
+        )
 
     def _keep_ahead(self, snapshot: Snapshot) -> None:
         """Reserve more where what is reserved may be used up soon."""
@@ -120,7 +146,17 @@ class Purse:
             )
 
     def _reserve(self, wanted: Wish) -> None:
-        self._budget = self._project.reserve(wanted)
+        self._asked_s = time.monotonic()
+        try:
+            self._budget = self._project.reserve(wanted)
+        finally:
+            self._asked_s = None
+        if self.allowance.cut_off:
+            log.info(
+                "the budget of project '%s' can be asked again",
+                self._project.job.config.job.project,
+                extra={"event": "project_reached"},
+            )
         self.allowance = self._allowance_in(self._budget)
 
     def _next_seconds(self, spent: Spent) -> Spent:
@@ -161,16 +197,24 @@ def project_purse(
 
     Raises:
         ConfigError: nothing could begin with what is left, for a job that has not begun; or what
-            the project has spent is not known.
+            the project has spent is not known, or cannot be asked.
         BudgetSpent: the same, for one that has.
     """
     spent = settled(job, store, PlanReader(store)) if after else NOTHING
-    project = Project.of(job, store, run=after + 1, spent=spent)
+    looking = store.with_patience(min(LOOK_S, store.patience_s))
+    project = Project.of(job, looking, run=after + 1, spent=spent)
     if project is None:
         yield None
         return
     workers, least, seconds = _needs(job, book, size, shards)
-    budget = _first_share(project, least, seconds, workers)
+    try:
+        budget = _first_share(project, least, seconds, workers)
+    except StoreUnavailable as error:
+        raise StoreRefused(f"budget.store failed: {error}; nothing was started") from error
+    except ImageMillError:
+        project.settle()
+        raise
+    asking = replace(project, records=records_of(job, store.with_patience(_ASK_S)))
     try:
         log.info(
             "project '%s': %s",
@@ -178,7 +222,7 @@ def project_purse(
             project.in_words(budget),
             extra={"event": "project_reserved"},
         )
-        with Purse(project, caps_of(job), budget) as purse:
+        with Purse(asking, caps_of(job), budget) as purse:
             yield purse
     finally:
         project.settle()

@@ -5,6 +5,7 @@ Knows the few fields of a RayJob that a run is about; machines, image and rights
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -16,17 +17,31 @@ from conf.errors import ConfigError
 SHELL = frozenset("|&;<>()$`\\\"'*?[]#~!{}\n")
 """What a shell takes for its own. KubeRay puts the command unquoted into one shell, which hands it
 to a second one."""
-_KEPT = ("cluster.", "storage.", "pricing.", "pricing=")
-"""Where a run is and what that costs: what the pattern says of it stays unless it is given."""
+_KEPT = (
+    "cluster.",
+    "storage.",
+    "pricing.",
+    "pricing=",
+    "triton.",
+    "engine=triton",
+    "job.commit_seconds=",
+    "job.commit_images=",
+)
+"""Where a run is, who works there, what that costs and how much may be lost with it: what the
+pattern says of it stays unless it is given."""
+_NAME_DIGITS = 6
 _LONGEST_NAME = 47
 """KubeRay refuses longer ones."""
 
 
-def render(pattern: str, where: str, *, job_name: str, overrides: Sequence[str]) -> str:
+def render(
+    pattern: str, where: str, *, job_name: str, output: str, overrides: Sequence[str]
+) -> str:
     """The YAML documents of ``pattern``, whose one RayJob runs ``overrides`` now.
 
     Args:
         where: what to call the pattern in messages.
+        output: where the job writes, by which its RayJob is told from others of its name.
 
     Raises:
         ConfigError: it is no YAML, holds no RayJob or several, or a shell would change the command.
@@ -41,7 +56,7 @@ def render(pattern: str, where: str, *, job_name: str, overrides: Sequence[str])
     (job,) = jobs
     try:
         before = str(job["spec"]["entrypoint"]).split()
-        job["metadata"]["name"] = _name(job_name)
+        job["metadata"]["name"] = _name(job_name, output)
         job["spec"]["entrypoint"] = _command(before, overrides)
     except (KeyError, TypeError) as error:
         raise ConfigError(f"the RayJob of {where} has no metadata or no spec.entrypoint") from error
@@ -60,6 +75,8 @@ def _command(before: Sequence[str], overrides: Sequence[str]) -> str:
     """One plain line. A try after a lost head runs it again, so that it has to go on by itself."""
     given = {_key(one) for one in overrides}
     kept = [one for one in before if one.startswith(_KEPT) and _key(one) not in given]
+    if not {"engine=triton"} & {*overrides, *kept}:
+        kept = [one for one in kept if not one.startswith("triton.")]
     if not {_key(one) for one in kept} | given >= {"cluster.address"}:
         kept.append("cluster.address=auto")
     for one in (*overrides, *kept):
@@ -78,7 +95,9 @@ def _key(override: str) -> str:
     return "pricing.book" if key == "pricing" else key
 
 
-def _name(job_name: str) -> str:
-    """A name for Kubernetes, the same for the same job: who applies it again changes nothing."""
+def _name(job_name: str, output: str) -> str:
+    """A name for Kubernetes, the same for the same job: who applies it again changes nothing.
+    Another job has another one, for KubeRay starts nothing anew of a RayJob that is changed."""
     plain = re.sub(r"[^a-z0-9]+", "-", job_name.lower()).strip("-") or "job"
-    return f"imagemill-{plain}"[:_LONGEST_NAME].rstrip("-")
+    digest = hashlib.sha256(output.rstrip("/").encode()).hexdigest()[:_NAME_DIGITS]
+    return f"imagemill-{plain}"[: _LONGEST_NAME - _NAME_DIGITS - 1].rstrip("-") + f"-{digest}"

@@ -38,11 +38,13 @@ from conf.price_book import PriceBook, at_given_price, book_of
 from conf.schema import BudgetConfig, ClusterConfig, PricingConfig, RunConfig
 from conf.secrets import refuse_secrets
 from conf.triton_config import TritonConfig
+from jobs.cancellation import refuse_cancelled
 from jobs.company import refuse_company
 from jobs.configure import absolute, compose
 from jobs.deadline import refuse_passed
 from jobs.execute import JobResult, execute, result_of, resumable, version
 from jobs.finish import Finish, finish, sweep
+from jobs.hopeless import tell_hopeless
 from jobs.maker import revision_now, settle
 from jobs.plan import check_inputs_unchanged, make_plan
 from jobs.quote.kept import remembered_quote, write_quote
@@ -141,6 +143,7 @@ def run_or_resume(overrides: Sequence[str], console: Console | None = None) -> J
 
     Raises:
         OutputTaken: the output holds another job.
+        Cancelled: somebody cancelled it, which holds until that is taken back.
     """
     asked = prepare(overrides)
     with _nothing_started():
@@ -157,6 +160,8 @@ def run_or_resume(overrides: Sequence[str], console: Console | None = None) -> J
     log.info("the job is there; going on with it", extra={"event": "resumed"})
     with _nothing_started():
         over = is_finished(store, generation(store))
+        if not over:
+            refuse_cancelled(store)
     kept = keys_taken(overrides, finished=over)
     return resume(asked.output.path, kept, console)
 
@@ -220,6 +225,7 @@ def retry(output: str, overrides: Sequence[str] = (), console: Console | None = 
         refuse_run_keys(store, overrides)
         log.info("no row is quarantined; nothing to retry", extra={"event": "nothing_to_retry"})
         return result_of(job, _looked_at(store, job, plan, number))
+    tell_hopeless(store, plan)
 
     def claim() -> None:
         open_retry(store, shards, after=number)

@@ -215,5 +215,7 @@ def _next(found: Status) -> str:
     if found.quarantined and found.quarantined == found.rejected_at_read:
         return MEND
     if found.quarantined:
-        return f"imagemill retry {quoted} works on the quarantined rows again"
+        again = f"imagemill retry {quoted} works on the quarantined rows again"
+        known = f"; {found.rejected_at_read:,} of them only the input mends"
+        return again + (known if found.rejected_at_read else "")
     return f"nothing is left to do; imagemill verify {quoted} re-reads every object"

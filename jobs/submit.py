@@ -18,6 +18,7 @@ from conf.schema import RunConfig
 from jobs.deadline import refuse_passed
 from jobs.rayjob import render
 from jobs.run import prepare
+from jobs.sendable import refuse_relative, refuse_relative_path, refuse_secrets
 
 _NAME_CHARACTERS = 40
 _TO = "the cluster's job server: its head's dashboard, such as http://head:8265"
@@ -64,16 +65,23 @@ def rendered(overrides: Sequence[str], pattern: str) -> str:
         text = sys.stdin.read() if pattern == "-" else Path(pattern).read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read --render {where}: {error}") from error
-    return render(text, where, job_name=config.job.name or "job", overrides=overrides)
+    return render(
+        text,
+        where,
+        job_name=config.job.name or "job",
+        output=config.output.path,
+        overrides=overrides,
+    )
 
 
 def continuation(output: str, overrides: Sequence[str]) -> Submission:
     """``imagemill resume`` for a cluster to start.
 
     Raises:
-        ConfigError: the output is a relative path.
+        ConfigError: the output is a relative path, or a key holds what may be a secret.
     """
-    _refuse_relative_path("OUTPUT", output)
+    refuse_relative_path("OUTPUT", output)
+    refuse_secrets(overrides)
     address = [] if _given(overrides, "cluster.address") else ["cluster.address=auto"]
     return Submission(
         name=_name(output.rstrip("/").rsplit("/", 1)[-1]),
@@ -111,10 +119,17 @@ def follow(name: str, to: str, *, to_the_end: bool) -> int:
 
     Raises:
         ConfigError: there is no such job.
+        JobServerLost: the server does not answer any more.
+        KeyboardInterrupt: nobody wants to hear more; the job goes on.
     """
     jobs = RayJobs(to)
     if to_the_end and jobs.status(name) not in ENDED:
-        asyncio.run(_print_tail(jobs, name))
+        try:
+            asyncio.run(_print_tail(jobs, name))
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                f"{name} goes on; follow it with: imagemill logs {name} --to {to} --follow"
+            ) from None
     else:
         print(jobs.logs(name), end="")
     status = jobs.status(name)
@@ -140,30 +155,10 @@ def _given(overrides: Sequence[str], key: str) -> bool:
 
 def _checked(overrides: Sequence[str]) -> RunConfig:
     """The configuration, as far as it can be checked here: a price book may be on the cluster."""
-    _refuse_relative(overrides)
+    refuse_relative(overrides)
+    refuse_secrets(overrides)
     elsewhere = ("pricing=/", "pricing.book=/")
     return refuse_passed(prepare([one for one in overrides if not one.startswith(elsewhere)]))
-
-
-def _refuse_relative(overrides: Sequence[str]) -> None:
-    for one in overrides:
-        name, _, value = one.partition("=")
-        if name in ("input.path", "output.path"):
-            _refuse_relative_path(name, value)
-        elif name in ("model", "model.path", "model.config", "pricing", "pricing.book"):
-            _refuse_relative_path(name, value, plain_names=True)
-
-
-def _refuse_relative_path(name: str, value: str, *, plain_names: bool = False) -> None:
-    """``plain_names``: what looks like no path is a name that the cluster knows too."""
-    if "://" in value or value.startswith("/"):
-        return
-    if plain_names and not value.startswith((".", "~")):
-        return
-    raise ConfigError(
-        f"{name}={value} is relative to a folder of this machine; the cluster has others. Give a "
-        "URL such as s3://bucket/folder, or an absolute path that the cluster's nodes share"
-    )
 
 
 def add_submit_words(parser: argparse.ArgumentParser) -> None:

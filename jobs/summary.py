@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 
 from cluster import layout
+from cluster.budget import CUT_OFF
 from cluster.job_log import JobRecord
 from cluster.money import as_decimal
 from cluster.plan_file import PlanReader
@@ -154,7 +155,7 @@ def _next(job: JobRecord, where: str, finish: Finish) -> list[str]:
 def _left(job: JobRecord, finish: Finish) -> list[str]:
     """What is left to do where a budget ended the run, by what the rows so far have cost."""
     totals, done = finish.totals, finish.totals.committed + finish.totals.quarantined
-    if not finish.facts.reason.startswith("budget.") or not done:
+    if not finish.facts.reason.startswith(("budget.", CUT_OFF)) or not done:
         return []
     left = f"left       {plural(totals.pending, 'row')}"
     if finish.bill.unpriced:

@@ -14,10 +14,14 @@ _VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 def use_compile_cache() -> None:
     """Have torch keep compiled code in our cache folder; call it before the first compilation.
 
-    A folder that the user names in TORCHINDUCTOR_CACHE_DIR stays. One that cannot be written costs
-    only the cache.
+    A folder that the user names in TORCHINDUCTOR_CACHE_DIR stays; torch writes its own into that
+    variable as soon as diffusers imports its compiler. One that cannot be written costs only the
+    cache.
     """
-    if os.environ.get(_VARIABLE):
+    # late: it takes seconds, which only who compiles has to spend
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+    if os.environ.get(_VARIABLE, default_cache_dir()) not in ("", default_cache_dir()):
         return
     folder = cache_folder() / "compiled"
     try:

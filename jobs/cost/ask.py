@@ -20,7 +20,12 @@ from jobs.cost.spread import refuse_kind, spread
 GPU_KINDS = ("used", "wasted", "overhead", "idle")
 OTHER_KINDS = ("storage", "requests", "egress")
 _READ = ("kind", "gpu_ns", "amount_nano", "currency")
-_TIME = ("day", "month")
+TIMES = ("day", "month")
+"""The dimensions that are times."""
+TO_COME = "to_come"
+"""The column that marks rows of days and months after this one."""
+_HERE = {None: "true", "day": "true", "month": "part < 2"}
+"""Which parts of a line that lasts over midnight count as a line of a group, by what is asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,11 +42,10 @@ class CostAnswer:
     @property
     def to_come(self) -> str | None:
         """The last day or month of the rows, as ISO 8601, where that is still to come."""
-        time = next((name for name in self.by if name in _TIME), None)
-        if time is None or not self.rows.num_rows:
+        if TO_COME not in self.rows.column_names:
             return None
-        last = max(map(str, self.rows[time].to_pylist()))
-        return last if last > now_is(time) else None
+        time = next(name for name in self.by if name in TIMES)
+        return max((str(row[time]) for row in self.rows.to_pylist() if row[TO_COME]), default=None)
 
     @property
     def unpriced_lines(self) -> int:
@@ -79,7 +83,8 @@ def cost(
 
     Args:
         by: dimensions of ``jobs.cost.dimensions``; with ``day`` or ``month`` the rows are in their
-            order and ``cost_change`` compares with the row before, else the dearest is first.
+            order, ``cost_change`` compares with the row before and ``to_come`` marks days and
+            months after this one, else the dearest is first.
         overrides: ``storage.*`` keys.
         spread_others: charge what no image has to the images, by their device time.
 
@@ -117,7 +122,7 @@ def _wanted(by: Sequence[Dimension]) -> Wanted:
     return Wanted(
         columns=tuple(plain.union(_READ)),
         tags=tuple((one.sql, one.tag) for one in by if one.tag is not None),
-        by_day=any(one.name in _TIME for one in by),
+        by_day=any(one.name in TIMES for one in by),
     )
 
 
@@ -128,6 +133,8 @@ def _grouped(by: Sequence[Dimension]) -> str:
     kinds = [
         f"sum(amount_nano) FILTER (kind = '{kind}') AS {kind}" for kind in GPU_KINDS + OTHER_KINDS
     ]
+    time = _timed(by)
+    here, begun = _HERE[time], "part = 0" if time else "true"
     sums = [
         "sum(amount_nano) AS cost",
         *kinds,
@@ -136,8 +143,10 @@ def _grouped(by: Sequence[Dimension]) -> str:
         "coalesce(sum(gpu_ns) FILTER (kind = 'used'), 0) AS used_ns",
         "coalesce(sum(gpu_ns) FILTER (kind <> 'used'), 0) AS others_ns",
         "count(*) FILTER (amount_nano IS NULL AND kind <> 'used') AS unpriced_others",
-        "count(*) AS lines",
-        "count(*) FILTER (amount_nano IS NULL) AS unpriced_lines",
+        f"count(*) FILTER ({here}) AS lines",
+        f"count(*) FILTER (amount_nano IS NULL AND {here}) AS unpriced_lines",
+        f"count(*) FILTER ({begun}) AS whole_lines",
+        f"count(*) FILTER (amount_nano IS NULL AND {begun}) AS whole_unpriced",
         "sum(gpu_ns) FILTER (amount_nano IS NULL) AS unpriced_gpu_ns",
     ]
     chosen = ", ".join([*keys, _of_image(by), "currency", "output AS source", *sums])
@@ -154,8 +163,10 @@ def _of_image(by: Sequence[Dimension]) -> str:
 def _figures(by: Sequence[Dimension], table: str) -> str:
     """The sums of fewer groups, and what people ask of them."""
     names = [quoted(one.name) for one in by]
-    summed = ["cost", *GPU_KINDS, *OTHER_KINDS, "images", "gpu_ns", "lines", "unpriced_lines"]
-    sums = [f"sum({name}) AS {name}" for name in (*summed, "unpriced_gpu_ns")]
+    summed = ["cost", *GPU_KINDS, *OTHER_KINDS, "images", "gpu_ns", "unpriced_gpu_ns"]
+    sums = [f"sum({name}) AS {name}" for name in summed]
+    lines, missing = ("lines", "unpriced_lines") if by else ("whole_lines", "whole_unpriced")
+    sums += [f"sum({lines}) AS lines", f"sum({missing}) AS unpriced_lines"]
     keys = ", ".join([*names, "currency"])
     apart = ["of_image"] if by else []
     groups = f"SELECT {', '.join([keys, *apart, *sums])} FROM {table} GROUP BY ALL"
@@ -179,12 +190,13 @@ def _figures(by: Sequence[Dimension], table: str) -> str:
 
 
 def _timed(by: Sequence[Dimension]) -> str | None:
-    return next((one.name for one in by if one.name in _TIME), None)
+    return next((one.name for one in by if one.name in TIMES), None)
 
 
 def _trend(by: Sequence[Dimension]) -> list[str]:
     """The change against the day or month before, of the same of all other dimensions; none of days
-    and months to come, which hold nothing but storage."""
+    and months to come, which hold nothing but storage that is charged ahead; and which these
+    are."""
     time = _timed(by)
     if time is None:
         return []
@@ -193,7 +205,7 @@ def _trend(by: Sequence[Dimension]) -> list[str]:
     before = f"lag(cost) OVER (PARTITION BY {others} ORDER BY {time})"
     change = f"CAST(cost - {before} AS DOUBLE) / nullif({before}, 0)"
     here = f"CAST({time} AS VARCHAR) <= '{now_is(time)}'"
-    return [f"CASE WHEN {here} THEN {change} END AS cost_change"]
+    return [f"CASE WHEN {here} THEN {change} END AS cost_change", f"NOT ({here}) AS {TO_COME}"]
 
 
 def now_is(time: str) -> str:

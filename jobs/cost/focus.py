@@ -15,6 +15,7 @@ import duckdb
 
 from cluster.ledger import PRICE_COLUMNS
 from conf.errors import ConfigError
+from jobs.cost.ask import now_is
 from jobs.cost.dimensions import DAY_US
 from jobs.cost.focus_columns import columns, derived
 from jobs.cost.lines import Wanted, ledger
@@ -34,11 +35,13 @@ _OF_IMAGE = ("line_id", "image_id", "worker")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FocusExport:
     """What was written. ``amounts`` is (currency, sum in 1e-9 units); lines without a price are not
-    in the file, since FOCUS has no charge without a cost."""
+    in the file, since FOCUS has no charge without a cost. ``to_come`` is what of the amounts lies
+    on days after this one."""
 
     path: Path
     charges: int
     amounts: tuple[tuple[str, int], ...]
+    to_come: tuple[tuple[str, int], ...]
     unpriced_lines: int
     unpriced_gpu_hours: float
 
@@ -84,12 +87,13 @@ def _charges(image: bool, finished: Sequence[str]) -> str:
     if image:
         chosen = (
             f"{keys}, {', '.join(_OF_IMAGE)}, gpu_ns, amount_nano, {nano} AS quantity_nano, "
-            "CAST(kind = 'used' AS BIGINT) AS images, 1 AS lines"
+            "CAST(kind = 'used' AS BIGINT) AS images, "
+            "CAST(part = 0 AS BIGINT) AS lines"
         )
         return f"CREATE TEMP TABLE charges AS SELECT {chosen} FROM lines"
     sums = (
         f"sum(gpu_ns) AS gpu_ns, sum(amount_nano) AS amount_nano, sum({nano}) AS quantity_nano, "
-        "count(*) FILTER (kind = 'used') AS images, count(*) AS lines"
+        "count(*) FILTER (kind = 'used') AS images, count(*) FILTER (part = 0) AS lines"
     )
     return f"CREATE TEMP TABLE charges AS SELECT {keys}, {sums} FROM lines GROUP BY ALL"
 
@@ -125,6 +129,11 @@ def _told(db: duckdb.DuckDBPyConnection, path: Path) -> FocusExport:
         "SELECT currency, CAST(sum(amount_nano) AS HUGEINT), count(*) FROM charges "
         f"WHERE {_CHARGED} GROUP BY ALL ORDER BY ALL"
     ).fetchall()
+    to_come = db.execute(
+        "SELECT currency, CAST(sum(amount_nano) AS HUGEINT) FROM charges "
+        f"WHERE {_CHARGED} AND make_timestamp(day * {DAY_US}) > TIMESTAMP '{now_is('day')}' "
+        "GROUP BY ALL ORDER BY ALL"
+    ).fetchall()
     left_out = db.execute(
         "SELECT coalesce(sum(lines), 0), coalesce(sum(gpu_ns), 0) FROM charges WHERE NOT priced"
     ).fetchone()
@@ -133,6 +142,7 @@ def _told(db: duckdb.DuckDBPyConnection, path: Path) -> FocusExport:
         path=path,
         charges=sum(count for _, _, count in amounts),
         amounts=tuple((currency, int(amount)) for currency, amount, _ in amounts),
+        to_come=tuple((currency, int(amount)) for currency, amount in to_come),
         unpriced_lines=int(left_out[0]),
         unpriced_gpu_hours=float(left_out[1]) / 3.6e12,
     )
@@ -142,6 +152,12 @@ def focus_lines(done: FocusExport) -> list[str]:
     """What was written, for the terminal."""
     sums = ", ".join(format_money(amount, currency) for currency, amount in done.amounts)
     lines = [f"wrote {done.path}: {plural(done.charges, 'charge')}, {sums or 'no amount'}"]
+    if done.to_come:
+        ahead = ", ".join(format_money(amount, currency) for currency, amount in done.to_come)
+        lines.append(
+            f"to come    {ahead} of it is storage that is charged ahead, on the days for which "
+            "images are kept: leave out charges that begin after today for what was spent until now"
+        )
     if done.unpriced_lines:
         lines.append(
             f"unpriced   {plural(done.unpriced_lines, 'line')} with "

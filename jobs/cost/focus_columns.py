@@ -151,7 +151,7 @@ def _own(image: bool) -> list[tuple[str, str]]:
         ("x_Output", "output"),
         ("x_Model", "model"),
         ("x_Images", "CAST(images AS BIGINT)"),
-        ("x_AmountNano", "CAST(amount_nano AS BIGINT)"),
+        ("x_AmountNano", "CAST(amount_nano AS DECIMAL(38, 0))"),
         ("x_InstanceType", "instance_type"),
         ("x_PurchaseOption", "purchase_option"),
         ("x_PriceVersion", "price_version"),

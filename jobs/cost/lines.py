@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from cluster import layout
 from cluster.counted_ledger import Used, closed, image_lines_of, worker_lines_of
 from cluster.ledger import LEDGER
-from cluster.ledger_days import on_days
+from cluster.ledger_days import PART, in_one_part, on_days
 from conf.errors import ImageMillError
 from jobs.cost.outputs import Output
 
@@ -37,7 +37,8 @@ _USED = ("worker", "gpu_ns", "amount_nano")
 class Wanted:
     """What a query reads of the lines: columns of ``LEDGER``, and tags as (column, tag).
 
-    ``by_day``: a worker's line that lasts over midnight comes as one line for each of its days.
+    ``by_day``: a worker's line that lasts over midnight comes as one line for each of its days, and
+    all have ``PART``.
     """
 
     columns: tuple[str, ...]
@@ -78,7 +79,8 @@ class _Source:
         self.failure: ImageMillError | None = None
         plain = [LEDGER.field(name) for name in self._plain_columns]
         tags = [pa.field(column, pa.string()) for column, _ in wanted.tags]
-        self.schema = pa.schema([*plain, *tags, pa.field("output", pa.string())])
+        part = [PART] if wanted.by_day else []
+        self.schema = pa.schema([*plain, *part, *tags, pa.field("output", pa.string())])
 
     @property
     def _plain_columns(self) -> list[str]:
@@ -105,7 +107,7 @@ class _Source:
         for table in image_lines_of(output.store, plan, columns):
             if used is not None:
                 _add_used(used, table)
-            yield table
+            yield in_one_part(table) if self._wanted.by_day else table
         # last: while a job runs, what they tell must be no older than the lines of images
         workers = worker_lines_of(output.store, output.job, plan, used)
         yield on_days(workers) if self._wanted.by_day else workers
@@ -113,6 +115,7 @@ class _Source:
     def _shaped(self, table: pa.Table, output: Output) -> pa.Table:
         table = table.unify_dictionaries().combine_chunks()
         columns = [table[name] for name in self._plain_columns]
+        columns += [table[PART.name]] if self._wanted.by_day else []
         columns += [tag_values(table["tags"], tag) for _, tag in self._wanted.tags]
         columns.append(pa.repeat(pa.scalar(output.url), table.num_rows))
         return pa.Table.from_arrays(columns, schema=self.schema)

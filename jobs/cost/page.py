@@ -16,7 +16,7 @@ from cluster.money import split
 from jobs.cost.ask import GPU_KINDS, OTHER_KINDS, CostAnswer, cost_of
 from jobs.cost.dimensions import Dimension, dimensions
 from jobs.cost.outputs import Output
-from jobs.cost.show import notes
+from jobs.cost.show import group_names, notes
 from jobs.figures import money, number, plural, share
 from jobs.report.charts import Part, bars_svg, day_costs
 from jobs.report.costs import CostSurvey
@@ -163,7 +163,7 @@ def _groups(rows: Sequence[Row], by: Sequence[str], currency: str) -> dict[str, 
 
 
 def _name(row: Row, by: Sequence[str]) -> str:
-    return " · ".join(_NONE if row[name] is None else str(row[name]) for name in by)
+    return " · ".join(group_names(row, by))
 
 
 def _money(amount: Decimal | None, currency: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from jobs.cost.ask import GPU_KINDS, OTHER_KINDS, CostAnswer
+from jobs.cost.ask import GPU_KINDS, OTHER_KINDS, TIMES, TO_COME, CostAnswer, now_is
 from jobs.figures import money, number, plural, share
 
 SHOWN_ROWS = 60
@@ -41,14 +41,42 @@ def notes(answer: CostAnswer) -> list[str]:
                 f"{number(total['unpriced_gpu_hours'])} GPU hours: no price is known for them, so "
                 "they are in no amount above"
             )
-    if answer.to_come:
-        said.append(
-            "storage    lies on the days for which it is kept, here as far as "
-            f"{answer.to_come}; what is still to come has no change"
-        )
+    said += _to_come(answer)
     if not answer.totals.num_rows:
         said.append("nothing was billed yet: no worker has written a stamp")
     return said
+
+
+def _to_come(answer: CostAnswer) -> list[str]:
+    """What of the sums is charged ahead."""
+    if answer.to_come is None:
+        return []
+    time = next(name for name in answer.by if name in TIMES)
+    found = []
+    for total in answer.totals.to_pylist():
+        ahead = [
+            row["cost"] or Decimal(0)
+            for row in answer.rows.to_pylist()
+            if row[TO_COME] and row["currency"] == total["currency"]
+        ]
+        if any(ahead):
+            amount, rest = sum(ahead, Decimal(0)), total["cost"] - sum(ahead, Decimal(0))
+            found.append(
+                f"{money(amount, total['currency'])} of {money(total['cost'], total['currency'])} "
+                f"is charged ahead, {money(rest, total['currency'])} lies until {now_is(time)}"
+            )
+    amounts = "; ".join(found) or "it has no price"
+    return [
+        f"to come    images are kept until {answer.to_come}, and their storage lies on the days "
+        f"for which they are kept: {amounts}"
+    ]
+
+
+def group_names(row: Row, by: Sequence[str]) -> list[str]:
+    """What a row is of, for people; a day or month to come is said to be so."""
+    return [
+        _word(row[name]) + (" (to come)" if name in TIMES and row[TO_COME] else "") for name in by
+    ]
 
 
 def _made_of(total: Row) -> str:
@@ -66,7 +94,7 @@ def _aligned(answer: CostAnswer, rows: Sequence[Row], totals: Sequence[Row]) -> 
     columns = _columns(answer)
     cells = [[*answer.by, *columns]]
     for row in rows:
-        cells.append([_word(row[name]) for name in answer.by] + [f(row) for f in columns.values()])
+        cells.append(group_names(row, answer.by) + [f(row) for f in columns.values()])
     for total in totals:
         names = ["total", *[""] * (len(answer.by) - 1)] if answer.by else []
         cells.append(names + [shown(total) for shown in columns.values()])

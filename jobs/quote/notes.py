@@ -39,8 +39,9 @@ def priced_by(
     elif asked.here is None:
         yield (
             "the price book has no entry for this machine, so that no speed is known for any; "
-            "pricing.instance_type=… names it where cluster.address=local, "
-            "IMAGEMILL_INSTANCE_TYPE elsewhere"
+            "pricing.instance_type=… names it where cluster.address=local, with pricing.region=… "
+            "and pricing.purchase_option=… where the entry has them; IMAGEMILL_INSTANCE_TYPE "
+            "elsewhere"
         )
     charged = config.pricing.storage_months or not asked.kept.local
     if charged and asked.kept.price is None:

@@ -29,6 +29,8 @@ from cluster.totals import Totals, all_lines
 DEAREST = 10
 _STEPS_A_DECADE = 200
 """Costs are counted in classes of about 1.2 %."""
+_WIDE = pa.decimal128(38, 0)
+"""For sums of amounts, which 64 bits need not hold."""
 _LINES = [
     "row_id",
     "sampler",
@@ -103,10 +105,10 @@ class CostSurvey:
     def _add_days(self, lines: pa.Table) -> None:
         days = pc.cast(lines["period_start"], pa.date32())
         kinds = lines["kind"].cast(pa.string())
-        table = pa.table({"day": days, "kind": kinds, "amount": lines["amount_nano"]})
+        table = pa.table({"day": days, "kind": kinds, "amount": lines["amount_nano"].cast(_WIDE)})
         sums = table.group_by(["day", "kind"]).aggregate([("amount", "sum")])
         for row in sums.to_pylist():
-            self.days[row["day"], row["kind"]] += row["amount_sum"]
+            self.days[row["day"], row["kind"]] += int(row["amount_sum"])
 
     def _add_rows(self, lines: pa.Table) -> None:
         facts = [(name, "min") for name in ("width", "height", "steps", "sampler")]

@@ -7,7 +7,7 @@ from contextlib import redirect_stderr
 from io import StringIO
 
 from k8s.lint.bundle import Bundle, Found, Rule
-from k8s.lint.manifest import Body, Pod, within
+from k8s.lint.manifest import Body, Pod, ray_cluster, within
 from k8s.lint.reference_rules import matches
 from k8s.lint.run_line import run_config
 
@@ -16,6 +16,17 @@ ENDING_S = 10.0
 _HOOK = ["python", "-m", "cluster.leave"]
 _DASHBOARD = 8265
 _DNS = 53
+_TLS = 443
+_API = 6443
+"""Where Kubernetes' API answers behind its service, beside 443."""
+_METRICS = "metrics"
+_MANY = 100
+"""More heads than a namespace ever has."""
+_UNTOUCHED = {
+    "karpenter.sh/do-not-disrupt": "true",
+    "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
+}
+"""What keeps a pod where it is when Karpenter or the cluster autoscaler tidies up nodes."""
 
 
 def closed_by_default(bundle: Bundle) -> Iterator[Found]:
@@ -49,6 +60,27 @@ def ray_reachable(bundle: Bundle) -> Iterator[Found]:
                 yield Found(str(head), f"no NetworkPolicy lets {submitter} in at 8265")
 
 
+def outside_reachable(bundle: Bundle) -> Iterator[Found]:
+    """Ray pods without a way to stores and hub, an autoscaler without one to Kubernetes, or metrics
+    that nobody may fetch."""
+    for pod in bundle.pods("head", "worker"):
+        if not _egress_port(bundle, pod, _TLS):
+            yield Found(str(pod), f"no NetworkPolicy lets it reach stores at {_TLS}")
+        cluster = ray_cluster(pod.owner)
+        autoscaler = pod.role == "head" and cluster is not None and cluster.autoscaled
+        if autoscaler and not _egress_port(bundle, pod, _API):
+            yield Found(
+                str(pod),
+                f"no NetworkPolicy lets its autoscaler reach Kubernetes at {_TLS} and {_API}",
+            )
+        ports = [one for one in pod.main.get("ports", ()) if one.get("name") == _METRICS]
+        if not ports:
+            yield Found(str(pod), f"has no port named {_METRICS}, by which it is scraped")
+        for port in ports:
+            if not list(_ingress_peers(bundle, pod, port["containerPort"])):
+                yield Found(str(pod), "no NetworkPolicy lets Prometheus in at its metrics")
+
+
 def disruption_budgets(bundle: Bundle) -> Iterator[Found]:
     """A Ray pod that a drained node may take at once, or a budget that Kubernetes cannot count."""
     budgets = bundle.of_kind("PodDisruptionBudget")
@@ -63,6 +95,21 @@ def disruption_budgets(bundle: Bundle) -> Iterator[Found]:
                     "expected a whole minAvailable: a RayCluster has no scale subresource, so that "
                     "nothing else can be counted",
                 )
+            elif pod.role == "head" and budget.spec["minAvailable"] < _MANY:
+                yield Found(
+                    str(budget),
+                    f"minAvailable is {budget.spec['minAvailable']}; expected {_MANY} at least: of "
+                    "several jobs' heads in one namespace none may be evicted",
+                )
+
+
+def undisturbed_heads(bundle: Bundle) -> Iterator[Found]:
+    """A head that is moved, and its run ended, so that a node is used better."""
+    for head in bundle.pods("head"):
+        given = within(head.template, "metadata", "annotations", default={})
+        for name, value in _UNTOUCHED.items():
+            if given.get(name) != value:
+                yield Found(str(head), f'expected the annotation {name}: "{value}"')
 
 
 def spread(bundle: Bundle) -> Iterator[Found]:
@@ -156,7 +203,9 @@ def _rules(bundle: Bundle, pod: Pod, way: str) -> Iterator[Body]:
 AVAILABILITY_RULES: dict[str, Rule] = {
     "network-closed": closed_by_default,
     "network-ray": ray_reachable,
+    "network-outside": outside_reachable,
     "disruption-budget": disruption_budgets,
+    "head-undisturbed": undisturbed_heads,
     "spread": spread,
     "leaving": leaving,
 }

@@ -19,6 +19,7 @@ from referencing import Registry, Resource
 from k8s.lint.bundle import Bundle, Found, Rule
 from k8s.lint.crd_schemas import groups
 from k8s.lint.manifest import Body
+from k8s.lint.monitoring_schemas import GROUP as MONITORING
 
 VERSIONS = ("1.33", "1.37")
 
@@ -26,7 +27,7 @@ VERSIONS = ("1.33", "1.37")
 def known_fields(bundle: Bundle) -> Iterator[Found]:
     """Unknown kinds and fields, wrong types, missing fields; of pod templates too."""
     for one in bundle.manifests:
-        if one.api_version.partition("/")[0] not in groups():
+        if one.api_version.partition("/")[0] not in {*groups(), MONITORING}:
             yield from _refused(str(one), one.body)
     for pod in bundle.pods("head", "worker", "submitter"):
         name = {"name": "template"}

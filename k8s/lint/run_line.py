@@ -14,6 +14,7 @@ from conf.schema import RunConfig
 from jobs.cli import build_parser
 from jobs.configure import compose
 from jobs.rayjob import SHELL
+from jobs.sendable import refuse_secrets
 from jobs.triton_export import export_config
 from k8s.lint.bundle import Bundle, Found, Rule
 from k8s.lint.manifest import Body, Manifest, RayCluster, ray_cluster, within
@@ -39,11 +40,13 @@ def plain_line(bundle: Bundle) -> Iterator[Found]:
 
 
 def known_options(bundle: Bundle) -> Iterator[Found]:
-    """An option or a configuration key that ImageMill does not have, or a value that it refuses."""
+    """An option or a configuration key that ImageMill does not have, a value that it refuses, or
+    one that may be a secret."""
     for job in bundle.of_kind("RayJob"):
         try:
             if _is_ours(job):
                 row_defaults(config_of(_line(job)))
+                refuse_secrets(_parsed(_line(job)).overrides)
         except ConfigError as error:
             yield Found(str(job), f"the entrypoint is refused: {error}")
 

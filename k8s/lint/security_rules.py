@@ -13,6 +13,8 @@ from k8s.lint.quantity import quantity
 _HOST = ("hostNetwork", "hostPID", "hostIPC")
 _SECRET = re.compile(r"PASSWORD|SECRET|TOKEN|ACCESS_KEY|CREDENTIAL|API_KEY")
 _RESOURCES = ("cpu", "memory")
+_DISK = "ephemeral-storage"
+_GI = 2**30
 _WRITABLE = ("/tmp", "/home/imagemill", "/dev/shm")
 """What Ray, torch and the hub's client write to, in an image whose own files nobody may change."""
 
@@ -60,6 +62,31 @@ def resources(bundle: Bundle) -> Iterator[Found]:
         for name, asked in requests.items():
             if name in limits and quantity(asked) > quantity(limits[name]):
                 yield Found(where, f"requests {asked} {name}, above its limit {limits[name]}")
+
+
+def scratch(bundle: Bundle) -> Iterator[Found]:
+    """Folders for writing without an end, or that hold more than the pod may write: it is evicted
+    before they are full."""
+    for pod in bundle.pods():
+        folders = [one for one in pod.spec.get("volumes", ()) if "emptyDir" in one]
+        for volume in folders:
+            if "sizeLimit" not in (volume["emptyDir"] or {}):
+                yield Found(str(pod), f"emptyDir '{volume['name']}' has no sizeLimit")
+        held = sum(
+            quantity(one["emptyDir"].get("sizeLimit", 0))
+            for one in folders
+            if one["emptyDir"] and one["emptyDir"].get("medium") != "Memory"
+        )
+        limits = [
+            within(one, "resources", "limits", _DISK) for one in pod.spec.get("containers", ())
+        ]
+        if folders and None in limits:
+            yield Found(str(pod), f"expected resources.limits.{_DISK}")
+        elif held > sum(quantity(one) for one in limits):
+            yield Found(
+                str(pod),
+                f"its emptyDirs hold {float(held) / _GI:g}Gi, above its limits.{_DISK}",
+            )
 
 
 def secrets(bundle: Bundle) -> Iterator[Found]:
@@ -131,6 +158,7 @@ SECURITY_RULES: dict[str, Rule] = {
     "pod-unprivileged": unprivileged_pods,
     "container-unprivileged": unprivileged_containers,
     "container-resources": resources,
+    "scratch-fits": scratch,
     "no-secrets": secrets,
     "service-account": accounts,
     "writable-folders": writable,

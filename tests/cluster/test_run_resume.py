@@ -35,6 +35,12 @@ def test_the_same_command_starts_a_job_goes_on_with_it_and_finds_it_finished(
     wait_until(lambda: commit_count(output) >= 2, "two commits")
     lost.send(signal.SIGKILL)
     lost.finish()
+
+    assert imagemill("cancel", str(output))[0] == 0
+    status, text = imagemill(*line)
+    assert status == 3, text
+    assert f"run 1 of {output} was cancelled, so that --resume does not go on" in text
+    assert imagemill("cancel", str(output), "--undo")[0] == 0
     status, text = imagemill(*line, "cluster.workers=2")
     assert status == 0, text
     assert "the job is there; going on with it\n" in text

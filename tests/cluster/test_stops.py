@@ -43,7 +43,7 @@ def test_sigterm_commits_what_is_finished_as_ctrl_c_does(prompts: Path, tmp_path
     assert f"imagemill resume {output}" in job.output
     status, text = imagemill("cancel", str(output))
     assert status == 0
-    assert "nothing to cancel" in text
+    assert "no run is under way, and none begins by itself now" in text
     assert imagemill("resume", str(output))[0] == 0
     assert len(images_by_id(output)) == ROWS
 

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from k8s.lint.bundle import Bundle
+from k8s.lint.checks import SCHEMAS, check
 from k8s.lint.manifest import Manifest
 from k8s.lint.render import ROOT, overlays, render
 from tests.k8s.rendered import rendered
@@ -41,6 +42,10 @@ def test_it_brings_scraping_alerts_and_every_dashboard_unchanged() -> None:
     assert dashboards.body["data"] == files
     assert dashboards.labels["grafana_dashboard"] == "1"
     assert sum(len(text.encode()) for text in files.values()) < _MOST_BYTES
+
+
+def test_the_operators_schemas_know_every_field_of_it() -> None:
+    assert [str(finding) for finding in check(monitoring(), SCHEMAS)] == []
 
 
 @pytest.mark.parametrize("name", overlays())

@@ -48,10 +48,23 @@ def test_every_cluster_asks_for_the_same_pods_in_job_and_service() -> None:
 def test_the_command_says_what_was_checked(capsys: pytest.CaptureFixture[str]) -> None:
     assert main() == 0
     text = capsys.readouterr().out
-    assert [name for name in overlays() if name not in text] == []
+    assert [name for name in (*overlays(), "monitoring") if name not in text] == []
     assert "ray-restart-policy" in text
     assert "CEL rules" in text
     assert "Kubernetes 1." in text
+
+
+def test_one_overlay_is_checked_by_its_name_and_no_other_word_is_taken(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["overlays/dev"]) == 0
+    text = capsys.readouterr().out
+    assert "overlays/dev" in text
+    assert "overlays/job" not in text
+    with pytest.raises(SystemExit) as caught:
+        main(["overlays/devel"])
+    assert caught.value.code == 2
+    assert "there is no overlay overlays/devel; expected some of" in capsys.readouterr().err
 
 
 def test_a_broken_overlay_is_named_with_its_rule(
@@ -67,7 +80,7 @@ def test_a_broken_overlay_is_named_with_its_rule(
     )
     monkeypatch.setattr("k8s.__main__.ROOT", tmp_path)
     monkeypatch.setattr("k8s.lint.render.ROOT", tmp_path)
-    assert main() == 1
+    assert main(["overlays/bad"]) == 1
     assert (
         "overlays/bad: overlays/bad: no NetworkPolicy denies ingress and egress to all pods "
         "[network-closed]"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -171,24 +171,6 @@ def test_the_trend_compares_with_the_day_before_of_the_same_model(tmp_path: Path
         (date(2026, 3, 2), "sd3"): None,
     }
     assert told.rows["day"].to_pylist() == sorted(told.rows["day"].to_pylist())
-
-
-@pytest.mark.parametrize(("time", "digits"), [("day", 10), ("month", 7)])
-def test_storage_to_come_is_no_trend_and_is_told(tmp_path: Path, time: str, digits: int) -> None:
-    now = datetime.now(UTC)
-    last = now + timedelta(days=70)
-    lines = [image_line(0, start=now - timedelta(days=40)), image_line(1, start=now)]
-    kept = other_line(period_start=now - timedelta(days=40), period_end=last)
-    told = cost([made_output(tmp_path, lines, [kept]).url], [time])
-    today = str(now)[:digits]
-    changes = {str(row[time]): row["cost_change"] for row in told.rows.to_pylist()}
-    assert changes[today] is not None
-    assert {changes[when] for when in changes if when > today} == {None}
-    said = "here as far as {}; what is still to come has no change"
-    note = f"storage    lies on the days for which it is kept, {said.format(str(last)[:digits])}"
-    assert note in notes(told)
-    past = cost([made_output(tmp_path / "past", lines).url], [time])
-    assert not [line for line in notes(past) if line.startswith("storage")]
 
 
 def test_a_workers_idle_time_is_charged_to_the_days_that_it_lasted(tmp_path: Path) -> None:

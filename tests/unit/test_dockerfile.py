@@ -115,6 +115,21 @@ def test_every_install_is_held_by_the_constraints_or_an_exact_version() -> None:
         assert "--constraint /constraints.txt" in command or re.search(r"==\d", command), command
 
 
+def test_a_second_index_gives_what_is_named_and_nothing_else() -> None:
+    """Beside an index that is only added, whoever puts a higher version of any name there wins."""
+    assert "--extra-index-url" not in RECIPE.read_text()
+    commands = [
+        command
+        for word, rest in instructions()
+        if word == "RUN"
+        for command in rest.split("&&")
+        if "--index-url" in command
+    ]
+    assert len(commands) == 1
+    assert "--no-deps" in commands[0]
+    assert "torch==" in commands[0]
+
+
 def run_of(stage: str, places: Mapping[str, Path], cwd: Path) -> None:
     """Carry out a stage's RUN instructions here, with other folders in the place of the image's."""
     here = sorted(places.items(), key=lambda item: -len(item[0]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -17,12 +18,12 @@ from cluster.records import Stamp, stamp_from_json
 from cluster.store import Store
 from cluster.supervisor import RunEnd
 from cluster.tables import read_parquet
-from conf.errors import StoreRefused
+from conf.errors import CorruptOutput, StoreRefused
 from jobs.cli import main
 from jobs.execute import result_of
 from jobs.finish import Finish, finish
 from jobs.run import report, resume
-from tests.small_jobs import SmallJob, run_small_job
+from tests.small_jobs import SmallJob, run_small_job, work_on
 from tests.stores import ONCE
 
 ROWS = [{"prompt": text} for text in ("a", "b", "", "d", "e", "f")]
@@ -201,3 +202,24 @@ def test_a_report_that_could_not_be_written_is_no_success(
     assert shown.out == ""
     assert "no report was written: cannot read " in shown.err
     assert "imagemill: nothing was written; mend what the warning says, then run" in shown.err
+
+
+def test_a_table_that_is_gone_ends_a_finished_job_in_words_and_hides_no_stop(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = run_small_job(tmp_path, ROWS, shards=[0], **TINY)
+    gone = next(iter(small.store.listing("metadata"))).key
+    small.store.delete(gone)
+    why = (
+        f"{gone} is named by a counted commit but does not exist; reports and costs/ cannot be "
+        f"written anew without it: imagemill verify {small.store.url} names all that is missing"
+    )
+    stopped = ended(small)
+    assert f"no report was written: {why}" in caplog.messages
+    assert (stopped.finished, stopped.totals.committed) == (False, 3)
+    assert stopped.bill.total_amount == small.bill().total_amount > 0
+    work_on(small)
+    with pytest.raises(CorruptOutput, match=f"^{re.escape(why)}$"):
+        ended(small)
+    assert main(["report", small.store.url]) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == f"imagemill: {why}"

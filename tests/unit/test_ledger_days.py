@@ -8,7 +8,7 @@ from decimal import Decimal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.ledger_days import days_of, on_days
+from cluster.ledger_days import days_of, in_one_part, on_days
 from tests.made_ledgers import ledger_of, worker_line
 
 FIRST = datetime(2026, 1, 1, tzinfo=UTC)
@@ -54,6 +54,10 @@ def test_the_days_of_each_line_sum_exactly_to_it(
                 assert set(values) == {None}
             else:
                 assert sum(values) == line[name]
+        places = [part["part"] for part in mine]
+        assert places.count(0) == 1 == 1 - min(places), "a line is counted once"
+        months = {part["period_start"].month for part in mine}
+        assert sum(place < 2 for place in places) == len(months)
         assert mine[0]["period_start"] == line["period_start"]
         assert mine[-1]["period_end"] == line["period_end"]
         for part in mine:
@@ -65,4 +69,4 @@ def test_a_period_that_ends_at_midnight_has_no_part_on_the_next_day() -> None:
     end = FIRST + timedelta(days=1)
     assert list(days_of(FIRST, end)) == [(FIRST, end)]
     line = ledger_of([worker_line(period_start=FIRST, period_end=end)])
-    assert on_days(line).equals(line)
+    assert on_days(line).equals(in_one_part(line))

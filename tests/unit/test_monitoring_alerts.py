@@ -59,6 +59,15 @@ FIRING = (
         changes={"images_made_total": "0+20x10 200x50", "commits_total": "0+2x10 20x50"},
     ),
     Case(
+        alert="ImageMillJobStalled",
+        about="it began 30 minutes ago and has made nothing",
+        changes={
+            'rows{state="pending"}': "_x30 2000x30",
+            "images_made_total": "_x30 0x30",
+            "commits_total": "_x30 0x30",
+        },
+    ),
+    Case(
         alert="ImageMillRowsQuarantined",
         about="1 of 21 rows is quarantined",
         changes={'rows{state="quarantined"}': "0+1x60"},
@@ -118,6 +127,15 @@ QUIET = (
         alert="ImageMillJobStalled",
         about="only for 20 minutes",
         changes={"images_made_total": "0+20x40 800x20", "commits_total": "0+2x40 80x20"},
+    ),
+    Case(
+        alert="ImageMillJobStalled",
+        about="it began 20 minutes ago and waits for its first machines",
+        changes={
+            'rows{state="pending"}': "_x40 2000x20",
+            "images_made_total": "_x40 0x20",
+            "commits_total": "_x40 0x20",
+        },
     ),
     Case(
         alert="ImageMillJobStalled",

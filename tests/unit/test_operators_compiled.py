@@ -267,6 +267,23 @@ def test_the_users_own_cache_folder_stays(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/somewhere/else")
     compile_cache.use_compile_cache()
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "/somewhere/else"
+
+
+def test_what_torch_has_set_itself_is_nobodys_wish(monkeypatch, tmp_path):
+    """A process of its own, since importing torch's compiler is what sets it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    script = (
+        "import os, torch._dynamo.package\n"
+        "assert os.environ['TORCHINDUCTOR_CACHE_DIR'], 'torch does not set it any more'\n"
+        "from operators.compile_cache import use_compile_cache\n"
+        "use_compile_cache()\n"
+        "print(os.environ['TORCHINDUCTOR_CACHE_DIR'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.strip() == str(tmp_path / "imagemill" / "compiled")
     assert not (tmp_path / "cache").exists()
 
 

@@ -115,7 +115,11 @@ def test_workers_on_a_shared_machine_pay_for_what_they_take_of_what_their_node_h
         (replace(P5, instance_type="g7"), "have no entry for a node of which is known: region us-"),
         (replace(P5, instance_type="g7"), "; the book has the instance types p5; pric"),
         (replace(P5, purchase_option="on-demand"), "purchase_option on-demand; pricing.provider=…"),
-        (replace(P5, provider="aws", purchase_option=None), "pricing.purchase_option=… would tell"),
+        (
+            replace(P5, region=None, purchase_option=None),
+            "; an entry of the book asks for pricing.region=us-east-1 "
+            "pricing.purchase_option=spot: give that where it is so",
+        ),
         (replace(P5, provider="gcp"), "have no entry for a node of which is known: provider gcp"),
         (Machine(), "have no entry for a node of which is known: nothing; pricing.provider=…"),
     ],

@@ -230,6 +230,28 @@ def test_after_a_job_without_prices_a_project_can_only_cap_its_hours(tmp_path: P
     )
 
 
+def test_a_run_that_is_refused_for_what_another_job_turned_out_to_be_holds_nothing(
+    tmp_path: Path,
+) -> None:
+    unpriced = {"pricing.price_per_hour": None, "pricing.instance_type": "nowhere"}
+    first = half_done(tmp_path, "a", **unpriced)
+    mine(first, run=1, spent=NOTHING).reserve(Spent(nano=85 * USD))
+    write_run_end(first.store, 1, "ended")
+    other = half_done(tmp_path, "b", **{"output.path": str(tmp_path / "c")})
+    with pytest.raises(ConfigError, match="had workers without a price"), purse_of(other):
+        pass
+    assert share_of(first).unpriced
+    assert share_of(other).run == 0
+
+
+def test_a_job_whose_output_this_one_cannot_even_ask_keeps_what_it_holds(tmp_path: Path) -> None:
+    small = half_done(tmp_path, "a")
+    away = replace(share_of(small), job="away", output="gopher://away")
+    records_of(small.job, small.store).change(lambda budget: away)
+    mine(small, run=2, spent=NOTHING).settle_others()
+    assert recorded(small).shares["away"] == away
+
+
 def snapshot(nano: int, reserved: int = 10 * USD) -> Snapshot:
     return snapshot_of(spent=Spent(nano=nano), reserved=Spent(nano=reserved))
 

@@ -152,6 +152,14 @@ def test_a_share_is_settled_once_by_its_own_run_alone() -> None:
     assert settle(replace_share(world, "a", found), "a", "m", spent, unpriced=True, at="y") is None
 
 
+def test_what_earlier_runs_came_to_stays_spent_where_the_ledger_is_gone() -> None:
+    before = replace(share("a", 70, run=2, nonce="m"), spent=Spent(nano=30, ns=7))
+    world = replace_share(ProjectBudget(), "a", before)
+    found = settle(world, "a", "m", NOTHING, unpriced=False, at="x")
+    assert found is not None
+    assert found.limit == Spent(nano=30, ns=7)
+
+
 def test_a_run_stops_where_its_projects_budget_leaves_it_no_more() -> None:
     own = Caps(nano=None, ns=None, currency="USD")
     hours = Caps(nano=None, ns=HOUR, currency="USD", keys="budget.project_")
@@ -163,6 +171,12 @@ def test_a_run_stops_where_its_projects_budget_leaves_it_no_more() -> None:
     assert budget.stop(0) == (
         "budget.project_max_cost=10 USD leaves this job no more than 3 USD: 3 USD are spent, 0 USD "
         "are kept for workers to leave in order"
+    )
+    budget.allowance = Allowance(caps=hours, limit=Spent(ns=HOUR // 2), most=Spent(), cut_off=True)
+    assert budget.stop(0) == (
+        "the store of the project's budget failed, so that nothing more could be reserved: of "
+        "budget.project_max_hours=1 this job had no more than 0.5 hours: workers lived 0.5, 0 are "
+        "kept for them to leave in order"
     )
     budget.allowance = Allowance(caps=hours, limit=Spent(ns=HOUR // 2), most=Spent())
     assert budget.stop(0) == (

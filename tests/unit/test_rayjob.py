@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,13 @@ from k8s.lint.crd_schemas import CRD_RULES
 from k8s.lint.manifest import parse
 from k8s.lint.operator_rules import OPERATOR_RULES
 from k8s.lint.run_line import RUN_RULES
+from tests.k8s.rendered import rendered
 
 PATTERN = Path(__file__).parents[2] / "k8s/overlays/job/rayjob.yaml"
 ASKED = ("input.path=s3://b/in", "output.path=s3://b/jobs/Cats_2", "model=a/b")
+
+
+NAME = "imagemill-cats-2-f7438f"
 
 
 def submit(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
@@ -41,7 +46,7 @@ def test_the_rayjob_is_the_pattern_with_another_name_and_command(
     status, text = submit(capsys, *asked, "--render", str(PATTERN))
     assert status == 0, text
     job, before = only_job(text), only_job(PATTERN.read_text())
-    assert job["metadata"].pop("name") == "imagemill-cats-2"
+    assert job["metadata"].pop("name") == NAME
     assert job["spec"].pop("entrypoint") == (
         "imagemill run --resume input.path=s3://b/in output.path=s3://b/jobs/Cats_2 model=a/b "
         "cluster.max_workers=4 cluster.gpus_per_worker=1 budget.max_cost=40 cluster.address=auto "
@@ -75,14 +80,20 @@ def test_what_stands_beside_the_rayjob_is_passed_on(
     assert status == 0, text
     first, second = yaml.safe_load_all(text)
     assert first == beside
-    assert second["metadata"]["name"] == "imagemill-cats-2"
+    assert second["metadata"]["name"] == NAME
 
 
 @pytest.mark.parametrize("mark", [*sorted(SHELL), " "])
 def test_what_a_shell_would_change_is_refused(mark: str) -> None:
     pattern = PATTERN.read_text()
     with pytest.raises(ConfigError) as caught:
-        render(pattern, "x", job_name="cats", overrides=[f"input.path=s3://b/{mark}in"])
+        render(
+            pattern,
+            "x",
+            job_name="cats",
+            output="s3://b/o",
+            overrides=[f"input.path=s3://b/{mark}in"],
+        )
     assert f"holds {mark!r}: KubeRay hands the command unquoted to a shell" in str(caught.value)
 
 
@@ -97,7 +108,7 @@ def test_what_a_shell_would_change_is_refused(mark: str) -> None:
 )
 def test_a_pattern_that_is_none_is_refused(pattern: str, says: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        render(pattern, "x", job_name="cats", overrides=ASKED)
+        render(pattern, "x", job_name="cats", output="s3://b/o", overrides=ASKED)
     assert says in str(caught.value)
 
 
@@ -120,8 +131,84 @@ def test_what_cannot_be_rendered_is_told(
 
 
 def test_a_long_name_is_cut_to_what_kuberay_takes() -> None:
-    text = render(PATTERN.read_text(), "x", job_name="Cats & dogs " * 9, overrides=ASKED)
+    text = render(
+        PATTERN.read_text(), "x", job_name="Cats & dogs " * 9, output="s3://b/o", overrides=ASKED
+    )
     name = only_job(text)["metadata"]["name"]
     assert len(name) <= 47
     assert name.startswith("imagemill-cats-dogs-cats-")
-    assert not name.endswith("-")
+    assert not re.search("--|-$", name)
+
+
+def test_two_jobs_of_one_name_have_two_rayjobs_and_one_job_has_one(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """KubeRay does nothing with a RayJob whose command is changed: the second would not begin."""
+    names = []
+    for output in ("s3://b/cats/2026", "s3://b/dogs/2026", "s3://b/dogs/2026/"):
+        given = ("input.path=s3://b/in", f"output.path={output}", "--render", str(PATTERN))
+        status, text = submit(capsys, *given)
+        assert status == 0, text
+        names.append(only_job(text)["metadata"]["name"])
+    cats, dogs, again = names
+    assert cats.startswith("imagemill-2026-")
+    assert cats != dogs == again
+
+
+def test_a_job_like_one_of_tritons_asks_the_same_servers() -> None:
+    (like,) = rendered("overlays/triton").of_kind("RayJob")
+    text = render(
+        yaml.safe_dump(dict(like.body)), "x", job_name="cats", output="s3://b/o", overrides=ASKED
+    )
+    command = only_job(text)["spec"]["entrypoint"].split()
+    assert [one for one in command if one.startswith(("engine", "triton"))] == [
+        "engine=triton",
+        "triton.url=grpc://imagemill-triton-0.imagemill-triton:8001,"
+        "grpc://imagemill-triton-1.imagemill-triton:8001",
+        "triton.model=sdxl",
+        "triton.owned=true",
+    ]
+    other = render(
+        yaml.safe_dump(dict(like.body)),
+        "x",
+        job_name="cats",
+        output="s3://b/o",
+        overrides=[*ASKED, "engine=stepwise"],
+    )
+    assert "triton." not in only_job(other)["spec"]["entrypoint"]
+
+
+def test_a_job_like_one_on_spot_commits_as_often() -> None:
+    (like,) = rendered("overlays/spot").of_kind("RayJob")
+    text = render(
+        yaml.safe_dump(dict(like.body)), "x", job_name="cats", output="s3://b/o", overrides=ASKED
+    )
+    assert "job.commit_seconds=15" in only_job(text)["spec"]["entrypoint"].split()
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "storage.options.secret=abcdef",
+        "+storage.options.client_kwargs.aws_secret_access_key=abcdef",
+        "storage.options.sas_token=abcdef",
+        "budget.alert=https://hooks.example.com/abcdef",
+        "budget.alert='https://hooks.example.com/abcdef'",
+    ],
+)
+@pytest.mark.parametrize("how", [("--to", "http://127.0.0.1:9"), ("--render", str(PATTERN))])
+def test_what_may_be_a_secret_is_on_no_command_line_that_others_read(
+    given: str, how: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = given.lstrip("+").partition("=")[0]
+    status, text = submit(capsys, *ASKED[:2], given, *how)
+    assert status == 2
+    assert f"{name} may be a secret, and whoever looks at the cluster's jobs" in text
+    assert "abcdef" not in text
+
+
+def test_what_is_no_secret_may_be_sent(capsys: pytest.CaptureFixture[str]) -> None:
+    given = ("storage.options.requester_pays=true", "budget.alert=notify-us", "budget.max_cost=9")
+    status, text = submit(capsys, *ASKED[:2], *given, "--render", str(PATTERN))
+    assert status == 0, text
+    assert set(given) <= set(only_job(text)["spec"]["entrypoint"].split())

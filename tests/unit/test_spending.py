@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cluster import layout
-from cluster.budget import Spent
+from cluster.budget import CUT_OFF, Spent
 from cluster.job_log import JobRecord, write_run_end
 from cluster.money import as_decimal
 from cluster.nodes import Node, Shape
@@ -90,9 +90,17 @@ def test_a_budget_stays_what_it_was_last_set_to(tmp_path: Path) -> None:
         open_job(url, ["budget.max_cost=much"])
 
 
-def test_a_run_that_its_budget_ended_says_what_is_left(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("reason", "more"),
+    [
+        ("budget.max_cost=5 USD is all but used: 4.9 USD are spent", " budget.max_cost=…"),
+        (f"{CUT_OFF}, so that nothing more could be reserved", ""),
+    ],
+)
+def test_a_run_that_its_budget_ended_says_what_is_left(
+    tmp_path: Path, reason: str, more: str
+) -> None:
     small = half_done(tmp_path, **{"budget.max_cost": "5"})
-    reason = "budget.max_cost=5 USD is all but used: 4.9 USD are spent"
     end = RunEnd(finished=False, reason=reason, snapshot=None, restarts=0)  # type: ignore[arg-type]
     ended = finish(small.store, small.job, small.plan, generation=0, end=end, wall_s=1.0)
     lines = summary_lines(small.job, ended, 3)
@@ -100,7 +108,7 @@ def test_a_run_that_its_budget_ended_says_what_is_left(tmp_path: Path) -> None:
     (left,) = [line for line in lines if line.startswith("left ")]
     assert left.startswith("left       4 rows, about ")
     assert left.endswith(" USD at what a row has cost so far")
-    assert lines[-1] == f"next       imagemill resume {small.store.url} budget.max_cost=…"
+    assert lines[-1] == f"next       imagemill resume {small.store.url}{more}"
 
 
 @pytest.mark.parametrize(

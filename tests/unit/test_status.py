@@ -63,6 +63,11 @@ def test_a_finished_job_with_rows_that_failed_later_points_to_retry(tmp_path: Pa
     found = replace(look(small.store), rejected_at_read=0, simulated=False, url="/out/a b")
     assert line(found, "next").startswith("imagemill retry '/out/a b' ")
     assert not any(text.startswith("SIMULATED") for text in status_lines(found))
+    some = replace(found, quarantined=3, rejected_at_read=2)
+    assert line(some, "next") == (
+        "imagemill retry '/out/a b' works on the quarantined rows again; 2 of them only the input "
+        "mends"
+    )
 
 
 def test_a_file_that_was_left_out_is_named_once(tmp_path: Path) -> None:
@@ -168,7 +173,7 @@ def test_cancel_promises_nothing_for_a_run_that_may_have_been_killed(
     assert "if it is still alive, it commits what is finished first" in capsys.readouterr().out
     write_run_end(small.store, 1, "cancelled")
     assert main(["cancel", small.store.url]) == 0
-    assert "nothing to cancel, no run is under way" in capsys.readouterr().out
+    assert "no run is under way, and none begins by itself now" in capsys.readouterr().out
 
 
 def test_what_workers_without_a_price_cost_is_unknown_and_not_nothing(tmp_path: Path) -> None:

@@ -124,6 +124,26 @@ MUTATIONS: list[Mutation] = [
             put("NetworkPolicy", "spec/policyTypes", ["Ingress"], name="deny-all"),
         ],
     ),
+    ("network-outside", "no store", "dev", [remove("NetworkPolicy", "allow-stores")]),
+    (
+        "network-outside",
+        "no Kubernetes for the autoscaler",
+        "spot",
+        [remove("NetworkPolicy", "allow-kubernetes-api")],
+    ),
+    ("network-outside", "no metrics", "job", [remove("NetworkPolicy", "allow-metrics")]),
+    (
+        "network-outside",
+        "metrics at another port",
+        "job",
+        [put("RayJob", f"{MAIN}/ports/0/containerPort", 9090)],
+    ),
+    (
+        "network-outside",
+        "metrics without a name",
+        "job",
+        [put("RayJob", f"{MAIN}/ports/0/name", "numbers")],
+    ),
     ("network-ray", "no DNS", "job", [remove("NetworkPolicy", "allow-dns")]),
     (
         "network-ray",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.k8s.mutations.mutation import CLUSTER, HEAD_POD, MAIN, POD, Mutation, job
+from tests.k8s.mutations.mutation import CLUSTER, HEAD, HEAD_POD, MAIN, POD, Mutation, job
 from tests.k8s.rendered import drop, put, remove, say
 
 MUTATIONS: list[Mutation] = [
@@ -77,6 +77,24 @@ MUTATIONS: list[Mutation] = [
         [job(f"{MAIN}/resources/requests/cpu", "5")],
     ),
     (
+        "scratch-fits",
+        "more to write than allowed",
+        "job",
+        [job(f"{POD}/volumes/0/emptyDir/sizeLimit", "31Gi")],
+    ),
+    (
+        "scratch-fits",
+        "a folder without an end",
+        "triton",
+        [drop("StatefulSet", "spec/template/spec/volumes/1/emptyDir/sizeLimit")],
+    ),
+    (
+        "scratch-fits",
+        "no limit of the disk",
+        "job",
+        [drop("RayJob", f"{MAIN}/resources/limits/ephemeral-storage")],
+    ),
+    (
         "no-secrets",
         "a secret in git",
         "job",
@@ -139,6 +157,31 @@ MUTATIONS: list[Mutation] = [
         ],
     ),
     ("disruption-budget", "no budget", "job", [remove("PodDisruptionBudget", "imagemill-worker")]),
+    (
+        "disruption-budget",
+        "one of two heads may go",
+        "job",
+        [put("PodDisruptionBudget", "spec/minAvailable", 1, name="imagemill-head")],
+    ),
+    (
+        "head-undisturbed",
+        "a head that Karpenter moves",
+        "job",
+        [drop("RayJob", f"{HEAD}/template/metadata/annotations/karpenter.sh~do-not-disrupt")],
+    ),
+    (
+        "head-undisturbed",
+        "a head that is safe to evict",
+        "service",
+        [
+            put(
+                "RayCluster",
+                "spec/headGroupSpec/template/metadata/annotations/"
+                "cluster-autoscaler.kubernetes.io~safe-to-evict",
+                "true",
+            )
+        ],
+    ),
     (
         "disruption-budget",
         "a budget that cannot be counted",

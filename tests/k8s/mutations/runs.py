@@ -70,6 +70,12 @@ MUTATIONS: list[Mutation] = [
         [say("cluster.max_workers", "cluster.maximum_workers")],
     ),
     ("run-options", "an unknown option", "job", [say("--resume", "--restart")]),
+    (
+        "run-options",
+        "a secret on the command line",
+        "job",
+        [say("model=sdxl", "model=sdxl storage.options.secret=abc")],
+    ),
     ("run-options", "a wrong value", "job", [say("start_timeout_s=1800", "start_timeout_s=soon")]),
     (
         "run-options",

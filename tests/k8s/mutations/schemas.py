@@ -2,8 +2,24 @@
 
 from __future__ import annotations
 
+import copy
+
+import yaml
+
+from k8s.lint.render import ROOT
 from tests.k8s.mutations.mutation import CLUSTER, GROUP, MAIN, Mutation, job
-from tests.k8s.rendered import drop, put
+from tests.k8s.rendered import Change, drop, put
+
+MONITOR = yaml.safe_load((ROOT / "monitoring/pod-monitor.yaml").read_text())
+
+
+def monitor(path: str, value: object) -> list[Change]:
+    """A PodMonitor beside the rest, with something else in it."""
+    return [
+        lambda bodies: bodies.append(copy.deepcopy(MONITOR)),
+        put("PodMonitor", path, value),
+    ]
+
 
 FLAVOR = "spec/resourceGroups/0/flavors/1"
 
@@ -15,6 +31,24 @@ MUTATIONS: list[Mutation] = [
     ("crd-schema", "a missing field", "job", [drop("RayJob", f"{GROUP}/groupName")]),
     ("crd-schema", "a version without a CRD", "job", [job("apiVersion", "ray.io/v2")]),
     ("crd-schema", "the cohort of v1beta1", "kueue", [put("ClusterQueue", "spec/cohort", "gpus")]),
+    (
+        "monitoring-schema",
+        "an unknown field of a monitor",
+        "job",
+        monitor("spec/podMetricsEndpoints/0/scrapeInterval", "15s"),
+    ),
+    (
+        "monitoring-schema",
+        "a time that is none",
+        "job",
+        monitor("spec/podMetricsEndpoints/0/interval", "15"),
+    ),
+    (
+        "monitoring-schema",
+        "a kind without a schema",
+        "job",
+        monitor("kind", "PodMonitors"),
+    ),
     (
         "crd-cel",
         "a limit on borrowing of nobody",
