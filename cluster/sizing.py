@@ -106,8 +106,8 @@ class Question:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
-    """How many ``workers`` a run wants, and ``why``. Those beyond ``keep`` that have not begun are
-    needed no more.
+    """How many ``workers`` a run wants, and ``why``. Those beyond ``keep`` that wait for a machine
+    are needed no more.
 
     ``ends_in_s``: about when that many are done; None: there is no deadline or no rate.
     ``needed``: how many finish in time, whatever there may be; None: not known, or no number does.

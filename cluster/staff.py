@@ -126,11 +126,10 @@ class Staff:
         return [*found, *[None] * missing]
 
     def _drop_waiting(self, count: int) -> None:
-        """Drop up to ``count`` workers that have not begun, the newest first, those that wait for a
-        machine before all others."""
-        waiting = [one for one in self.crew if not one.started and one.leave_by_s is None]
-        waiting.sort(key=lambda member: (member.node_id is None, member.hired_at_s), reverse=True)
-        for member in waiting[: max(0, count)]:
+        """Drop up to ``count`` workers that wait for a machine, the newest first; who begins on one
+        that is there costs next to nothing, and may yet be needed."""
+        waiting = [one for one in self.crew if one.node_id is None and one.leave_by_s is None]
+        for member in waiting[::-1][: max(0, count)]:
             log.debug("worker %s is not needed", member.name, extra={"event": "not_needed"})
             self.discard(member)
 
