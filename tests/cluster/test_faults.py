@@ -31,11 +31,15 @@ SIMULATED = (
 
 @pytest.fixture
 def prompts(tmp_path: Path) -> Path:
+    return prompts_of(ROWS, tmp_path)
+
+
+def prompts_of(count: int, folder: Path) -> Path:
     rows = [
         {"prompt": f"a picture of number {n}", "steps": 10 + n % 3, "guidance_scale": 1.0 + n % 2}
-        for n in range(ROWS)
+        for n in range(count)
     ]
-    return write_prompts(tmp_path / "prompts.parquet", rows)
+    return write_prompts(folder / "prompts.parquet", rows)
 
 
 def start(prompts: Path, output: Path, *more: str) -> JobProcess:
@@ -53,15 +57,15 @@ def wait_for_commits(job: JobProcess, output: Path, count: int = 2) -> None:
     assert job.running(), "the job ended before the fault could be caused"
 
 
-def test_a_killed_worker_is_replaced_and_every_image_is_made_once(
-    prompts: Path, tmp_path: Path
-) -> None:
+def test_a_killed_worker_is_replaced_and_every_image_is_made_once(tmp_path: Path) -> None:
+    """More shards than one worker takes at a time, so that a third one has something to do."""
     output = tmp_path / "out"
-    job = start(prompts, output, "cluster.workers=2")
+    rows = 4 * ROWS
+    job = start(prompts_of(rows, tmp_path), output, "cluster.workers=2", "input.shard_rows=8")
     wait_for_commits(job, output)
     job.workers()[0].kill()
     assert job.finish() == 0, job.output
-    assert_whole(output)
+    assert_whole(output, rows)
     workers = {path.name for path in (output / "workers").iterdir()}
     assert len(workers) == 3, f"two at the start and one replacement, not {workers}"
 
