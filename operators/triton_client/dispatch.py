@@ -202,7 +202,8 @@ class Dispatcher:
                 work.device_ns = _ns(error.row.gpu_seconds)
                 self._reject(work, verdicts.own_failure(error.row))
             case Cause.TOO_LARGE:
-                self._reject(work, verdicts.too_large(server.endpoint.name, error.said))
+                name = server.endpoint.name
+                self._reject(work, verdicts.too_large(name, work.request, error.said))
             case Cause.BUSY:
                 self._refused(server, error.said, now_s)
                 self._again(work)
