@@ -62,25 +62,12 @@ def _composed(url: str = "grpc://127.0.0.1:1") -> RunConfig:
     return compose(["engine=triton", f"triton.url={url}", "input.path=none", "output.path=none"])
 
 
-def metric(server: TritonServer, name: str, *labels: str) -> float:
-    """The sum of a metric of the server over all series that have these labels; 0 of none."""
+def pending(server: TritonServer, model: str) -> int:
+    """How many requests wait in the queue of a model."""
     with urllib.request.urlopen(f"http://127.0.0.1:{server.ports.metrics}/metrics") as answer:
         lines = answer.read().decode().splitlines()
-    found = [line for line in lines if line.startswith(f"{name}{{")]
-    return sum(
-        float(line.rpartition(" ")[2]) for line in found if all(label in line for label in labels)
-    )
-
-
-def pending(server: TritonServer, model: str) -> float:
-    """How many requests wait in the queue of a model."""
-    return metric(server, "nv_inference_pending_request_count", f'model="{model}"')
-
-
-def rejected(server: TritonServer, model: str) -> float:
-    """How many requests the queue of a model has turned away."""
-    labels = (f'model="{model}"', 'reason="REJECTED"')
-    return metric(server, "nv_inference_request_failure", *labels)
+    series = f'nv_inference_pending_request_count{{model="{model}"'
+    return sum(int(line.rpartition(" ")[2]) for line in lines if line.startswith(series))
 
 
 def row(number: int, prompt: str = "a fox") -> Request:

@@ -38,8 +38,8 @@ class TritonPythonModel:
             time.sleep(0.01)
         if prompt.startswith("wait "):
             time.sleep(float(prompt.split()[1]))
-        while prompt.startswith("until ") and not os.path.exists(prompt[6:]):
-            time.sleep(0.005)
+        if prompt.startswith("until "):
+            _wait_for(prompt[6:])
         self.places += 1
         random = np.random.default_rng(int(value("seed")))
         place = self.places if prompt == "place" else 0
@@ -51,6 +51,12 @@ class TritonPythonModel:
             "truncated_tokens": np.array([[place]], dtype=np.int32),
         }
         return backend.InferenceResponse([backend.Tensor(*one) for one in outputs.items()])
+
+
+def _wait_for(path):
+    open(path + ".reached", "w").close()
+    while not os.path.exists(path):
+        time.sleep(0.005)
 
 
 def _error(message):
