@@ -33,9 +33,7 @@ def write_repository(
     folder: Path, *, name: str = MODEL, revision: str = "r1", max_batch: int = 4, **keys: Any
 ) -> Path:
     """Put the scripted model into a repository; ``keys`` are those of ``triton export``."""
-    served = Served(
-        name=name, model=model_config(), revision=revision, max_batch=max_batch, gpus=0
-    )
+    served = Served(name=name, model=model_config(), revision=revision, max_batch=max_batch, gpus=0)
     text = config_text(served, TritonServerConfig(**{"delay_ms": 1.0} | keys))
     warm_up = text.index("model_warmup [")
     text = text[:warm_up] + text[text.index("\n]\n", warm_up) + 3 :]

@@ -1,9 +1,9 @@
 """A model for Triton's python backend that does what the prompt says. Run by the server, not by us.
 
 ``crash`` kills its process, ``fail`` is a row's own failure, ``odd`` fails as no row of ours does,
-``hang`` goes on until it is cancelled, ``until PATH`` until there is such a file, ``wait S`` takes so
-long. ``place`` tells as its truncated tokens how many requests came before it. The rest becomes a
-picture.
+``hang`` goes on until it is cancelled, ``until PATH`` until there is such a file, ``wait S`` takes
+so long. ``place`` tells as its truncated tokens how many requests came before it. The rest becomes
+a picture.
 """
 
 import json

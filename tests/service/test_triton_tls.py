@@ -57,9 +57,7 @@ def made_at(url: str, **keys: str) -> list[int]:
 
 
 def test_images_come_through_tls_from_a_server_with_the_right_authority(servers: Servers) -> None:
-    found = made_at(
-        f"grpcs://{servers.secret.grpc}", root_certificates=str(servers.ours.authority)
-    )
+    found = made_at(f"grpcs://{servers.secret.grpc}", root_certificates=str(servers.ours.authority))
     assert found == list(range(6))
 
 

@@ -119,7 +119,7 @@ def test_what_is_no_certificate_is_told_before_any_server_is_asked(tmp_path: Pat
     assert access_of(asked(url, *right).triton, {}).private_key == ours.key.read_bytes()
     with pytest.raises(
         OptionRefused,
-        match=rf"triton\.root_certificates={ours.key} holds no certificate \(.*\); expected those of",
+        match=rf"triton\.root_certificates={ours.key} holds no certificate \(.*\); expected those",
     ):
         access_of(asked(url, f"triton.root_certificates={ours.key}").triton, {})
     with pytest.raises(
