@@ -18,6 +18,7 @@ from operators.triton_client.endpoints import Endpoint, pause_s
 from operators.triton_client.errors import Cause, ServerError
 from operators.triton_client.inspection import inspect_all
 from operators.triton_client.keeper import Keeper
+from operators.triton_client.lost_time import LostTime
 from operators.triton_client.server import Server
 from operators.triton_client.server_model import ServerModel, check_priority
 
@@ -79,6 +80,7 @@ class Pool:
             priority=terms.priority,
             timeout_s=terms.config.timeout_s,
             random=random,
+            lost_time=None if terms.config.owned else LostTime(),
         )
         pool = cls(servers, dispatcher)
         try:
