@@ -30,7 +30,8 @@ _MOST = 200
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeptOffer:
     """An offer that had a cost: ``seconds`` is the life of each of the ``workers``, ``cost`` is
-    everything, in 1e-9 currency units. ``instance_type`` None: whatever the machine."""
+    everything, in 1e-9 currency units. ``instance_type`` None: whatever the machine. ``paid`` is
+    the time that is paid for, all together; None: the workers' lives."""
 
     name: str
     instance_type: str | None
@@ -38,6 +39,12 @@ class KeptOffer:
     workers: int
     seconds: Interval
     cost: Interval
+    paid: Interval | None = None
+
+    @property
+    def paid_seconds(self) -> Interval:
+        """The time that is paid for."""
+        return self.seconds.times(self.workers) if self.paid is None else self.paid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,5 +138,6 @@ def quote_of(store: Store) -> KeptQuote | None:
 
 
 def _offer(plain: Mapping[str, Any]) -> KeptOffer:
-    intervals = {name: Interval(**plain[name]) for name in ("seconds", "cost")}
+    names = [name for name in ("seconds", "cost", "paid") if plain.get(name) is not None]
+    intervals = {name: Interval(**plain[name]) for name in names}
     return KeptOffer(**{**plain, **intervals})

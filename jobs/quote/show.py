@@ -80,9 +80,14 @@ def _basis(found: Quote) -> str:
         return f"nothing now; by {runs} on {where} ({found.device})"
     known = "" if found.earlier.torn else f"; {runs} to tell how runs differ"
     return (
-        f"a pilot of {plural(found.pilot.tried, 'image')} on this machine ({found.device}), "
+        f"a pilot of {plural(found.pilot.tried, 'image')} {_where(found)}, "
         f"starting up {duration(found.pilot.load_s)}{known}"
     )
+
+
+def _where(found: Quote) -> str:
+    served = found.config.engine.name == "triton"
+    return f"through {found.device}" if served else f"on this machine ({found.device})"
 
 
 def _ages(found: Quote) -> str:
@@ -108,11 +113,18 @@ def _offer(found: Quote, offer: Offer) -> str:
         price = f"{hourly} an hour of a worker; " if hourly else ""
         return f"{offer.name}: {price}{offer.unknown}"
     cost = format_money(round(offer.cost.middle), found.currency)
-    workers = plural(offer.workers, "worker")
     return (
         f"{offer.name}: {cost} {offer.cost.in_words()}, {duration(offer.seconds.middle)} "
-        f"{offer.seconds.in_words()} on {workers}{_extras(found, offer)}{_stated(offer)}"
+        f"{offer.seconds.in_words()} on {_crew(offer)}{_extras(found, offer)}{_stated(offer)}"
     )
+
+
+def _crew(offer: Offer) -> str:
+    if not offer.devices:
+        return plural(offer.workers, "worker")
+    assert offer.paid is not None
+    devices = plural(offer.devices, "device")
+    return f"{devices} of servers, {duration(offer.paid.middle)} paid"
 
 
 def _extras(found: Quote, offer: Offer) -> str:
@@ -140,6 +152,8 @@ def _plain(offer: Offer) -> dict[str, Any]:
         "instance_type": entry.instance_type,
         "purchase_option": entry.purchase_option,
         "workers": offer.workers,
+        "server_devices": offer.devices or None,
+        "paid_seconds": None if offer.paid is None else _ends(offer.paid),
         "price_per_hour": _amount(offer.nano_per_hour),
         "speed": offer.speed,
         "wall_seconds": None if offer.seconds is None else _ends(offer.seconds),
