@@ -28,7 +28,7 @@ from jobs.plan import PlannedJob, make_plan
 from jobs.quote.earlier import Earlier, newest_alike
 from jobs.quote.estimate import Crew, Size, Work, by_pilot, by_rates
 from jobs.quote.kept import KeptOffer, KeptQuote, remember_quote
-from jobs.quote.notes import capped_by, measured_by, priced_by
+from jobs.quote.notes import capped_by, earlier_by, measured_by, priced_by
 from jobs.quote.offers import Asked, Kept, Offer, offers
 from jobs.quote.pilot import Pilot, run_pilot
 from jobs.quote.servers import pilot_through_servers, refuse_remembered, served_by
@@ -129,8 +129,8 @@ def quote(
         notes=(
             *capped_by(config, book.currency, offered),
             *priced_by(config, book, asked, pilot, now),
-            *measured_by(asked.work, pilot, earlier, now),
-            *served_by(config),
+            *measured_by(asked.work, pilot),
+            *(served_by(config) if asked.servers else earlier_by(pilot, earlier, now)),
         ),
         currency=book.currency,
     )

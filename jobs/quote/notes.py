@@ -81,8 +81,8 @@ def _passed(caps: Caps, offer: Offer) -> list[str]:
     return passed
 
 
-def measured_by(work: Work, pilot: Pilot | None, earlier: Earlier, now: datetime) -> Iterator[str]:
-    """What of the time is not known, and which runs it goes by."""
+def measured_by(work: Work, pilot: Pilot | None) -> Iterator[str]:
+    """What of the time is not known."""
     if pilot is None:
         yield "starting up is in no time: it is known after a pilot only"
     elif pilot.failed:
@@ -92,10 +92,10 @@ def measured_by(work: Work, pilot: Pilot | None, earlier: Earlier, now: datetime
             f"{work.untried:.1%} of the work is of sizes that were not tried; it counts at "
             "the mean rate of the others"
         )
-    yield from _earlier_by(pilot, earlier, now)
 
 
-def _earlier_by(pilot: Pilot | None, earlier: Earlier, now: datetime) -> Iterator[str]:
+def earlier_by(pilot: Pilot | None, earlier: Earlier, now: datetime) -> Iterator[str]:
+    """Which runs the time goes by, and what they leave open."""
     if earlier.left_out:
         yield _left_out(pilot, earlier)
     elif len(earlier.used) < 2:

@@ -59,15 +59,12 @@ def pilot_through_servers(
 
 
 def served_by(config: RunConfig) -> Iterator[str]:
-    """What a quote of servers goes by, in sentences."""
-    billing = server_billing(config)
-    if billing is None:
-        return
+    """What a quote of servers goes by, in sentences; none is remembered of them."""
     yield (
         "the time is that of servers as busy with others' requests as they were now; one worker "
         "asks for as much as their batches take, so that more workers make nothing faster"
     )
-    if billing is ServerBilling.SHARED:
+    if server_billing(config) is ServerBilling.SHARED:
         yield (
             "the cost is that of the device time which the servers tell for each image "
             "(triton.owned=false): the fuller others' requests make the batches, the less it is"

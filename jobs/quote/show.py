@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cluster.money import as_decimal
-from jobs.figures import SIMULATED, duration, format_money, plural
+from jobs.figures import SIMULATED, duration, format_money, is_simulated, plural
 from jobs.quote.ask import Quote
 from jobs.quote.estimate import CONFIDENCE, Interval
 from jobs.quote.offers import Offer
@@ -23,11 +23,12 @@ def quote_lines(found: Quote) -> list[str]:
         f"model      {found.config.model.name}, revision {found.revision}, engine "
         f"{found.config.engine.name}",
     ]
-    if found.config.engine.name == "simulated":
+    if is_simulated(found.config):
         lines.append(SIMULATED)
     lines += [
         f"measured   {_basis(found)}",
-        f"device     {duration(found.work.seconds)} {_work_spread(found)} of one like this",
+        f"device     {duration(found.work.seconds)} {_work_spread(found)} of one like "
+        f"{'theirs' if _served(found) else 'this'}",
     ]
     lines += [f"offer      {_offer(found, offer)}" for offer in found.offers[:_MOST_OFFERS]]
     if len(found.offers) > _MOST_OFFERS:
@@ -45,7 +46,7 @@ def quote_to_mapping(found: Quote) -> dict[str, Any]:
         "digest": found.config.digest(),
         "confidence": CONFIDENCE,
         "currency": found.currency,
-        "simulated": found.config.engine.name == "simulated",
+        "simulated": is_simulated(found.config),
         "rows": found.rows,
         "rejected": found.rejected,
         "images": found.images,
@@ -78,7 +79,7 @@ def _basis(found: Quote) -> str:
         elsewhere = found.earlier.elsewhere(this_host())
         where = "another machine" if elsewhere else "this machine"
         return f"nothing now; by {runs} on {where} ({found.device})"
-    known = "" if found.earlier.torn else f"; {runs} to tell how runs differ"
+    known = "" if found.earlier.torn or _served(found) else f"; {runs} to tell how runs differ"
     return (
         f"a pilot of {plural(found.pilot.tried, 'image')} {_where(found)}, "
         f"starting up {duration(found.pilot.load_s)}{known}"
@@ -86,8 +87,13 @@ def _basis(found: Quote) -> str:
 
 
 def _where(found: Quote) -> str:
-    served = found.config.engine.name == "triton"
-    return f"through {found.device}" if served else f"on this machine ({found.device})"
+    through = f"through {found.device}"
+    return through if _served(found) else f"on this machine ({found.device})"
+
+
+def _served(found: Quote) -> bool:
+    """Whether Triton servers were measured, and not this machine."""
+    return found.config.engine.name == "triton"
 
 
 def _ages(found: Quote) -> str:

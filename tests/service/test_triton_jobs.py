@@ -261,11 +261,3 @@ def test_a_plan_says_who_would_make_the_images(
         f"engine    triton: {MODEL} on grpc://{server.grpc}, dynamic batching, batches of up to 4, "
         "1 at a time on a server" in said
     )
-
-
-def test_a_quote_through_servers_is_refused(
-    server: TritonServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    capsys.readouterr()
-    assert main(["quote", *words(server, tmp_path)]) == 2
-    assert "engine=triton cannot be quoted" in capsys.readouterr().err
