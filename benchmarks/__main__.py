@@ -19,21 +19,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks import denoiser, overlap, page, worker_memory
+from benchmarks import denoiser, overlap, page, through_triton, worker_memory
 from benchmarks.contest import Contest
 from benchmarks.contestants import WAYS
 from benchmarks.environment import machine
 from benchmarks.resident import Resident
 from benchmarks.results import Results, Settings
 from benchmarks.simulation import simulate
+from benchmarks.through_triton import ThroughTriton
 from benchmarks.ways.imagemill import PRECISIONS
 from benchmarks.ways.task import Task
 from benchmarks.workloads import rows_of, write_rows
 
-PARTS = ("contest", "denoiser", "overlap", "memory", "simulation")
+PARTS = ("contest", "denoiser", "overlap", "triton", "memory", "simulation")
 MAIN_WAYS = ("loop", "sorted", "ray", "exact", "fast")
 """Without the competitors in bfloat16, which take a quarter of the time more."""
 WARM_UP_DRAW = 3_000
+TRITON_DRAW = 5_000
 SIMULATED_ROWS = (100, 1_000, 10_000)
 
 
@@ -75,6 +77,15 @@ class Bench:
             draw = overlap.DRAW + 2 * turn
             task = self._task("mixed", self._options.overlap_rows, draw=draw)
             results.overlaps.append(said(overlap.measure(self._resident("float32"), turn, task)))
+
+    def _triton(self, results: Results) -> None:
+        results.served = []
+        folder = self._base / "triton"
+        with ThroughTriton.open(folder, self._options.model) as through:
+            for turn in range(self._options.triton_turns):
+                rows = self._task("mixed", self._options.triton_rows, draw=TRITON_DRAW + turn).rows
+                for way in through_triton.WAYS:
+                    results.served.append(said(through.run(way, turn, rows)))
 
     def _memory(self, results: Results) -> None:
         results.peaks = [
@@ -148,6 +159,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--model", default="package:models/shapes/weights")
     parser.add_argument("--output", type=Path, default=page.DOCS, help="folder of the page (docs)")
     parser.add_argument("--overlap-rows", type=int, default=96, help="of the slow store (96)")
+    parser.add_argument("--triton-rows", type=int, default=400, help="through Triton (400)")
+    parser.add_argument("--triton-turns", type=int, default=2, help="through Triton (2)")
     parser.add_argument(
         "--simulated-rows", type=int, default=20_000, help="largest job of the simulated engine"
     )

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks.results import Overlap, Results, Run, Share
+from benchmarks.results import Overlap, Results, Run, Served, Share
 from benchmarks.spread import Spread, ratios
 
 MET, UNMET = "met", "**not met**"
+TRITON_BATCH = 8
+"""Slots in process and the batch of the exported model, where both are compared."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +94,11 @@ def goals(results: Results) -> list[Goal]:
             of_turns(results.shares, "float32", lambda share: share.fill),
         ),
         ("a store of 200 ms a put to the engine alone", 0.95, overlap(results.overlaps)),
+        (
+            f"mixed rows through Triton, dynamic: batches that it executed, of {TRITON_BATCH}",
+            0.75,
+            served(results, "dynamic", lambda one: (one.mean_batch or 0) / TRITON_BATCH),
+        ),
     ]
     return [Goal(text=text, least=least, found=found) for text, least, found in asked]
 
@@ -142,3 +149,18 @@ def overlap(
     """A worker with a slow store, of the engine alone."""
     found = [measure(one) / one.loop_per_second for one in overlaps]
     return Spread.of(found) if found else None
+
+
+def served(results: Results, way: str, measure: Callable[[Served], float]) -> Spread | None:
+    """Over the turns of one way through Triton, or of that in process."""
+    found = [measure(one) for one in results.served if one.way == way]
+    return Spread.of(found) if found else None
+
+
+def served_to(results: Results, way: str, other: str) -> Spread | None:
+    """How many times as fast images came through ``way`` as through ``other``, turn by turn."""
+    above, below = (
+        {one.turn: one.images / one.flowing_s for one in results.served if one.way == name}
+        for name in (way, other)
+    )
+    return ratios(above, below) if above.keys() & below.keys() else None

@@ -13,10 +13,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from benchmarks.contestants import WAYS
 from benchmarks.goals import (
+    TRITON_BATCH,
     UNMET,
     bare_share,
     goals,
     overlap,
+    served,
+    served_to,
     speedup,
     spread,
     steady_rate,
@@ -60,6 +63,8 @@ def page(results: Results) -> str:
         contests={name: found for name in WORKLOADS if (found := _contest(results, name))},
         group_rows=_group_rows(results),
         overlap=_overlap_facts(results),
+        triton_rows=results.served[0].images if results.served else 0,
+        triton_batch=TRITON_BATCH,
         published=_listed(f"{batch}: {seconds}" for batch, seconds in PUBLISHED.items()),
         fast=" ".join(PRECISIONS["bfloat16"]),
         malloc=_MALLOC[asked.same_malloc],
@@ -107,6 +112,7 @@ def _tables(results: Results) -> dict[str, str]:
         "shares": _shares(results),
         "overlaps": _overlaps(results),
         "peaks": _peaks(results),
+        "served": _served(results),
         "simulated": _simulated(results),
     }
 
@@ -205,6 +211,28 @@ def _overlap_facts(results: Results) -> dict[str, object]:
         "io_threads": io_threads,
         "most": f"{io_threads / SlowStore.put_s:.0f}",
     }
+
+
+def _served(results: Results) -> str:
+    rows = []
+    for way in dict.fromkeys(one.way for one in results.served):
+        mine = [one for one in results.served if one.way == way]
+        rate = served(results, way, lambda one: one.images / one.flowing_s)
+        beside = [served_to(results, way, other) for other in ("in process", "dynamic")]
+        batches = [one.mean_batch for one in mine if one.mean_batch is not None]
+        rows.append(
+            (
+                way,
+                rate.text() if rate else "–",
+                *(found.text() if found else "–" for found in beside),
+                Spread.of([one.whole_s for one in mine]).text(0),
+                Spread.of(batches).text(1) if batches else "–",
+                Spread.of([one.step_rows for one in mine]).text(1),
+                str(max(one.difference for one in mine)),
+            )
+        )
+    heads = ("way", "images/s", "to in process", "to dynamic", "whole run, s")
+    return _table((*heads, "executed batch", "rows of a step", "differs by"), rows)
 
 
 def _peaks(results: Results) -> str:

@@ -94,6 +94,32 @@ class Peak:
     peak_mib: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """One whole job to S3, in process or through a tritonserver, in one turn.
+
+    ``flowing_s``: from the first image's start to the last one's end. ``step_rows``: rows that
+    shared a step of the denoiser, on average. ``batches``: how many of each size the server
+    executed. ``difference``: the largest of any channel to the first way of that turn, of 255.
+    """
+
+    way: str
+    turn: int
+    images: int
+    whole_s: float
+    flowing_s: float
+    step_rows: float
+    batches: Mapping[str, int]
+    difference: int
+
+    @property
+    def mean_batch(self) -> float | None:
+        """Of the batches that the server executed; None where there was no server."""
+        executed = sum(self.batches.values())
+        rows = sum(int(size) * count for size, count in self.batches.items())
+        return rows / executed if executed else None
+
+
 @dataclass(slots=True, kw_only=True)
 class Results:
     """One run of the benchmark; ``command`` repeats it, ``took_s`` is by part."""
@@ -108,6 +134,7 @@ class Results:
     overlaps: list[Overlap] = field(default_factory=list)
     simulated: list[Simulated] = field(default_factory=list)
     peaks: list[Peak] = field(default_factory=list)
+    served: list[Served] = field(default_factory=list)
 
     def write(self, path: Path) -> None:
         """As indented JSON."""
@@ -123,6 +150,7 @@ class Results:
             "overlaps": Overlap,
             "simulated": Simulated,
             "peaks": Peak,
+            "served": Served,
         }
-        read = {name: [kind(**one) for one in plain[name]] for name, kind in parts.items()}
+        read = {name: [kind(**one) for one in plain.get(name, ())] for name, kind in parts.items()}
         return cls(**{**plain, **read, "settings": Settings(**plain["settings"])})

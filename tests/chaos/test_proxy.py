@@ -199,7 +199,14 @@ def test_a_committed_object_that_is_written_anew_is_found_out() -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["workers/w.json", "drivers/000001.json", "ledger/workers.parquet", "manifest.json"]
+    "key",
+    [
+        "workers/w.json",
+        "drivers/000001.json",
+        "ledger/workers.parquet",
+        "costs/000000.parquet",
+        "manifest.json",
+    ],
 )
 def test_what_is_derived_may_be_written_anew(key: str) -> None:
     assert overwritten([seen(f"job/out/{key}", "one"), seen(f"job/out/{key}", "two")]) == []

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 REPLACED = re.compile(
-    r"/(?:workers/|drivers/|ends/|cancels/|ledger/workers\.parquet$|"
+    r"/(?:workers/|drivers/|ends/|cancels/|costs/|ledger/workers\.parquet$|"
     r"(?:manifest\.json|README\.md|report\.html|contact_sheet\.png|metadata\.parquet)$|"
     r"\.probe-)"
 )
