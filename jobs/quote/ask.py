@@ -140,6 +140,7 @@ def quote(
 
 def _kept(found: Quote) -> KeptQuote:
     """What of a quote is held against the job later."""
+    billing = server_billing(found.config)
     return KeptQuote(
         asked_at=found.asked_at.isoformat(timespec="seconds"),
         digest=found.config.digest(),
@@ -147,6 +148,7 @@ def _kept(found: Quote) -> KeptQuote:
         rows=found.rows,
         tried=found.pilot.tried if found.pilot else 0,
         earlier=len(found.earlier.used),
+        servers=billing.value if billing else None,
         currency=found.currency,
         offers=tuple(
             KeptOffer(
