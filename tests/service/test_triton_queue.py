@@ -119,15 +119,19 @@ def test_a_jobs_priority_lets_its_rows_overtake(
     job = prepare_small_job(tmp_path, [{"prompt": "place"}] * 3, **words)
     second = tmp_path / "second"
     with ThreadPoolExecutor(1) as pool:
-        with held(low, tmp_path / "first"):
-            low.admit([row(1, f"until {second}")])
-            working = pool.submit(work_on, job)
-            wait_until(lambda: pending(server, LEVELS) == 2, "our row and the job's first image")
-            low.admit([row(number, "place") for number in range(2, 4)])
-            wait_until(lambda: pending(server, LEVELS) == 4, "our other rows")
-        # the job's rows are made, or they wait while the model works on our second row
-        wait_until(lambda: working.done() or pending(server, LEVELS) == 5, "the job's rows")
-        second.touch()
+        try:
+            with held(low, tmp_path / "first"):
+                low.admit([row(1, f"until {second}")])
+                working = pool.submit(work_on, job)
+                wait_until(
+                    lambda: pending(server, LEVELS) == 2, "our row and the job's first image"
+                )
+                low.admit([row(number, "place") for number in range(2, 4)])
+                wait_until(lambda: pending(server, LEVELS) == 4, "our other rows")
+            # the job's rows are made, or they wait while the model works on our second row
+            wait_until(lambda: working.done() or pending(server, LEVELS) == 5, "the job's rows")
+        finally:
+            second.touch()
         done = working.result()
     assert done.totals().committed == 3
     metadata = pq.read_table(tmp_path / "output" / "metadata").to_pylist()
