@@ -49,8 +49,8 @@ def load(triton: TritonConfig, model: ModelConfig, *, priority: int) -> TritonEn
     except BaseException:
         thread.close()
         raise
-    # images that only showed that servers make any are part of loading
-    while not arrived.empty():
+    # images that only showed that servers make any are part of loading, where that is paid for
+    while triton.owned and not arrived.empty():
         arrived.get()
     return TritonEngine(pool, thread, arrived)
 
@@ -101,7 +101,8 @@ class TritonEngine:
     """See ``operators.engine.Engine``.
 
     A server tells what an image cost when it is done, so that ``stats`` know nothing of images that
-    are being made, and nothing at all of those that were given up. Ticks and slots are inferred:
+    are being made; what went into those that were given up is estimated, unless the servers are the
+    job's own. Ticks and slots are inferred:
     an image of n steps whose batches had r rows took part in n / r of a tick. Empty slots have no
     reason here, for only the servers see what waits.
 
@@ -126,6 +127,7 @@ class TritonEngine:
         self._halted = False
         self._lost: BaseException | None = None
         self._busy_ns = 0
+        self._estimated_ns = 0
         self._row_steps = 0
         self._ticks = 0.0
         names = [str(server.client.address) for server in pool.servers]
@@ -159,6 +161,7 @@ class TritonEngine:
             busy_ns=self._busy_ns,
             active=active,
             waiting=inside - active,
+            estimated_ns=self._estimated_ns,
         )
 
     @property
@@ -234,6 +237,7 @@ class TritonEngine:
 
     def _accept(self, spent: Spent) -> list[Outcome]:
         self._busy_ns += spent.device_ns
+        self._estimated_ns += spent.device_ns if spent.estimated else 0
         work, outcome = spent.work, spent.outcome
         if work is None or outcome is None or self._inside.pop(work.number, None) is None:
             return []

@@ -14,6 +14,7 @@ from tritonclient.utils import InferenceServerException
 from conf.triton_config import ServerAddress
 from operators.request import Request
 from operators.triton_client.access import Access
+from operators.triton_client.connection import tls_advice
 from operators.triton_client.errors import Cause, ServerError, read_error
 from operators.triton_client.wire import Answer, answer_of, inputs_of, outputs_wanted
 
@@ -145,9 +146,19 @@ class TritonClient:
             raise ServerError(Cause.TIMED_OUT, f"no answer within {timeout_s:g} s") from error
         except InferenceServerException as error:
             status = str(error.status() or "").removeprefix("StatusCode.") or None
-            raise read_error(error.message() or "", status) from error
+            raise self._read(error.message() or "", status) from error
         except grpc.aio.AioRpcError as error:
-            raise read_error(error.details() or "", error.code().name) from error
+            raise self._read(error.details() or "", error.code().name) from error
+
+    def _read(self, message: str, status: str | None) -> ServerError:
+        error = read_error(message, status)
+        if error.cause is not Cause.UNREACHABLE:
+            return error
+        advice = tls_advice(self.address, message)
+        if advice is None:
+            return error
+        cause = Cause.REFUSED if advice.certain else Cause.UNREACHABLE
+        return ServerError(cause, f"{advice.text} ({error.said})")
 
 
 def _credentials(access: Access) -> grpc.ChannelCredentials:

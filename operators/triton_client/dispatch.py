@@ -17,6 +17,7 @@ from operators.engine import ImageFailure, ImageResult
 from operators.triton_client import verdicts
 from operators.triton_client.endpoints import choose, pause_s, rest_s
 from operators.triton_client.errors import Cause, ServerError
+from operators.triton_client.lost_time import LostTime
 from operators.triton_client.server import Asked, Doubt, Server
 from operators.triton_client.wire import Answer
 
@@ -24,14 +25,17 @@ ALONE_AFTER = 2
 """Deaths of a model after which a request that was there each time is made alone."""
 MOST_CRASHES = 3
 MOST_FAILURES = 3
+_NOTHING_LOST = (Cause.ROW, Cause.BUSY)
+"""A row's own failure tells its time, and a queue turns requests away before any work."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spent:
     """A server's time, and whose image it went into: none of ours for a probe or an answer that
-    came too late."""
+    came too late. ``estimated``: no server told it."""
 
     device_ns: int
+    estimated: bool = False
     work: Asked | None = None
     outcome: ImageResult | ImageFailure | None = None
 
@@ -49,6 +53,8 @@ class Dispatcher:
     Args:
         deliver: is given each outcome, all time that servers spent, and what ends everything.
         timeout_s: of one request.
+        lost_time: tells what lost answers cost; None: nobody asks, as all time of the servers is
+            paid for anyway.
     """
 
     def __init__(
@@ -59,12 +65,14 @@ class Dispatcher:
         priority: int,
         timeout_s: float,
         random: Random,
+        lost_time: LostTime | None,
     ) -> None:
         self._servers = servers
         self._deliver = deliver
         self._priority = priority
         self._timeout_s = timeout_s
         self._random = random
+        self._lost_time = lost_time
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[Asked] = deque()
         self._suspects: deque[Asked] = deque()
@@ -135,8 +143,8 @@ class Dispatcher:
         server.endpoint.in_flight += 1
         server.endpoint.alone = alone
         work.start()
-        asked = server.ask(work.request, priority=self._priority, timeout_s=self._timeout_s)
-        work.call = self._loop.create_task(asked)
+        work.sent_s = None
+        work.call = self._loop.create_task(self._answer(server, work))
         work.alone_since_s = now_s if alone else None
         server.calls.add(work.call)
         # not in a coroutine of ours: one that is cancelled before it begins never runs
@@ -161,9 +169,12 @@ class Dispatcher:
         alone = work.alone_since_s is not None
         work.call = work.alone_since_s = None
         if call.cancelled():
+            self._lose(work)
             self._again(work)
             return
         error = call.exception()
+        if isinstance(error, ServerError) and error.cause not in _NOTHING_LOST:
+            self._lose(work)
         if error is None:
             self._made(server, work, call.result(), began_s)
         elif isinstance(error, ServerError):
@@ -174,6 +185,27 @@ class Dispatcher:
         else:
             self._deliver(error)
         self.pump()
+
+    async def _answer(self, server: Server, work: Asked) -> Answer:
+        await server.agree()
+        work.sent_s = self._loop.time()
+        return await server.client.infer(
+            work.request,
+            streams=server.expected.streams,
+            priority=self._priority,
+            timeout_s=self._timeout_s,
+        )
+
+    def _lose(self, work: Asked) -> None:
+        """No answer told the time that went into a request."""
+        if self._lost_time is None:
+            return
+        lost_ns = self._lost_time.estimate_ns(work.request, stay_s=self._stay_s(work))
+        if lost_ns:
+            self._deliver(Spent(device_ns=lost_ns, estimated=True))
+
+    def _stay_s(self, work: Asked) -> float:
+        return 0.0 if work.sent_s is None else self._loop.time() - work.sent_s
 
     def _made(self, server: Server, work: Asked, answer: Answer, began_s: float) -> None:
         """An image came, unless another version of the model made it than those before."""
@@ -187,6 +219,10 @@ class Dispatcher:
         server.answered(sent_s=began_s, now_s=self._loop.time())
         server.rows_seen.append(answer.batch_rows)
         work.device_ns = _ns(answer.gpu_seconds)
+        if self._lost_time is not None:
+            self._lost_time.answered(
+                work.request, device_ns=work.device_ns, stay_s=self._stay_s(work)
+            )
         work.took_part(rows=answer.batch_rows)
         result = work.result(answer.pixels, truncated_tokens=answer.truncated_tokens)
         self._deliver(Spent(device_ns=work.device_ns, work=work, outcome=result))
@@ -202,7 +238,8 @@ class Dispatcher:
                 work.device_ns = _ns(error.row.gpu_seconds)
                 self._reject(work, verdicts.own_failure(error.row))
             case Cause.TOO_LARGE:
-                self._reject(work, verdicts.too_large(server.endpoint.name, error.said))
+                name = server.endpoint.name
+                self._reject(work, verdicts.too_large(name, work.request, error.said))
             case Cause.BUSY:
                 self._refused(server, error.said, now_s)
                 self._again(work)

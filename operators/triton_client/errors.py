@@ -56,6 +56,8 @@ _BY_TEXT = (
     ("is not ready", Cause.NOT_LOADED),
     ("has no available versions", Cause.NOT_LOADED),
     ("larger than max", Cause.TOO_LARGE),
+    ("message exceeds maximum size", Cause.TOO_LARGE),
+    ("header with status: 413", Cause.TOO_LARGE),
     ("unexpected shape for input", Cause.UNFIT),
     ("unexpected inference input", Cause.UNFIT),
     ("unexpected datatype", Cause.UNFIT),

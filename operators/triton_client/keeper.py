@@ -17,6 +17,7 @@ from operators.triton_client.dispatch import Dispatcher
 from operators.triton_client.endpoints import pause_s
 from operators.triton_client.errors import Cause, ServerError
 from operators.triton_client.server import Server
+from operators.triton_client.verdicts import too_large_words
 
 log = logging.getLogger(__name__)
 _LOOK_S = 2.0
@@ -190,4 +191,6 @@ class Keeper:
             self._server.said, self._server.cause = str(error), Cause.UNFIT
         else:
             self._server.said, self._server.cause = error.said, error.cause
+            if error.cause is Cause.TOO_LARGE:
+                self._server.said = too_large_words("it", self._probe, error.said)
         self._server.endpoint.failed(self._loop.time())

@@ -25,7 +25,8 @@ class Asked(Work):
     ``failures`` those for which nobody else is to blame. A ``suspect`` is asked for alone: since
     ``alone_since_s``, while it is.
 
-    ``call`` is set while a server is asked for it; ``gone``: nobody wants it any more.
+    ``call`` is set while a server is asked for it, ``sent_s`` is when it was sent; ``gone``: nobody
+    wants it any more.
     """
 
     crashes: int = 0
@@ -33,6 +34,7 @@ class Asked(Work):
     suspect: bool = False
     alone_since_s: float | None = None
     call: asyncio.Task[Answer] | None = None
+    sent_s: float | None = None
     gone: bool = False
 
 
@@ -82,14 +84,22 @@ class Server:
             ServerError: why there is none.
             ServerUnfit: the server has another model by now.
         """
+        await self.agree()
+        return await self.client.infer(
+            request, streams=self.expected.streams, priority=priority, timeout_s=timeout_s
+        )
+
+    async def agree(self) -> None:
+        """See that it has the very model of the job, unless it cannot have been exchanged.
+
+        Raises:
+            As ``check``.
+        """
         if not self.checked:
             async with self.checking:
                 if not self.checked:
                     await self.check()
                     self.checked = True
-        return await self.client.infer(
-            request, streams=self.expected.streams, priority=priority, timeout_s=timeout_s
-        )
 
     async def check(self) -> None:
         """See that it has the very model of the job.

@@ -67,7 +67,8 @@ def test_batches_are_kept_full_and_every_request_comes_back_once(
     engine.admit([row(number, "wait 0.002") for number in range(200)])
     assert images(drain(engine)) == list(range(200))
     stats = engine.stats
-    assert stats.busy_ns == 200 * 1_000_000
+    # an image more: the one with which the engine began
+    assert (stats.busy_ns, stats.estimated_ns) == (201 * 1_000_000, 0)
     assert stats.occupied == 200 * 4
     assert stats.occupied / stats.offered > 0.75
     assert (stats.active, stats.waiting, engine.busy) == (0, 0, False)
@@ -223,14 +224,35 @@ def test_finishing_cancels_what_is_being_made_and_keeps_what_is_there(
     serve: Callable[..., TritonServer], engines: Engine
 ) -> None:
     engine = engines(serve(max_batch=1))
-    engine.admit([row(0), row(1, "hang")])
-    found: list[ImageResult | ImageFailure] = []
-    wait_until(lambda: bool(found.extend(engine.tick()) or found), "the first image")
+    engine.admit([row(0)])
+    assert images(drain(engine)) == [0]
+    engine.admit([row(1, "hang")])
+    wait_until(lambda: engine.stats.active == 1, "the row is asked for")
     assert engine.finish() == []
     assert (engine.stats.active, engine.stats.waiting) == (0, 1)
     assert engine.discard(lambda _: True) == 1
     engine.admit([row(2)])
     assert images(drain(engine)) == [2]
+
+
+@pytest.mark.parametrize("owned", [False, True], ids=["others use it too", "our own"])
+def test_what_a_server_spent_on_a_cancelled_row_is_estimated_where_its_time_is_not_paid_anyway(
+    serve: Callable[..., TritonServer], engines: Engine, tmp_path: Path, owned: bool
+) -> None:
+    gate = tmp_path / "gate"
+    engine = engines(serve(max_batch=1), owned=owned)
+    engine.admit([row(number) for number in range(4)])
+    assert images(drain(engine)) == [0, 1, 2, 3]
+    told_ns = engine.stats.busy_ns
+    engine.admit([row(4, f"until {gate}")])
+    wait_until(Path(f"{gate}.reached").exists, "the model works on the row")
+    assert engine.finish() == []
+    assert engine.discard(lambda _: True) == 1
+    gate.touch()
+    lost_ns = engine.stats.estimated_ns
+    assert engine.stats.busy_ns == told_ns + lost_ns
+    # an image of its size and steps costs a millisecond
+    assert lost_ns == 0 if owned else 0 < lost_ns <= 1_000_000
 
 
 def test_one_server_of_two_that_is_away_at_the_start_is_left_out_until_it_comes(

@@ -24,6 +24,8 @@ FAILURE = {"stage": "check", "reason": "nan_image", "message": "no numbers", "gp
         ("Request for unknown model: 'm' is not found", "UNAVAILABLE", Cause.NOT_LOADED),
         ("Deadline Exceeded", "DEADLINE_EXCEEDED", Cause.TIMED_OUT),
         ("Received message larger than max (9 vs. 4)", "RESOURCE_EXHAUSTED", Cause.TOO_LARGE),
+        ("gRPC message exceeds maximum size 4: 9", "RESOURCE_EXHAUSTED", Cause.TOO_LARGE),
+        ("Received http2 header with status: 413", "UNKNOWN", Cause.TOO_LARGE),
         ("too many", "RESOURCE_EXHAUSTED", Cause.BUSY),
         ("no token", "UNAUTHENTICATED", Cause.REFUSED),
         ("unexpected inference input 'cfg' for model 'm'", "INVALID_ARGUMENT", Cause.UNFIT),
