@@ -6,7 +6,7 @@ import dataclasses
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from conf.schema import ModelConfig, RunConfig
 from conf.triton_server import TritonServerConfig
@@ -15,7 +15,6 @@ from operators.engine import ImageFailure, ImageResult
 from operators.engines.triton import TritonEngine, load
 from operators.request import Request
 from operators.triton.repository_config import Served, config_text
-from tests.triton_server import TritonServer
 
 MODEL = "scripted"
 SIZE = 32
@@ -28,14 +27,17 @@ def model_config() -> ModelConfig:
     )
 
 
+def served(*, revision: str, max_batch: int) -> Served:
+    """The scripted model as a server has it."""
+    return Served(name=MODEL, model=model_config(), revision=revision, max_batch=max_batch, gpus=0)
+
+
 def write_repository(
     folder: Path, *, revision: str = "r1", max_batch: int = 4, **keys: Any
 ) -> Path:
     """A repository that holds the scripted model; ``keys`` are those of ``triton export``."""
-    served = Served(
-        name=MODEL, model=model_config(), revision=revision, max_batch=max_batch, gpus=0
-    )
-    text = config_text(served, TritonServerConfig(**{"delay_ms": 1.0} | keys))
+    described = served(revision=revision, max_batch=max_batch)
+    text = config_text(described, TritonServerConfig(**{"delay_ms": 1.0} | keys))
     warm_up = text.index("model_warmup [")
     text = text[:warm_up] + text[text.index("\n]\n", warm_up) + 3 :]
     version = folder / MODEL / "1"
@@ -45,7 +47,14 @@ def write_repository(
     return folder
 
 
-def engine_at(*servers: TritonServer, **keys: Any) -> TritonEngine:
+class HasAddress(Protocol):
+    """A server: ``grpc`` is its host:port."""
+
+    @property
+    def grpc(self) -> str: ...
+
+
+def engine_at(*servers: HasAddress, **keys: Any) -> TritonEngine:
     """The engine for these servers, with ``triton.*`` keys."""
     config = dataclasses.replace(
         _composed(url=",".join(f"grpc://{server.grpc}" for server in servers)).triton, **keys
