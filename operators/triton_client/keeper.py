@@ -56,6 +56,7 @@ class Keeper:
         self._timeout_s = timeout_s
         self._random = random
         self._loop = asyncio.get_running_loop()
+        self._not_loaded = ""
 
     async def run(self) -> None:
         """Look at it now and then, and at once when something is wrong."""
@@ -93,6 +94,8 @@ class Keeper:
         seen, server.rows_seen = server.rows_seen, []
         if server.search is None or not seen:
             return
+        if not server.search.wants_to_know(reached=reached):
+            return
         mean: float | None = sum(seen) / len(seen)
         if not server.expected.streams:
             try:
@@ -101,7 +104,7 @@ class Keeper:
                 return
             mean = server.histogram.mean_since(counts)
         if mean is not None:
-            server.endpoint.limit = server.search.observe(mean, reached=reached)
+            server.endpoint.limit = server.search.observe(mean)
             self._dispatcher.pump()
 
     async def _mend(self) -> bool:
@@ -109,6 +112,7 @@ class Keeper:
         some, but it could not be told whether it would make ours."""
         server, endpoint = self._server, self._server.endpoint
         gone = False
+        self._not_loaded = ""
         while not endpoint.healthy:
             try:
                 await self._see_an_image()
@@ -205,10 +209,11 @@ class Keeper:
                     extra={"event": "reload"},
                 )
         except ServerError as refused:
-            self._server.said += (
+            self._not_loaded = (
                 f"; loading it anew failed: {refused.said}; restart the server, or start it with "
                 "--model-control-mode=explicit"
             )
+            self._server.said += self._not_loaded
 
     async def _serves_nobody(self, cause: Cause) -> bool:
         """Whether the model is as it was when ours failed: neither begun anew by another, nor, with
@@ -221,5 +226,6 @@ class Keeper:
         if isinstance(error, ServerUnfit):
             self._server.said, self._server.cause = str(error), Cause.UNFIT
         else:
-            self._server.said, self._server.cause = error.said, error.cause
+            said = error.said + self._not_loaded
+            self._server.said, self._server.cause = said, error.cause
         self._server.endpoint.failed(self._loop.time())

@@ -217,7 +217,7 @@ def test_a_model_exchanged_under_our_requests_makes_no_image_that_counts(
     write_repository(server.repository, revision="r2", max_batch=1)
     with InferenceServerClient(server.grpc) as client:
         client.load_model(MODEL)
-        with pytest.raises(ServerLost, match="it has scripted of revision r2 now; this job began"):
+        with pytest.raises(ServerLost, match=r"of revision r2.*; this job began with scripted of"):
             _drain_into(found, engine)
         made = client.get_inference_statistics(MODEL).model_stats[0].inference_stats.success.count
     assert made > 0, "the other one was asked"
