@@ -29,7 +29,7 @@ _BEFORE_LOADING = 2
 _SPREAD_S = 2.0
 """Workers that find a model dead at the same moment have it loaded at moments so far apart, so that
 most of them find it being loaded by then."""
-_BEGUN_ANEW = (Cause.DEAD_MODEL, Cause.TIMED_OUT, Cause.FAILED)
+_BEGUN_ANEW = (Cause.NOT_LOADED, Cause.DEAD_MODEL, Cause.TIMED_OUT, Cause.FAILED)
 
 
 class Keeper:
@@ -190,16 +190,15 @@ class Keeper:
         """Have a model that is not there loaded, and one that died or hangs begun anew, unless
         somebody does or did that already; servers in explicit mode do it."""
         client = self._server.client
-        cause = Cause.UNFIT if isinstance(error, ServerUnfit) else error.cause
-        if cause not in (Cause.NOT_LOADED, *_BEGUN_ANEW):
+        if isinstance(error, ServerUnfit) or error.cause not in _BEGUN_ANEW:
             return
         await asyncio.sleep(self._random.uniform(0, _SPREAD_S))
         try:
             if self._server.endpoint.healthy or await client.changing(timeout_s=_LIVE_S):
                 return
-            if cause is Cause.NOT_LOADED:
+            if error.cause is Cause.NOT_LOADED:
                 await client.load(timeout_s=_LOAD_S)
-            elif await self._serves_nobody(cause):
+            elif await self._serves_nobody(error.cause):
                 await client.load_anew(timeout_s=_LOAD_S)
                 self._server.broken = None
                 log.warning(
@@ -213,7 +212,7 @@ class Keeper:
                 f"; loading it anew failed: {refused.said}; restart the server, or start it with "
                 "--model-control-mode=explicit"
             )
-            self._server.said += self._not_loaded
+            self._server.said = error.said + self._not_loaded
 
     async def _serves_nobody(self, cause: Cause) -> bool:
         """Whether the model is as it was when ours failed: neither begun anew by another, nor, with
