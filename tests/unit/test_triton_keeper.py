@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 
 import pytest
 
@@ -12,34 +11,11 @@ from conf.errors import ServerLost
 from operators.engine import ImageFailure, ImageResult
 from operators.engines.triton import TritonEngine
 from tests.cluster.job_process import wait_until
-from tests.scripted_triton import drain, engine_at, numbers, row
+from tests.scripted_triton import drain, numbers, row
 from tests.triton_peer import DEAD, TritonPeer, refuse
 
 Engines = Callable[..., TritonEngine]
 Peers = Callable[..., TritonPeer]
-
-
-@pytest.fixture
-def peers() -> Iterator[Peers]:
-    with ExitStack() as running:
-        yield lambda **keys: running.enter_context(TritonPeer(**keys))
-
-
-@pytest.fixture
-def engines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Engines]:
-    """Makes engines that are impatient, and closed after the test."""
-    monkeypatch.setattr("operators.triton_client.endpoints.LONGEST_PAUSE_S", 0.02)
-    monkeypatch.setattr("operators.triton_client.dispatch.LONGEST_PAUSE_S", 0.02)
-    monkeypatch.setattr("operators.triton_client.keeper._SPREAD_S", 0.02)
-    monkeypatch.setattr("operators.triton_client.keeper._LOOK_S", 0.05)
-    with ExitStack() as closing:
-
-        def make(*servers: TritonPeer, **keys: object) -> TritonEngine:
-            engine = engine_at(*servers, **keys)
-            closing.callback(engine.close)
-            return engine
-
-        yield make
 
 
 def images(engine: TritonEngine) -> list[int]:
