@@ -111,6 +111,17 @@ def test_a_model_that_another_had_loaded_anew_since_it_failed_is_not_loaded_once
     assert not peer.calls["unload"]
 
 
+def test_a_model_that_somebody_unloaded_is_loaded_and_not_unloaded(
+    peers: Peers, engines: Engines
+) -> None:
+    peer = peers()
+    engine = engines(peer)
+    peer.loaded = False
+    engine.admit([row(0)])
+    assert images(engine) == [0]
+    assert (peer.calls["unload"], peer.calls["load"]) == (0, 1)
+
+
 def test_a_model_that_fails_for_us_and_makes_the_images_of_others_is_not_loaded_anew(
     peers: Peers, engines: Engines
 ) -> None:
