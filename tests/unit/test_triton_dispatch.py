@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import pytest
+
 from operators.engine import ImageFailure, ImageResult
 from operators.engines.triton import TritonEngine
 from tests.cluster.job_process import wait_until
@@ -125,6 +127,30 @@ def test_a_server_that_refuses_rests_and_is_asked_again_for_all(
     assert numbers(drain(engine)) == list(range(10))
     (server,) = engine._pool.servers
     assert server.endpoint.limit < 8, "it is asked for fewer at a time"
+
+
+def test_requests_that_are_refused_together_count_as_one_refusal(
+    peers: Peers, engines: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peer = peers()
+    engine = engines(peer)
+    for name in ("FIRST_PAUSE_S", "LONGEST_PAUSE_S"):
+        monkeypatch.setattr(f"operators.triton_client.endpoints.{name}", 2.0)
+    together = threading.Barrier(8)
+    refusing = threading.Event()
+    refusing.set()
+
+    def full(prompt: str) -> None:
+        if refusing.is_set():
+            together.wait(PATIENCE_S)
+            refusing.clear()
+            refuse("UNAVAILABLE", "Exceeds maximum queue size")
+
+    peer.answer = full
+    engine.admit([row(number) for number in range(8)])
+    assert numbers(drain(engine)) == list(range(8))
+    (server,) = engine._pool.servers
+    assert server.endpoint.limit == 6, "a quarter less than 8"
 
 
 def test_more_is_asked_at_a_time_while_rows_wait_and_batches_are_not_full(
