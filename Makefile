@@ -10,6 +10,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TRITON := .venv-triton
+# a file is compiled when it is first imported: most never are, and all take a minute
+PIP := --quiet --disable-pip-version-check --no-compile
 ifndef OUT
 OUT := out/example-$(shell date +%Y%m%d-%H%M%S)
 endif
@@ -20,7 +22,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "ImageMill needs Python 3.11 or newer; say which with make PYTHON=python3.12"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[s3,triton,dev]'
+	$(BIN)/pip install $(PIP) -c constraints.txt -e '.[s3,triton,dev]'
 	@touch $@
 
 run: $(VENV)/.ready
@@ -28,7 +30,8 @@ run: $(VENV)/.ready
 	@echo "The pictures are in $(OUT)/images, all on one sheet in $(OUT)/contact_sheet.png;"
 	@echo "open $(OUT)/report.html in a browser, or check it all: $(BIN)/imagemill verify $(OUT)"
 
-test: $(VENV)/.ready $(TRITON)/.ready
+test:
+	@$(MAKE) --no-print-directory -j2 $(VENV)/.ready $(TRITON)/.ready
 	@$(BIN)/python -m tests.prometheus
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest -n 3 --dist loadfile
 
@@ -55,7 +58,7 @@ $(TRITON)/.ready: constraints-triton.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "ImageMill needs Python 3.11 or newer; say which with make PYTHON=python3.12"; exit 2; }
 	$(PYTHON) -m venv $(TRITON)
-	$(TRITON)/bin/pip install --quiet --disable-pip-version-check -r constraints-triton.txt
+	$(TRITON)/bin/pip install $(PIP) -r constraints-triton.txt
 	@touch $@
 
 triton: $(VENV)/.ready $(TRITON)/.ready
