@@ -7,7 +7,7 @@ import shutil
 import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from conf.schema import ModelConfig, RunConfig
 from conf.triton_server import TritonServerConfig
@@ -29,12 +29,17 @@ def model_config() -> ModelConfig:
     )
 
 
+def served(*, name: str = MODEL, revision: str, max_batch: int) -> Served:
+    """The scripted model as a server has it."""
+    return Served(name=name, model=model_config(), revision=revision, max_batch=max_batch, gpus=0)
+
+
 def write_repository(
     folder: Path, *, name: str = MODEL, revision: str = "r1", max_batch: int = 4, **keys: Any
 ) -> Path:
     """Put the scripted model into a repository; ``keys`` are those of ``triton export``."""
-    served = Served(name=name, model=model_config(), revision=revision, max_batch=max_batch, gpus=0)
-    text = config_text(served, TritonServerConfig(**{"delay_ms": 1.0} | keys))
+    described = served(name=name, revision=revision, max_batch=max_batch)
+    text = config_text(described, TritonServerConfig(**{"delay_ms": 1.0} | keys))
     warm_up = text.index("model_warmup [")
     text = text[:warm_up] + text[text.index("\n]\n", warm_up) + 3 :]
     version = folder / name / "1"
@@ -44,7 +49,14 @@ def write_repository(
     return folder
 
 
-def engine_at(*servers: TritonServer, priority: int = 0, **keys: Any) -> TritonEngine:
+class HasAddress(Protocol):
+    """A server: ``grpc`` is its host:port."""
+
+    @property
+    def grpc(self) -> str: ...
+
+
+def engine_at(*servers: HasAddress, priority: int = 0, **keys: Any) -> TritonEngine:
     """The engine for these servers, with ``triton.*`` keys."""
     url = ",".join(f"grpc://{server.grpc}" for server in servers)
     return engine_at_url(url, priority=priority, **keys)

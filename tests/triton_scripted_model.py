@@ -20,6 +20,10 @@ FAILURE = {"stage": "check", "reason": "nan_image", "message": "no numbers", "gp
 class TritonPythonModel:
     places = 0
 
+    def initialize(self, arguments):
+        parameters = json.loads(arguments["model_config"])["parameters"]
+        self._revision = parameters["imagemill_model_revision"]["string_value"]
+
     def execute(self, requests):
         return [self._response(request, len(requests)) for request in requests]
 
@@ -31,7 +35,7 @@ class TritonPythonModel:
         if prompt == "crash":
             os.kill(os.getpid(), signal.SIGKILL)
         if prompt == "fail":
-            return _error(json.dumps(FAILURE))
+            return _error(json.dumps(FAILURE | {"revision": self._revision}))
         if prompt == "odd":
             return _error("CUDA error: an illegal memory access was encountered")
         while prompt == "hang" and not request.is_cancelled():
@@ -49,6 +53,7 @@ class TritonPythonModel:
             "gpu_seconds": np.array([[0.001]]),
             "batch_rows": np.array([[rows]], dtype=np.int32),
             "truncated_tokens": np.array([[place]], dtype=np.int32),
+            "revision": np.array([[self._revision.encode()]], dtype=np.object_),
         }
         return backend.InferenceResponse([backend.Tensor(*one) for one in outputs.items()])
 

@@ -199,7 +199,8 @@ class TritonEngine:
         return [
             work.request
             for work in self._inside.values()
-            if work.alone_since_s is not None and now_s - work.alone_since_s > limit_s
+            # read once: it is the loop's to change
+            if (since_s := work.alone_since_s) is not None and now_s - since_s > limit_s
         ]
 
     def discard(self, unwanted: Callable[[Request], bool]) -> int:
@@ -223,12 +224,12 @@ class TritonEngine:
         outcomes: list[Outcome] = []
         try:
             arrived = self._arrived.get(timeout=wait_s) if wait_s else self._arrived.get_nowait()
-            while self._lost is None:
+            while True:
                 if isinstance(arrived, BaseException):
-                    self._lost = arrived
+                    self._lost = self._lost or arrived
                 else:
                     outcomes += self._accept(arrived)
-                    arrived = self._arrived.get_nowait()
+                arrived = self._arrived.get_nowait()
         except queue.Empty:
             pass
         if self._lost is not None and not outcomes:

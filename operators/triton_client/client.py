@@ -19,6 +19,7 @@ from operators.triton_client.errors import Cause, ServerError, read_error
 from operators.triton_client.wire import Answer, answer_of, inputs_of, outputs_wanted
 
 T = TypeVar("T")
+_CHANGING = ("LOADING", "UNLOADING")
 _CHANNEL = [
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
@@ -74,10 +75,12 @@ class TritonClient:
 
     async def models(self, *, timeout_s: float) -> list[str]:
         """The names in the server's repository."""
-        answer = self._client.get_model_repository_index(
-            headers=self._headers, client_timeout=timeout_s
-        )
-        return sorted({model.name for model in (await self._said(answer, timeout_s)).models})
+        return sorted({model.name for model in await self._index(timeout_s)})
+
+    async def changing(self, *, timeout_s: float) -> bool:
+        """Whether the model is being loaded or unloaded now."""
+        found = await self._index(timeout_s)
+        return any(model.name == self.model and model.state in _CHANGING for model in found)
 
     async def batches(self, *, timeout_s: float) -> dict[int, int]:
         """How many batches of each size the server has run since it loaded the model."""
@@ -113,6 +116,12 @@ class TritonClient:
     async def close(self) -> None:
         """End the connection and what is under way on it."""
         await self._client.close()
+
+    async def _index(self, timeout_s: float) -> Any:
+        answer = self._client.get_model_repository_index(
+            headers=self._headers, client_timeout=timeout_s
+        )
+        return (await self._said(answer, timeout_s)).models
 
     async def _statistics(self, timeout_s: float) -> Any:
         answer = self._client.get_inference_statistics(

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from functools import partial
 from random import Random
 
-from conf.errors import RowRejected, ServerUnfit
+from conf.errors import RowRejected
 from operators.engine import ImageFailure, ImageResult
 from operators.triton_client import verdicts
-from operators.triton_client.endpoints import choose, pause_s, rest_s
+from operators.triton_client.endpoints import LONGEST_PAUSE_S, choose, pause_s, rest_s
 from operators.triton_client.errors import Cause, ServerError
 from operators.triton_client.lost_time import LostTime
 from operators.triton_client.server import Asked, Doubt, Server
@@ -23,7 +23,8 @@ from operators.triton_client.wire import Answer
 
 ALONE_AFTER = 2
 """Deaths of a model after which a request that was there each time is made alone."""
-MOST_CRASHES = 3
+MOST_CRASHES = 4
+"""Two of them alone: other workers may have asked the server for what killed it the first time."""
 MOST_FAILURES = 3
 _NOTHING_LOST = (Cause.ROW, Cause.BUSY)
 """A row's own failure tells its time, and a queue turns requests away before any work."""
@@ -165,7 +166,6 @@ class Dispatcher:
         server.calls.discard(call)
         server.endpoint.in_flight -= 1
         server.endpoint.alone = False
-        server.checked &= server.endpoint.in_flight > 0
         alone = work.alone_since_s is not None
         work.call = work.alone_since_s = None
         if call.cancelled():
@@ -179,22 +179,13 @@ class Dispatcher:
             self._made(server, work, call.result(), began_s)
         elif isinstance(error, ServerError):
             self._failed(server, work, error, began_s, alone=alone)
-        elif isinstance(error, ServerUnfit):
-            self._ill(server, str(error))
-            self._again(work)
         else:
             self._deliver(error)
         self.pump()
 
     async def _answer(self, server: Server, work: Asked) -> Answer:
-        await server.agree()
         work.sent_s = self._loop.time()
-        return await server.client.infer(
-            work.request,
-            streams=server.expected.streams,
-            priority=self._priority,
-            timeout_s=self._timeout_s,
-        )
+        return await server.ask(work.request, priority=self._priority, timeout_s=self._timeout_s)
 
     def _lose(self, work: Asked) -> None:
         """No answer told the time that went into a request."""
@@ -208,13 +199,9 @@ class Dispatcher:
         return 0.0 if work.sent_s is None else self._loop.time() - work.sent_s
 
     def _made(self, server: Server, work: Asked, answer: Answer, began_s: float) -> None:
-        """An image came, unless another version of the model made it than those before."""
-        if server.version is None:
-            server.version = answer.version
-        if answer.version != server.version:
-            self.spent(answer.gpu_seconds)
-            self._ill(server, f"its model became version {answer.version} of itself")
-            self._again(work)
+        """An image came, unless another model made it than the job's."""
+        if server.is_other(answer.revision):
+            self._other(server, work, answer.revision, answer.gpu_seconds)
             return
         server.answered(sent_s=began_s, now_s=self._loop.time())
         server.rows_seen.append(answer.batch_rows)
@@ -234,6 +221,9 @@ class Dispatcher:
         match error.cause:
             case Cause.ROW:
                 assert error.row is not None
+                if server.is_other(error.row.revision):
+                    self._other(server, work, error.row.revision, error.row.gpu_seconds)
+                    return
                 server.answered(sent_s=began_s, now_s=now_s)
                 work.device_ns = _ns(error.row.gpu_seconds)
                 self._reject(work, verdicts.own_failure(error.row))
@@ -247,13 +237,9 @@ class Dispatcher:
                 self._ill(server, error.said)
                 self._again(work)
             case Cause.DEAD_MODEL:
+                server.broken = error.said
                 self._ill(server, error.said)
-                work.crashes += 1
-                work.suspect = work.crashes >= ALONE_AFTER
-                if work.crashes < MOST_CRASHES:
-                    self._again(work)
-                else:
-                    self._reject(work, verdicts.killed(work.crashes, error.said))
+                self._crashed(work, error.said, alone=alone)
             case Cause.TIMED_OUT if not alone and server.served_from_s >= began_s:
                 # it is well: it has made another one since
                 work.suspect = True
@@ -263,6 +249,25 @@ class Dispatcher:
                     Doubt(work=work, cause=error.cause, said=error.said, alone=alone)
                 )
                 self._ill(server, error.said)
+
+    def _crashed(self, work: Asked, said: str, *, alone: bool) -> None:
+        """The model died while it was asked for this. One that was alone waits for a while of
+        chance: what other workers asked for at that moment comes back with it otherwise."""
+        work.crashes += 1
+        work.suspect = work.crashes >= ALONE_AFTER
+        if work.crashes >= MOST_CRASHES:
+            self._reject(work, verdicts.killed(work.crashes, said))
+        elif alone:
+            pause = self._random.uniform(0, LONGEST_PAUSE_S)
+            self._loop.call_later(pause, self._again, work)
+        else:
+            self._again(work)
+
+    def _other(self, server: Server, work: Asked, revision: str | None, gpu_seconds: float) -> None:
+        """Another model answered, which somebody put in the place of the job's."""
+        self.spent(gpu_seconds)
+        self._ill(server, server.other(revision))
+        self._again(work)
 
     def _refused(self, server: Server, said: str, now_s: float) -> None:
         """It is too busy. All that it refuses at about the same time count once."""

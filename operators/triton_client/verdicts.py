@@ -51,8 +51,8 @@ def timed_out(timeout_s: float) -> RowRejected:
 def killed(times: int, said: str) -> RowRejected:
     """The process of a model died each time."""
     message = (
-        f"the server's model died {times} times while it made this image, the last time this "
-        f"image alone ({said}); the server's log tells more; change the row's prompt, size or "
-        "sampler"
+        f"the server's model died {times} times while it made this image, the last two times no "
+        f"other image of this worker ({said}); the server's log tells more; change the row's "
+        "prompt, size or sampler"
     )
     return RowRejected(stage="denoise", reason="server_crash", message=message)

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from tritonclient.grpc import InferenceServerClient
 
 from conf.errors import ServerLost, ServerUnfit
 from operators.engine import ImageFailure, ImageResult
@@ -127,7 +128,7 @@ def test_the_row_that_kills_its_model_each_time_is_the_only_one_given_up(
     assert isinstance(failure, ImageFailure)
     assert (failure.stage, failure.reason) == ("denoise", "server_crash")
     assert failure.message.startswith(
-        "the server's model died 3 times while it made this image, the last time this image alone"
+        "the server's model died 4 times while it made this image, the last two times no other"
     )
     assert all(isinstance(outcome, ImageResult) for outcome in found.values())
 
@@ -203,6 +204,30 @@ def test_servers_that_stay_away_lose_the_device_but_nothing_before_that(
         engine.tick()
     with pytest.raises(ServerLost):
         engine.finish()
+
+
+def test_a_model_exchanged_under_our_requests_makes_no_image_that_counts(
+    serve: Callable[..., TritonServer], engines: Engine
+) -> None:
+    """Triton loads the new one beside the old one, whose requests it ends: nothing fails."""
+    server = serve(max_batch=1)
+    engine = engines(server, patience_s=1)
+    engine.admit([row(number, "wait 0.05") for number in range(200)])
+    found: list[ImageResult | ImageFailure] = []
+    wait_until(lambda: bool(found.extend(engine.tick()) or found), "the first image")
+    write_repository(server.repository, revision="r2", max_batch=1)
+    with InferenceServerClient(server.grpc) as client:
+        client.load_model(MODEL)
+        with pytest.raises(ServerLost, match=r"of revision r2.*; this job began with scripted of"):
+            _drain_into(found, engine)
+        made = client.get_inference_statistics(MODEL).model_stats[0].inference_stats.success.count
+    assert made > 0, "the other one was asked"
+    assert len(images(found)) < 200
+
+
+def _drain_into(found: list[ImageResult | ImageFailure], engine: TritonEngine) -> None:
+    while engine.busy:
+        found += engine.tick()
 
 
 def test_a_server_that_comes_back_with_another_revision_makes_no_image(

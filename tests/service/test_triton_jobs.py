@@ -220,10 +220,10 @@ def test_a_model_that_is_not_there_is_told_with_those_that_are(
         ),
         (
             (
-                'key: "imagemill_signature" value { string_value: "1"',
+                'key: "imagemill_signature" value { string_value: "2"',
                 'key: "imagemill_signature" value { string_value: "7"',
             ),
-            "has signature 7; this client expected 1: server and client are of different versions",
+            "has signature 7; this client expected 2: server and client are of different versions",
         ),
         (
             ('"seed" data_type: TYPE_INT64', '"seed" data_type: TYPE_INT32'),

@@ -8,7 +8,13 @@ import pytest
 
 from operators.triton_client.errors import Cause, read_error
 
-FAILURE = {"stage": "check", "reason": "nan_image", "message": "no numbers", "gpu_seconds": 0.25}
+FAILURE = {
+    "stage": "check",
+    "reason": "nan_image",
+    "message": "no numbers",
+    "gpu_seconds": 0.25,
+    "revision": "r1",
+}
 
 
 @pytest.mark.parametrize(
@@ -45,10 +51,12 @@ def test_a_rows_own_failure_is_read_wherever_it_stands(before: str) -> None:
     error = read_error(before + json.dumps(FAILURE), "INTERNAL")
     assert (error.cause, error.said) == (Cause.ROW, "no numbers")
     assert error.row is not None
-    assert (error.row.stage, error.row.reason, error.row.gpu_seconds) == (
+    row = error.row
+    assert (row.stage, row.reason, row.gpu_seconds, row.revision) == (
         "check",
         "nan_image",
         0.25,
+        "r1",
     )
 
 

@@ -65,13 +65,13 @@ def test_a_model_of_somebody_else_is_refused() -> None:
     del made.parameters[VERSION_PARAMETER]
     assert refusal(made).startswith(
         "model 'shapes' on grpc://gpu-1:8001 was not exported by ImageMill: it has no parameter "
-        "'imagemill_signature'; expected signature 1; "
+        "'imagemill_signature'; expected signature 2; "
     )
 
 
 def test_a_model_that_another_version_exported_is_refused() -> None:
     assert refusal(config(**{VERSION_PARAMETER: "99"})).startswith(
-        "model 'shapes' on grpc://gpu-1:8001 has signature 99; this client expected 1: server and "
+        "model 'shapes' on grpc://gpu-1:8001 has signature 99; this client expected 2: server and "
         "client are of different versions of ImageMill; "
     )
 
