@@ -123,6 +123,7 @@ class Lifetime:
                 starved=stats.starved if stats else 0,
                 closed=closed,
                 alive_ns=None if self._servers is None else alive_ns,
+                estimated_ns=stats.estimated_ns if stats else 0,
             )
 
 

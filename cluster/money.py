@@ -18,6 +18,14 @@ from operators.request import Request
 
 _NS_PER_HOUR = 3600 * 10**9
 _FINEST = Decimal("1e-9")
+ESTIMATED = "estimated"
+_REST = (
+    ("wasted", "wasted"),
+    (ESTIMATED, "wasted"),
+    ("overhead", "overhead"),
+    ("idle", "idle"),
+)
+"""Names and kinds of a lifetime's lines beside its images; the last takes what rounding left."""
 _EPOCH = datetime.fromtimestamp(0, UTC)
 
 
@@ -78,7 +86,8 @@ def split(total: int, weights: Sequence[int]) -> list[int]:
 
 
 def close_worker(stamp: Stamp, *, used_ns: int, used_amount: int) -> list[LedgerLine]:
-    """The lines of a worker's lifetime beside its images: wasted, overhead and idle.
+    """The lines of a worker's lifetime beside its images: wasted, overhead and idle; what of the
+    wasted time is an estimate has a line of its own.
 
     Args:
         stamp: the last evidence of the lifetime.
@@ -87,7 +96,8 @@ def close_worker(stamp: Stamp, *, used_ns: int, used_amount: int) -> list[Ledger
     wasted = max(0, stamp.busy_ns - used_ns)
     overhead = min(stamp.overhead_ns, max(0, stamp.lifetime_ns - used_ns - wasted))
     idle = max(0, stamp.lifetime_ns - used_ns - wasted - overhead)
-    times = [wasted, overhead, idle]
+    estimated = estimated_ns(stamp, used_ns=used_ns)
+    times = [wasted - estimated, estimated, overhead, idle]
     whole = bill(stamp.price, used_ns + sum(times))
     amounts: Sequence[int | None] = (
         [None] * len(times) if whole is None else split(whole - used_amount, times)
@@ -95,7 +105,7 @@ def close_worker(stamp: Stamp, *, used_ns: int, used_amount: int) -> list[Ledger
     born = microseconds(stamp.started_at)
     return [
         LedgerLine(
-            line_id=f"{stamp.worker}:{kind}",
+            line_id=f"{stamp.worker}:{name}",
             kind=kind,
             worker=stamp.worker,
             node=stamp.node,
@@ -105,10 +115,14 @@ def close_worker(stamp: Stamp, *, used_ns: int, used_amount: int) -> list[Ledger
             device_ns=device_ns,
             amount_nano=amount,
         )
-        for kind, device_ns, amount in zip(
-            ("wasted", "overhead", "idle"), times, amounts, strict=True
-        )
+        for (name, kind), device_ns, amount in zip(_REST, times, amounts, strict=True)
+        if device_ns or name != ESTIMATED
     ]
+
+
+def estimated_ns(stamp: Stamp, *, used_ns: int) -> int:
+    """How much of a worker's wasted time nobody measured."""
+    return min(stamp.estimated_ns, max(0, stamp.busy_ns - used_ns))
 
 
 def request_lines(stamp: Stamp) -> list[LedgerLine]:

@@ -84,8 +84,8 @@ class Stamp:
     """Evidence of a worker's lifetime up to ``seq``: cumulative nanoseconds since its start.
 
     ``lifetime_ns`` is what is billed, ``busy_ns`` of it was spent on images (whatever became of
-    them), ``overhead_ns`` on loading, compiling and warming up, all at ``price``. ``requests``
-    are those to the output's store. Ticks and slots
+    them; ``estimated_ns`` of that nobody measured), ``overhead_ns`` on loading, compiling and
+    warming up, all at ``price``. ``requests`` are those to the output's store. Ticks and slots
     are those of ``operators.engine.EngineStats``.
 
     ``alive_ns`` is how long the worker lived where that is not what is billed: its images are made
@@ -110,6 +110,7 @@ class Stamp:
     starved: int
     closed: bool
     alive_ns: int | None
+    estimated_ns: int = 0
 
     @property
     def lived_ns(self) -> int:

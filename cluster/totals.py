@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster import layout
-from cluster.money import LedgerLine, bill, close_worker, request_lines, storage_line
+from cluster.money import LedgerLine, bill, close_worker, estimated_ns, request_lines, storage_line
 from cluster.plan_file import PlanReader
 from cluster.records import Commit, Stamp, count_of, stamp_from_json
 from cluster.sealed_shard import SealedShard, WorkerShare
@@ -115,7 +115,7 @@ class Bill:
 
     Of the ``workers``, those in ``unpriced`` (why each has no price) are in no amount. Storage,
     requests and egress are kinds where there are such lines; ``unpriced_lines`` of them have no
-    amount either.
+    amount either. ``estimated_ns`` of the wasted time nobody measured.
     """
 
     ns: dict[str, int]
@@ -125,6 +125,7 @@ class Bill:
     workers: int
     unpriced: tuple[str, ...]
     unpriced_lines: int
+    estimated_ns: int = 0
 
 
 def states(
@@ -243,4 +244,9 @@ def close(totals: Totals, storage_months: float) -> Bill:
         workers=len(stamps),
         unpriced=tuple(s.price.unpriced for s in stamps if s.price.nano_per_hour is None),
         unpriced_lines=sum(line.amount_nano is None for line in others),
+        estimated_ns=sum(
+            estimated_ns(use.stamp, used_ns=use.used_ns)
+            for use in totals.workers.values()
+            if use.stamp
+        ),
     )

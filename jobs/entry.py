@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 
 def main() -> int:
     """See ``jobs.cli.main``."""
+    # what gRPC tells its own developers, such as each handshake that failed, is no message of ours
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     try:
         from jobs.cli import main as command_line
 

@@ -160,6 +160,16 @@ def unpriced(closing: Bill) -> str:
     )
 
 
+def estimated(closing: Bill) -> str:
+    """What of the bill nobody measured; "" where all was."""
+    if not closing.estimated_ns:
+        return ""
+    return (
+        f"{duration(closing.estimated_ns / 1e9)} of the wasted time: what Triton servers spent on "
+        "images whose answers were lost they do not tell"
+    )
+
+
 def exact_money(amount_nano: int) -> str:
     """An amount of 1e-9 units with all of its digits, so that a column of them adds up."""
     return f"{as_decimal(amount_nano):,.9f}"

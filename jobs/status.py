@@ -31,6 +31,7 @@ from jobs.figures import (
     MEND,
     SIMULATED,
     cost_unknown,
+    estimated,
     format_money,
     is_simulated,
     named_once,
@@ -201,6 +202,7 @@ def _progress(found: Status) -> list[str]:
         f"shards     {found.sealed:,} of {found.shards:,} sealed{tries}",
         f"cost       {COST_UNKNOWN if cost_unknown(found.bill) else known}",
         *([f"unpriced   {unpriced(found.bill)}"] if unpriced(found.bill) else []),
+        *([f"estimated  {estimated(found.bill)}"] if estimated(found.bill) else []),
         *([f"budget     {found.caps.used(spent_by(found.bill))}"] if found.caps.any else []),
         *([f"project    {found.project}"] if found.project else []),
     ]

@@ -21,6 +21,7 @@ from jobs.figures import (
     Figures,
     cost_unknown,
     duration,
+    estimated,
     figures_of,
     format_money,
     is_simulated,
@@ -54,6 +55,8 @@ def summary_lines(job: JobRecord, finish: Finish, status: int) -> list[str]:
     lines += against_lines(finish.against, job.currency)
     if unpriced(finish.bill):
         lines.append(f"unpriced   {unpriced(finish.bill)}")
+    if estimated(finish.bill):
+        lines.append(f"estimated  {estimated(finish.bill)}")
     if facts.wall_s:
         lines.append(f"this run   {duration(facts.wall_s)}{_restarts(facts.restarts)}")
     if facts.deadline:

@@ -77,7 +77,8 @@ class EngineStats:
     ``starved`` the next rows, which had not arrived; for the rest there was no row left.
 
     ``busy_ns`` is all device time spent so far: it equals the ``device_ns`` of everything that was
-    returned, plus that of requests still inside, plus that of discarded ones.
+    returned, plus that of requests still inside, plus that of discarded ones. Nobody measured
+    ``estimated_ns`` of it.
     """
 
     ticks: int
@@ -88,6 +89,7 @@ class EngineStats:
     busy_ns: int
     active: int
     waiting: int
+    estimated_ns: int = 0
 
 
 class Engine(Protocol):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-VERSION = "1"
+VERSION = "2"
 """Changes when a name, type or meaning here does. The model says it as ``VERSION_PARAMETER``."""
 VERSION_PARAMETER = "imagemill_signature"
 """Parameter of config.pbtxt, read by clients from the model's configuration."""
@@ -45,6 +45,9 @@ OUTPUTS: Mapping[str, Tensor] = {
     # rows that shared the image's ticks, on average, rounded
     "batch_rows": Tensor(datatype="INT32", dims=(1,)),
     "truncated_tokens": Tensor(datatype="INT32", dims=(1,)),
+    # of the model's files: what the server's configuration says may be of another version by now
+    "revision": Tensor(datatype="BYTES", dims=(1,)),
 }
-FAILURE = ("stage", "reason", "message", "gpu_seconds")
-"""Of a row that cannot become an image, as ``operators.engine.ImageFailure`` has them."""
+FAILURE = ("stage", "reason", "message", "gpu_seconds", "revision")
+"""Of a row that cannot become an image, as ``operators.engine.ImageFailure`` has them, and the
+revision as in ``OUTPUTS``."""

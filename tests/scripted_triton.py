@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from conf.schema import ModelConfig, RunConfig
 from conf.triton_server import TritonServerConfig
@@ -28,33 +29,55 @@ def model_config() -> ModelConfig:
     )
 
 
+def served(*, name: str = MODEL, revision: str, max_batch: int) -> Served:
+    """The scripted model as a server has it."""
+    return Served(name=name, model=model_config(), revision=revision, max_batch=max_batch, gpus=0)
+
+
 def write_repository(
-    folder: Path, *, revision: str = "r1", max_batch: int = 4, **keys: Any
+    folder: Path, *, name: str = MODEL, revision: str = "r1", max_batch: int = 4, **keys: Any
 ) -> Path:
-    """A repository that holds the scripted model; ``keys`` are those of ``triton export``."""
-    served = Served(
-        name=MODEL, model=model_config(), revision=revision, max_batch=max_batch, gpus=0
-    )
-    text = config_text(served, TritonServerConfig(**{"delay_ms": 1.0} | keys))
+    """Put the scripted model into a repository; ``keys`` are those of ``triton export``."""
+    described = served(name=name, revision=revision, max_batch=max_batch)
+    text = config_text(described, TritonServerConfig(**{"delay_ms": 1.0} | keys))
     warm_up = text.index("model_warmup [")
     text = text[:warm_up] + text[text.index("\n]\n", warm_up) + 3 :]
-    version = folder / MODEL / "1"
+    version = folder / name / "1"
     version.mkdir(parents=True, exist_ok=True)
     shutil.copy(Path(__file__).with_name("triton_scripted_model.py"), version / "model.py")
-    (folder / MODEL / "config.pbtxt").write_text(text)
+    (folder / name / "config.pbtxt").write_text(text)
     return folder
 
 
-def engine_at(*servers: TritonServer, **keys: Any) -> TritonEngine:
+class HasAddress(Protocol):
+    """A server: ``grpc`` is its host:port."""
+
+    @property
+    def grpc(self) -> str: ...
+
+
+def engine_at(*servers: HasAddress, priority: int = 0, **keys: Any) -> TritonEngine:
     """The engine for these servers, with ``triton.*`` keys."""
-    config = dataclasses.replace(
-        _composed(url=",".join(f"grpc://{server.grpc}" for server in servers)).triton, **keys
-    )
-    return load(config, model_config(), priority=0)
+    url = ",".join(f"grpc://{server.grpc}" for server in servers)
+    return engine_at_url(url, priority=priority, **keys)
+
+
+def engine_at_url(url: str, *, priority: int = 0, **keys: Any) -> TritonEngine:
+    """The engine for servers at a ``triton.url``."""
+    config = dataclasses.replace(_composed(url=url).triton, **keys)
+    return load(config, model_config(), priority=priority)
 
 
 def _composed(url: str = "grpc://127.0.0.1:1") -> RunConfig:
     return compose(["engine=triton", f"triton.url={url}", "input.path=none", "output.path=none"])
+
+
+def pending(server: TritonServer, model: str) -> int:
+    """How many requests wait in the queue of a model."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.ports.metrics}/metrics") as answer:
+        lines = answer.read().decode().splitlines()
+    series = f'nv_inference_pending_request_count{{model="{model}"'
+    return sum(int(line.rpartition(" ")[2]) for line in lines if line.startswith(series))
 
 
 def row(number: int, prompt: str = "a fox") -> Request:

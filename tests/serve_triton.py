@@ -34,7 +34,10 @@ def main(word: str, asked: Sequence[str]) -> int:
     if word == "stop":
         return _stop(server, running, pid_file)
     if running:
-        print(f"a tritonserver runs already on {server.grpc}, process {running.pid}")
+        print(
+            f"a tritonserver runs already on {server.grpc}, process {running.pid}, and was left as "
+            "it is; to serve something else, stop it first: make triton-stop"
+        )
         return 0
     try:
         _export(server.repository, asked)

@@ -1,7 +1,9 @@
 """A model for Triton's python backend that does what the prompt says. Run by the server, not by us.
 
 ``crash`` kills its process, ``fail`` is a row's own failure, ``odd`` fails as no row of ours does,
-``hang`` goes on until it is cancelled, ``wait S`` takes so long. The rest becomes a picture.
+``hang`` goes on until it is cancelled, ``until PATH`` until there is such a file, ``wait S`` takes
+so long. ``place`` tells as its truncated tokens how many requests came before it. The rest becomes
+a picture.
 """
 
 import json
@@ -16,6 +18,12 @@ FAILURE = {"stage": "check", "reason": "nan_image", "message": "no numbers", "gp
 
 
 class TritonPythonModel:
+    places = 0
+
+    def initialize(self, arguments):
+        parameters = json.loads(arguments["model_config"])["parameters"]
+        self._revision = parameters["imagemill_model_revision"]["string_value"]
+
     def execute(self, requests):
         return [self._response(request, len(requests)) for request in requests]
 
@@ -27,22 +35,33 @@ class TritonPythonModel:
         if prompt == "crash":
             os.kill(os.getpid(), signal.SIGKILL)
         if prompt == "fail":
-            return _error(json.dumps(FAILURE))
+            return _error(json.dumps(FAILURE | {"revision": self._revision}))
         if prompt == "odd":
             return _error("CUDA error: an illegal memory access was encountered")
         while prompt == "hang" and not request.is_cancelled():
             time.sleep(0.01)
         if prompt.startswith("wait "):
             time.sleep(float(prompt.split()[1]))
+        if prompt.startswith("until "):
+            _wait_for(prompt[6:])
+        self.places += 1
         random = np.random.default_rng(int(value("seed")))
+        place = self.places if prompt == "place" else 0
         shape = (1, int(value("height")), int(value("width")), 3)
         outputs = {
             "image": random.integers(0, 256, shape, dtype=np.uint8),
             "gpu_seconds": np.array([[0.001]]),
             "batch_rows": np.array([[rows]], dtype=np.int32),
-            "truncated_tokens": np.array([[0]], dtype=np.int32),
+            "truncated_tokens": np.array([[place]], dtype=np.int32),
+            "revision": np.array([[self._revision.encode()]], dtype=np.object_),
         }
         return backend.InferenceResponse([backend.Tensor(*one) for one in outputs.items()])
+
+
+def _wait_for(path):
+    open(path + ".reached", "w").close()
+    while not os.path.exists(path):
+        time.sleep(0.005)
 
 
 def _error(message):

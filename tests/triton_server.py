@@ -179,7 +179,10 @@ class TritonServer:
 
     def clean(self) -> None:
         """Remove the shared memory of this server, which is down, and of any of our servers that
-        nobody was left to clean up after."""
+        nobody was left to clean up after; end their stubs, which do not always see it."""
+        for orphan in _orphans():
+            with suppress(psutil.Error):
+                orphan.kill()
         for file in {*self.shared_memory(), *_abandoned()}:
             file.unlink(missing_ok=True)
 
@@ -264,6 +267,20 @@ def _abandoned() -> list[Path]:
         with suppress(psutil.Error, OSError):
             mapped |= {region.path for region in process.memory_maps()}
     return [file for file in found if str(file) not in mapped]
+
+
+def _orphans() -> list[psutil.Process]:
+    """Stubs of our servers whose server is gone."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if not triton_environment.is_stub(process.pid):
+                continue
+            parent = process.parent()
+            ours = any(word.startswith(_OURS) for word in process.cmdline())
+            if ours and (parent is None or parent.name() != "tritonserver"):
+                found.append(process)
+    return found
 
 
 def _is_free(port: int) -> bool:

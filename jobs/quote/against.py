@@ -96,9 +96,7 @@ def against(
         found,
         offer=offer,
         cost=_measure(offer.cost, closing.total_amount, unfinished),
-        worker_seconds=_measure(
-            offer.seconds.times(offer.workers), closing.total_ns / 1e9, unfinished
-        ),
+        worker_seconds=_measure(offer.paid_seconds, closing.total_ns / 1e9, unfinished),
         seconds=_measure(offer.seconds, active_seconds(stamps), unfinished or apart),
     )
 

@@ -16,6 +16,7 @@ from cluster.cell_values import plain_values
 from cluster.input_files import InputFiles
 from cluster.pricing import Machine, best_entries, entry_for, machine_of, storage_for
 from cluster.reader import KNOWN
+from cluster.server_price import server_billing, server_machine
 from cluster.store_access import is_local
 from conf.errors import ConfigError, InputError, RowRejected
 from conf.price_book import InstancePrice, PriceBook, book_of
@@ -27,9 +28,10 @@ from jobs.plan import PlannedJob, make_plan
 from jobs.quote.earlier import Earlier, newest_alike
 from jobs.quote.estimate import Crew, Size, Work, by_pilot, by_rates
 from jobs.quote.kept import KeptOffer, KeptQuote, remember_quote
-from jobs.quote.notes import capped_by, held_by, measured_by, priced_by
+from jobs.quote.notes import capped_by, earlier_by, held_by, measured_by, priced_by
 from jobs.quote.offers import Asked, Kept, Offer, offers
 from jobs.quote.pilot import Pilot, run_pilot
+from jobs.quote.servers import pilot_through_servers, refuse_remembered, served_by
 from jobs.quote.strata import Strata, Stratum
 from jobs.run import prepare
 from jobs.scan import scan_input
@@ -86,12 +88,8 @@ def quote(
             f"--pilot-seconds is {pilot_seconds:g}; expected a number of seconds above 0"
         )
     config = prepare(overrides)
-    if config.engine.name == "triton":
-        raise ConfigError(
-            "engine=triton cannot be quoted: how fast its servers are for this job depends on who "
-            "else asks them; ask for the quote with engine=stepwise on a machine like theirs, or "
-            "run some of the rows and read 'imagemill cost'"
-        )
+    if remembered and config.engine.name == "triton":
+        refuse_remembered()
     maker = settle(config)
     config = maker.config
     planned = make_plan(config, None)
@@ -117,7 +115,7 @@ def quote(
         asked_at=now,
         config=config,
         revision=maker.model_revision,
-        device=device_name(),
+        device=_device(config),
         rows=planned.rows,
         rejected=rejected,
         images=asked.kept.images,
@@ -132,7 +130,8 @@ def quote(
             *capped_by(config, book.currency, offered),
             *priced_by(config, book, asked, pilot, now),
             *held_by(config.job.deadline, asked, now),
-            *measured_by(asked.work, pilot, earlier, now),
+            *measured_by(asked.work, pilot),
+            *(served_by(config) if asked.servers else earlier_by(pilot, earlier, now)),
         ),
         currency=book.currency,
     )
@@ -142,6 +141,7 @@ def quote(
 
 def _kept(found: Quote) -> KeptQuote:
     """What of a quote is held against the job later."""
+    billing = server_billing(found.config)
     return KeptQuote(
         asked_at=found.asked_at.isoformat(timespec="seconds"),
         digest=found.config.digest(),
@@ -149,6 +149,7 @@ def _kept(found: Quote) -> KeptQuote:
         rows=found.rows,
         tried=found.pilot.tried if found.pilot else 0,
         earlier=len(found.earlier.used),
+        servers=billing.value if billing else None,
         currency=found.currency,
         offers=tuple(
             KeptOffer(
@@ -158,6 +159,7 @@ def _kept(found: Quote) -> KeptQuote:
                 workers=offer.workers,
                 seconds=offer.seconds,
                 cost=offer.cost,
+                paid=offer.paid if offer.devices else None,
             )
             for offer in found.offers
             if offer.nano_per_hour is not None and offer.seconds and offer.cost
@@ -199,7 +201,14 @@ def _count(config: RunConfig, planned: PlannedJob) -> tuple[Strata, int]:
     return strata, rejected
 
 
+def _device(config: RunConfig) -> str:
+    """What was measured."""
+    return config.triton.url or "" if config.engine.name == "triton" else device_name()
+
+
 def _pilot(config: RunConfig, strata: Strata, limit_s: float) -> Pilot:
+    if config.engine.name == "triton":
+        return pilot_through_servers(config, strata, limit_s=limit_s, random=Random(_SEED))
     if config.model.needs_gpu and is_cpu(device_name()) and config.engine.runs_a_model:
         raise ConfigError(
             f"model {config.model.name} needs a GPU (model.needs_gpu) and this machine has none, "
@@ -255,11 +264,12 @@ def _asked(
     book: PriceBook,
 ) -> Asked:
     pixels = sum(s.images * k.width * k.height for k, s in strata.stocks.items())
+    served = config.engine.name == "triton"
     sizes: tuple[Size, ...] = pilot.sizes if pilot else ()
     return Asked(
         work=work,
         crew=Crew(
-            workers=min(_workers(config), max(1, planned.shard_count)),
+            workers=1 if served else min(_workers(config), max(1, planned.shard_count)),
             shards=planned.shard_count,
             load_s=pilot.load_s if pilot else 0.0,
             stretch=pilot.stretch if pilot else 1.0,
@@ -277,14 +287,18 @@ def _asked(
         ),
         here=_here(config, book),
         tied=_tied(config, book),
-        gpus=config.cluster.gpus_per_worker,
-        threads=_threads(config),
-        node=(float(gpu_count()), float(max(os.cpu_count() or 1, _workers(config)))),
+        gpus=1.0 if served else config.cluster.gpus_per_worker,
+        threads=None if served else _threads(config),
+        node=(0.0, 0.0)
+        if served
+        else (float(gpu_count()), float(max(os.cpu_count() or 1, _workers(config)))),
+        servers=server_billing(config),
+        devices=pilot.devices if served and pilot else 0,
     )
 
 
 def _here(config: RunConfig, book: PriceBook) -> InstancePrice | None:
-    """The entry of the machine that measures."""
+    """The entry of the machine that is measured."""
     found = entry_for(book, _this_machine(config), datetime.now(UTC))
     return None if isinstance(found, str) else found
 
@@ -296,8 +310,10 @@ def _tied(config: RunConfig, book: PriceBook) -> tuple[int, ...]:
 
 
 def _this_machine(config: RunConfig) -> Machine:
-    """What is known of the machine that measures. What ``pricing.*`` says of nodes is said of it
-    only where the workers are on it."""
+    """What is known of the machine that is measured: of Triton servers, theirs. What ``pricing.*``
+    says of nodes is said of this machine only where the workers are on it."""
+    if config.engine.name == "triton":
+        return server_machine(config)
     if config.cluster.address != "local":
         config = replace(
             config,

@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from cluster import layout
 from cluster.job_log import JobRecord
+from cluster.server_price import server_billing
 from cluster.store import Store
 from jobs.figures import plural
 from jobs.quote.estimate import Interval
@@ -30,7 +31,8 @@ _MOST = 200
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeptOffer:
     """An offer that had a cost: ``seconds`` is the life of each of the ``workers``, ``cost`` is
-    everything, in 1e-9 currency units. ``instance_type`` None: whatever the machine."""
+    everything, in 1e-9 currency units. ``instance_type`` None: whatever the machine. ``paid`` is
+    the time that is paid for, all together; None: the workers' lives."""
 
     name: str
     instance_type: str | None
@@ -38,12 +40,19 @@ class KeptOffer:
     workers: int
     seconds: Interval
     cost: Interval
+    paid: Interval | None = None
+
+    @property
+    def paid_seconds(self) -> Interval:
+        """The time that is paid for."""
+        return self.seconds.times(self.workers) if self.paid is None else self.paid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeptQuote:
     """What was told, when (ISO 8601, UTC), of which job: ``digest`` of its configuration, revision
-    of its model, rows of its input; by a pilot of ``tried`` images, or (0) by ``earlier`` runs."""
+    of its model, rows of its input; by a pilot of ``tried`` images, or (0) by ``earlier`` runs.
+    ``servers``: how Triton servers are paid for that make the images; None: workers make them."""
 
     asked_at: str
     digest: str
@@ -53,6 +62,7 @@ class KeptQuote:
     earlier: int
     currency: str
     offers: tuple[KeptOffer, ...]
+    servers: str | None = None
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> Self:
@@ -63,8 +73,8 @@ class KeptQuote:
         """
         if plain["schema"] != _SCHEMA or plain["kind"] != "Quote":
             raise ValueError(f"it is no quote of schema {_SCHEMA}")
-        known = {item.name: plain[item.name] for item in fields(cls) if item.name != "offers"}
-        return cls(**known, offers=tuple(map(_offer, plain["offers"])))
+        known = {item.name: plain[item.name] for item in fields(cls) if item.name in plain}
+        return cls(**known | {"offers": tuple(map(_offer, plain["offers"]))})
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -91,13 +101,15 @@ def remembered_quote(job: JobRecord, rows: int) -> KeptQuote | None:
     quote = read_cached(path, _SCHEMA, KeptQuote.of)
     if quote is None:
         return None
-    if (quote.rows, quote.model_revision) == (rows, job.model_revision):
+    billing = server_billing(job.config)
+    if quote.rows != rows:
+        changed = f"had {plural(quote.rows, 'row')} and now has {rows:,}"
+    elif quote.model_revision != job.model_revision:
+        changed = f"had a model of revision {quote.model_revision}"
+    elif quote.servers != (billing.value if billing else None):
+        changed = f"was to pay for {quote.servers} servers (triton.owned)"
+    else:
         return quote
-    changed = (
-        f"had {plural(quote.rows, 'row')} and now has {rows:,}"
-        if quote.rows != rows
-        else f"had a model of revision {quote.model_revision}"
-    )
     log.info(
         "the quote of %s is not held against this job, which %s",
         quote.asked_at,
@@ -131,5 +143,6 @@ def quote_of(store: Store) -> KeptQuote | None:
 
 
 def _offer(plain: Mapping[str, Any]) -> KeptOffer:
-    intervals = {name: Interval(**plain[name]) for name in ("seconds", "cost")}
+    names = [name for name in ("seconds", "cost", "paid") if plain.get(name) is not None]
+    intervals = {name: Interval(**plain[name]) for name in names}
     return KeptOffer(**{**plain, **intervals})

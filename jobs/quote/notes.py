@@ -32,9 +32,15 @@ def priced_by(
     if why:
         yield f"{why}: a run today would be unpriced, and no machine is known to be this one"
     elif asked.tied:
+        whose = "this" if asked.servers is None else "the servers'"
         yield (
-            f"entries {', '.join(map(str, asked.tied))} of the price book hold alike for this "
+            f"entries {', '.join(map(str, asked.tied))} of the price book hold alike for {whose} "
             "machine, so that no speed is known for any; name more of it in the one that is meant"
+        )
+    elif asked.here is None and asked.servers is not None:
+        yield (
+            "the price book has no entry for the servers' machine, so that no speed is known for "
+            "any; pricing.instance_type=… names it"
         )
     elif asked.here is None:
         yield (
@@ -70,18 +76,19 @@ def capped_by(config: RunConfig, currency: str, found: Sequence[Offer]) -> Itera
 def _passed(caps: Caps, offer: Offer) -> list[str]:
     """The caps that the offer is above, by their keys."""
     assert offer.cost is not None
-    assert offer.seconds is not None
+    assert offer.paid is not None
     passed = []
     if caps.nano is not None and offer.cost.middle - (offer.storage_nano or 0) > caps.nano:
         passed.append(caps.name("cost"))
-    if caps.ns is not None and offer.seconds.middle * offer.workers * 1e9 > caps.ns:
+    if caps.ns is not None and offer.paid.middle * 1e9 > caps.ns:
         passed.append(caps.name("hours"))
     return passed
 
 
 def held_by(deadline: str | None, asked: Asked, now: datetime) -> Iterator[str]:
-    """How many workers the deadline needs, at the slow end of the interval."""
-    if deadline is None:
+    """How many workers the deadline needs, at the slow end of the interval; of Triton servers, which
+    more workers make no faster, nothing."""
+    if deadline is None or asked.servers is not None:
         return
     left_s = (due(deadline, now) - now).total_seconds()
 
@@ -98,8 +105,8 @@ def held_by(deadline: str | None, asked: Asked, now: datetime) -> Iterator[str]:
     yield f"job.deadline={deadline}: {enough}; adding machines takes time besides"
 
 
-def measured_by(work: Work, pilot: Pilot | None, earlier: Earlier, now: datetime) -> Iterator[str]:
-    """What of the time is not known, and which runs it goes by."""
+def measured_by(work: Work, pilot: Pilot | None) -> Iterator[str]:
+    """What of the time is not known."""
     if pilot is None:
         yield "starting up is in no time: it is known after a pilot only"
     elif pilot.failed:
@@ -109,10 +116,10 @@ def measured_by(work: Work, pilot: Pilot | None, earlier: Earlier, now: datetime
             f"{work.untried:.1%} of the work is of sizes that were not tried; it counts at "
             "the mean rate of the others"
         )
-    yield from _earlier_by(pilot, earlier, now)
 
 
-def _earlier_by(pilot: Pilot | None, earlier: Earlier, now: datetime) -> Iterator[str]:
+def earlier_by(pilot: Pilot | None, earlier: Earlier, now: datetime) -> Iterator[str]:
+    """Which runs the time goes by, and what they leave open."""
     if earlier.left_out:
         yield _left_out(pilot, earlier)
     elif len(earlier.used) < 2:

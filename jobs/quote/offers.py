@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+from cluster.lifetime import ServerBilling
 from cluster.pricing import Takes, worker_share
 from conf.price_book import InstancePrice, PriceBook, StoragePrice
 from jobs.quote.estimate import Crew, Interval, Size, Work, worker_seconds
@@ -37,10 +38,12 @@ class Kept:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offer:
-    """One entry of the book. ``seconds`` is the life of each worker and ``cost`` everything, in
-    1e-9 currency units; None where the speed or the price is not known, then ``unknown`` says why.
+    """One entry of the book. ``seconds`` is the life of each worker, ``paid`` the time that is paid
+    for and ``cost`` everything, in 1e-9 currency units; None where the speed or the price is not
+    known, then ``unknown`` says why.
 
-    ``nano_per_hour`` is what one worker pays.
+    ``nano_per_hour`` is what one worker pays, or a device of the ``devices`` of Triton servers; 0:
+    there are none.
     """
 
     entry: InstancePrice
@@ -48,9 +51,11 @@ class Offer:
     nano_per_hour: int | None
     speed: float | None
     seconds: Interval | None
+    paid: Interval | None
     cost: Interval | None
     storage_nano: int | None
     requests_nano: int | None
+    devices: int = 0
     unknown: str = ""
 
     @property
@@ -67,7 +72,8 @@ class Asked:
     """The job on the machine that was measured. ``here`` is that machine's entry, None: the book
     has none, or several that hold alike, of which ``tied`` has the numbers from 1. ``gpus`` are
     those of a worker, None: 1 where the machine has any; ``threads`` those of a worker on it, None:
-    a worker has its machine for itself; ``node``: GPUs and CPUs of that machine."""
+    a worker has its machine for itself; ``node``: GPUs and CPUs of that machine. ``servers``: how
+    Triton servers are paid for that make the images, on so many ``devices``; None: workers do."""
 
     work: Work
     crew: Crew
@@ -78,6 +84,8 @@ class Asked:
     tied: tuple[int, ...] = ()
     threads: int | None = None
     node: tuple[float, float] = (0.0, 0.0)
+    servers: ServerBilling | None = None
+    devices: int = 0
 
 
 def offers(book: PriceBook, asked: Asked) -> list[Offer]:
@@ -131,21 +139,33 @@ def _offer(entry: InstancePrice, asked: Asked) -> Offer:
         why = price if isinstance(price, str) else ""
     storage = _storage_nano(asked.kept)
     requests = None if seconds is None else _requests_nano(asked, seconds.middle)
+    paid = None if seconds is None or speed is None else _paid(asked, seconds, speed)
     cost = None
-    if seconds is not None and nano is not None:
-        rate = asked.crew.workers * nano / _S_PER_HOUR
-        cost = seconds.times(rate, plus=(storage or 0) + (requests or 0))
+    if paid is not None and nano is not None:
+        cost = paid.times(nano / _S_PER_HOUR, plus=(storage or 0) + (requests or 0))
     return Offer(
         entry=entry,
         workers=asked.crew.workers,
         nano_per_hour=nano,
         speed=speed,
         seconds=seconds,
+        paid=paid,
         cost=cost,
         storage_nano=storage,
         requests_nano=requests,
+        devices=asked.devices,
         unknown=why,
     )
+
+
+def _paid(asked: Asked, seconds: Interval, speed: float) -> Interval:
+    """The time that is paid for: the workers' lives, those of servers of the job's own, or what
+    servers that others use, too, spent on this job."""
+    if asked.servers is None:
+        return seconds.times(asked.crew.workers)
+    if asked.servers is ServerBilling.OWNED:
+        return seconds.times(asked.devices)
+    return Interval.around(asked.work.seconds / speed, asked.work.relative)
 
 
 def _price(entry: InstancePrice, asked: Asked) -> int | str:

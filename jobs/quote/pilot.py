@@ -57,7 +57,7 @@ class _Seen:
 class Pilot:
     """What was measured. ``load_s``: making the engine and a first tick of each size; ``stretch``:
     wall-clock seconds for one of the device; ``bytes_per_pixel`` of the encoded images; ``failed``
-    rows could not be made, ``problem`` is the first one's."""
+    rows could not be made, ``problem`` is the first one's. ``devices`` made them at a time."""
 
     sizes: tuple[Size, ...]
     load_s: float
@@ -66,6 +66,7 @@ class Pilot:
     tried: int
     failed: int
     problem: str
+    devices: int = 1
 
 
 def run_pilot(
@@ -76,15 +77,22 @@ def run_pilot(
     limit_s: float,
     random: Random,
     clock: Callable[[], float] = time.monotonic,
+    through_servers: bool = False,
 ) -> Pilot:
     """Try the sizes with the most work, six batches each, for about ``limit_s`` seconds in all.
+
+    Args:
+        through_servers: they form the batches, as full as they may be from the start, and several
+            at a time.
 
     Raises:
         ConfigError: no image was finished.
     """
     began_s = clock()
     engine = make_engine()
-    run = _Run(engine=engine, output=output, clock=clock, random=random)
+    run = _Run(
+        engine=engine, output=output, clock=clock, random=random, through_servers=through_servers
+    )
     run.load_s = clock() - began_s
     order = strata.sizes()
     until_s = clock()
@@ -106,11 +114,12 @@ def run_pilot(
     return Pilot(
         sizes=tuple(sizes),
         load_s=run.load_s,
-        stretch=max(1.0, run.wall_s / run.device_s) if run.device_s else 1.0,
+        stretch=max(1 / engine.info.devices, run.wall_s / run.device_s) if run.device_s else 1.0,
         bytes_per_pixel=run.encoded / run.pixels,
         tried=run.tried,
         failed=run.failed,
         problem=run.problem,
+        devices=engine.info.devices,
     )
 
 
@@ -120,6 +129,7 @@ class _Run:
     output: OutputConfig
     clock: Callable[[], float]
     random: Random
+    through_servers: bool
     load_s: float = 0.0
     wall_s: float = 0.0
     device_s: float = 0.0
@@ -136,7 +146,7 @@ class _Run:
         rows = rows_to_try(strata.of_size(size), at_once=at_once, random=self.random)
         self._warm_up(rows)
         began_s, busy_ns = self.clock(), self.engine.stats.busy_ns
-        seen = _Seen(slots=min(_FIRST_SLOTS, self.engine.info.max_batch))
+        seen = _Seen(slots=self._first_slots())
         results: list[ImageResult] = []
         admitted, most = 0, min(blank.images, max(2, math.ceil(blank.images * _MOST_SHARE)))
         while not seen.enough(most) and self.clock() < until_s:
@@ -152,7 +162,7 @@ class _Run:
                     results.append(one)
                     seen.done.append(self._group(one))
             stats = self.engine.stats
-            if stats.waiting and stats.active:
+            if stats.waiting and stats.active and not self.through_servers:
                 seen.resize(stats.active)
         self.engine.finish()  # all device time is in the stats then
         self.wall_s += self.clock() - began_s
@@ -161,6 +171,12 @@ class _Run:
         self._weigh(results)
         slots = min(seen.slots, blank.images)
         return replace(blank, slots=slots, groups=_groups(seen.best, slots), tried=len(results))
+
+    def _first_slots(self) -> int:
+        info = self.engine.info
+        if self.through_servers:
+            return info.max_batch * info.devices
+        return min(_FIRST_SLOTS, info.max_batch)
 
     def _warm_up(self, rows: Iterator[tuple[Stratum, Request]]) -> None:
         began_s = self.clock()

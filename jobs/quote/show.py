@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cluster.money import as_decimal
-from jobs.figures import SIMULATED, duration, format_money, plural
+from jobs.figures import SIMULATED, duration, format_money, is_simulated, plural
 from jobs.quote.ask import Quote
 from jobs.quote.estimate import CONFIDENCE, Interval
 from jobs.quote.offers import Offer
@@ -23,11 +23,12 @@ def quote_lines(found: Quote) -> list[str]:
         f"model      {found.config.model.name}, revision {found.revision}, engine "
         f"{found.config.engine.name}",
     ]
-    if found.config.engine.name == "simulated":
+    if is_simulated(found.config):
         lines.append(SIMULATED)
     lines += [
         f"measured   {_basis(found)}",
-        f"device     {duration(found.work.seconds)} {_work_spread(found)} of one like this",
+        f"device     {duration(found.work.seconds)} {_work_spread(found)} of one like "
+        f"{'theirs' if _served(found) else 'this'}",
     ]
     lines += [f"offer      {_offer(found, offer)}" for offer in found.offers[:_MOST_OFFERS]]
     if len(found.offers) > _MOST_OFFERS:
@@ -45,7 +46,7 @@ def quote_to_mapping(found: Quote) -> dict[str, Any]:
         "digest": found.config.digest(),
         "confidence": CONFIDENCE,
         "currency": found.currency,
-        "simulated": found.config.engine.name == "simulated",
+        "simulated": is_simulated(found.config),
         "rows": found.rows,
         "rejected": found.rejected,
         "images": found.images,
@@ -78,11 +79,21 @@ def _basis(found: Quote) -> str:
         elsewhere = found.earlier.elsewhere(this_host())
         where = "another machine" if elsewhere else "this machine"
         return f"nothing now; by {runs} on {where} ({found.device})"
-    known = "" if found.earlier.torn else f"; {runs} to tell how runs differ"
+    known = "" if found.earlier.torn or _served(found) else f"; {runs} to tell how runs differ"
     return (
-        f"a pilot of {plural(found.pilot.tried, 'image')} on this machine ({found.device}), "
+        f"a pilot of {plural(found.pilot.tried, 'image')} {_where(found)}, "
         f"starting up {duration(found.pilot.load_s)}{known}"
     )
+
+
+def _where(found: Quote) -> str:
+    through = f"through {found.device}"
+    return through if _served(found) else f"on this machine ({found.device})"
+
+
+def _served(found: Quote) -> bool:
+    """Whether Triton servers were measured, and not this machine."""
+    return found.config.engine.name == "triton"
 
 
 def _ages(found: Quote) -> str:
@@ -108,11 +119,18 @@ def _offer(found: Quote, offer: Offer) -> str:
         price = f"{hourly} an hour of a worker; " if hourly else ""
         return f"{offer.name}: {price}{offer.unknown}"
     cost = format_money(round(offer.cost.middle), found.currency)
-    workers = plural(offer.workers, "worker")
     return (
         f"{offer.name}: {cost} {offer.cost.in_words()}, {duration(offer.seconds.middle)} "
-        f"{offer.seconds.in_words()} on {workers}{_extras(found, offer)}{_stated(offer)}"
+        f"{offer.seconds.in_words()} on {_crew(offer)}{_extras(found, offer)}{_stated(offer)}"
     )
+
+
+def _crew(offer: Offer) -> str:
+    if not offer.devices:
+        return plural(offer.workers, "worker")
+    assert offer.paid is not None
+    devices = plural(offer.devices, "device")
+    return f"{devices} of servers, {duration(offer.paid.middle)} paid"
 
 
 def _extras(found: Quote, offer: Offer) -> str:
@@ -140,6 +158,8 @@ def _plain(offer: Offer) -> dict[str, Any]:
         "instance_type": entry.instance_type,
         "purchase_option": entry.purchase_option,
         "workers": offer.workers,
+        "server_devices": offer.devices or None,
+        "paid_seconds": None if offer.paid is None else _ends(offer.paid),
         "price_per_hour": _amount(offer.nano_per_hour),
         "speed": offer.speed,
         "wall_seconds": None if offer.seconds is None else _ends(offer.seconds),

@@ -49,8 +49,8 @@ def load(triton: TritonConfig, model: ModelConfig, *, priority: int) -> TritonEn
     except BaseException:
         thread.close()
         raise
-    # images that only showed that servers make any are part of loading
-    while not arrived.empty():
+    # images that only showed that servers make any are part of loading, where that is paid for
+    while triton.owned and not arrived.empty():
         arrived.get()
     return TritonEngine(pool, thread, arrived)
 
@@ -101,7 +101,8 @@ class TritonEngine:
     """See ``operators.engine.Engine``.
 
     A server tells what an image cost when it is done, so that ``stats`` know nothing of images that
-    are being made, and nothing at all of those that were given up. Ticks and slots are inferred:
+    are being made; what went into those that were given up is estimated, unless the servers are the
+    job's own. Ticks and slots are inferred:
     an image of n steps whose batches had r rows took part in n / r of a tick. Empty slots have no
     reason here, for only the servers see what waits.
 
@@ -126,6 +127,7 @@ class TritonEngine:
         self._halted = False
         self._lost: BaseException | None = None
         self._busy_ns = 0
+        self._estimated_ns = 0
         self._row_steps = 0
         self._ticks = 0.0
         names = [str(server.client.address) for server in pool.servers]
@@ -159,6 +161,7 @@ class TritonEngine:
             busy_ns=self._busy_ns,
             active=active,
             waiting=inside - active,
+            estimated_ns=self._estimated_ns,
         )
 
     @property
@@ -196,7 +199,8 @@ class TritonEngine:
         return [
             work.request
             for work in self._inside.values()
-            if work.alone_since_s is not None and now_s - work.alone_since_s > limit_s
+            # read once: it is the loop's to change
+            if (since_s := work.alone_since_s) is not None and now_s - since_s > limit_s
         ]
 
     def discard(self, unwanted: Callable[[Request], bool]) -> int:
@@ -220,12 +224,12 @@ class TritonEngine:
         outcomes: list[Outcome] = []
         try:
             arrived = self._arrived.get(timeout=wait_s) if wait_s else self._arrived.get_nowait()
-            while self._lost is None:
+            while True:
                 if isinstance(arrived, BaseException):
-                    self._lost = arrived
+                    self._lost = self._lost or arrived
                 else:
                     outcomes += self._accept(arrived)
-                    arrived = self._arrived.get_nowait()
+                arrived = self._arrived.get_nowait()
         except queue.Empty:
             pass
         if self._lost is not None and not outcomes:
@@ -234,6 +238,7 @@ class TritonEngine:
 
     def _accept(self, spent: Spent) -> list[Outcome]:
         self._busy_ns += spent.device_ns
+        self._estimated_ns += spent.device_ns if spent.estimated else 0
         work, outcome = spent.work, spent.outcome
         if work is None or outcome is None or self._inside.pop(work.number, None) is None:
             return []

@@ -63,17 +63,18 @@ def _limits(max_pixels: int) -> RowDefaults:
     )
 
 
-def result_tensors(result: ImageResult) -> dict[str, npt.NDArray[Any]]:
-    """All ``OUTPUTS`` of an image, with a batch axis of 1 in front."""
+def result_tensors(result: ImageResult, *, revision: str) -> dict[str, npt.NDArray[Any]]:
+    """All ``OUTPUTS`` of an image, with a batch axis of 1 in front; ``revision`` is the model's."""
     return {
         "image": result.pixels[None],
         "gpu_seconds": np.array([[result.device_ns / 1e9]], dtype=np.float64),
         "batch_rows": np.array([[result.batch_rows]], dtype=np.int32),
         "truncated_tokens": np.array([[result.truncated_tokens]], dtype=np.int32),
+        "revision": np.array([[revision.encode()]], dtype=np.object_),
     }
 
 
-def failure_message(*, stage: str, reason: str, message: str, device_ns: int) -> str:
-    """The JSON that the error of a failed row carries."""
-    values = (stage, reason, message, device_ns / 1e9)
+def failure_message(*, stage: str, reason: str, message: str, device_ns: int, revision: str) -> str:
+    """The JSON that the error of a failed row carries; ``revision`` is the model's."""
+    values = (stage, reason, message, device_ns / 1e9, revision)
     return json.dumps(dict(zip(FAILURE, values, strict=True)))

@@ -119,7 +119,7 @@ class ServedModel:
     def _response(self, answer: Answer | RowRejected) -> Any:
         backend = self._backend
         if isinstance(answer, ImageResult):
-            made = result_tensors(answer).items()
+            made = result_tensors(answer, revision=self._settings.revision).items()
             tensors = [backend.Tensor(name, values) for name, values in made]
             return backend.InferenceResponse(output_tensors=tensors)
         codes = backend.TritonError
@@ -130,7 +130,7 @@ class ServedModel:
         if isinstance(answer, EngineLost):
             message = f"the engine is lost ({answer.reason}); load the model anew"
             return self._error(message, codes.UNAVAILABLE)
-        return self._error(_failure(answer), codes.INVALID_ARG)
+        return self._error(self._failure(answer), codes.INVALID_ARG)
 
     def _error(self, message: str, code: int) -> Any:
         backend = self._backend
@@ -138,14 +138,14 @@ class ServedModel:
             output_tensors=[], error=backend.TritonError(message, code)
         )
 
-
-def _failure(answer: ImageFailure | RowRejected) -> str:
-    return failure_message(
-        stage=answer.stage,
-        reason=answer.reason,
-        message=answer.message,
-        device_ns=answer.device_ns if isinstance(answer, ImageFailure) else 0,
-    )
+    def _failure(self, answer: ImageFailure | RowRejected) -> str:
+        return failure_message(
+            stage=answer.stage,
+            reason=answer.reason,
+            message=answer.message,
+            device_ns=answer.device_ns if isinstance(answer, ImageFailure) else 0,
+            revision=self._settings.revision,
+        )
 
 
 def _gpu_of(arguments: Mapping[str, str]) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ def access_of(config: TritonConfig, environment: Mapping[str, str]) -> Access:
     """What ``triton.*`` refers to, as this machine has it.
 
     Raises:
-        OptionRefused: a variable is not set here, or a file cannot be read.
+        OptionRefused: a variable is not set here, or a file cannot be read or holds something else.
     """
     headers = {}
     for name, variable in config.headers.items():
@@ -36,12 +37,14 @@ def access_of(config: TritonConfig, environment: Mapping[str, str]) -> Access:
             )
         # gRPC knows header names in lower case only
         headers[name.lower()] = environment[variable]
-    return Access(
+    found = Access(
         headers=headers,
         root_certificates=_content("root_certificates", config.root_certificates),
         private_key=_content("private_key", config.private_key),
         certificate_chain=_content("certificate_chain", config.certificate_chain),
     )
+    _check_pem(config)
+    return found
 
 
 def _content(name: str, path: str | None) -> bytes | None:
@@ -53,4 +56,28 @@ def _content(name: str, path: str | None) -> bytes | None:
         raise OptionRefused(
             f"triton.{name}={path} cannot be read here ({error.strerror}); expected a PEM file, "
             "under the same path on every worker"
+        ) from error
+
+
+def _check_pem(config: TritonConfig) -> None:
+    """gRPC would only say that there is no handshake."""
+    context = ssl.create_default_context()
+    if config.root_certificates is not None:
+        try:
+            context.load_verify_locations(Path(config.root_certificates).expanduser())
+        except ssl.SSLError as error:
+            raise OptionRefused(
+                f"triton.root_certificates={config.root_certificates} holds no certificate "
+                f"({error}); expected those of the authorities to trust, in PEM"
+            ) from error
+    if config.private_key is None or config.certificate_chain is None:
+        return
+    chain, key = Path(config.certificate_chain), Path(config.private_key)
+    try:
+        context.load_cert_chain(chain.expanduser(), key.expanduser(), password="")
+    except (ssl.SSLError, ValueError) as error:
+        raise OptionRefused(
+            f"triton.private_key={config.private_key} and triton.certificate_chain="
+            f"{config.certificate_chain} cannot be used together ({error}); expected a key without "
+            "a password and the certificate that was made of it, in PEM"
         ) from error

@@ -14,10 +14,12 @@ from tritonclient.utils import InferenceServerException
 from conf.triton_config import ServerAddress
 from operators.request import Request
 from operators.triton_client.access import Access
+from operators.triton_client.connection import tls_advice
 from operators.triton_client.errors import Cause, ServerError, read_error
 from operators.triton_client.wire import Answer, answer_of, inputs_of, outputs_wanted
 
 T = TypeVar("T")
+_CHANGING = ("LOADING", "UNLOADING")
 _CHANNEL = [
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
@@ -73,10 +75,12 @@ class TritonClient:
 
     async def models(self, *, timeout_s: float) -> list[str]:
         """The names in the server's repository."""
-        answer = self._client.get_model_repository_index(
-            headers=self._headers, client_timeout=timeout_s
-        )
-        return sorted({model.name for model in (await self._said(answer, timeout_s)).models})
+        return sorted({model.name for model in await self._index(timeout_s)})
+
+    async def changing(self, *, timeout_s: float) -> bool:
+        """Whether the model is being loaded or unloaded now."""
+        found = await self._index(timeout_s)
+        return any(model.name == self.model and model.state in _CHANGING for model in found)
 
     async def batches(self, *, timeout_s: float) -> dict[int, int]:
         """How many batches of each size the server has run since it loaded the model."""
@@ -113,6 +117,12 @@ class TritonClient:
         """End the connection and what is under way on it."""
         await self._client.close()
 
+    async def _index(self, timeout_s: float) -> Any:
+        answer = self._client.get_model_repository_index(
+            headers=self._headers, client_timeout=timeout_s
+        )
+        return (await self._said(answer, timeout_s)).models
+
     async def _statistics(self, timeout_s: float) -> Any:
         answer = self._client.get_inference_statistics(
             self.model, headers=self._headers, client_timeout=timeout_s
@@ -145,9 +155,19 @@ class TritonClient:
             raise ServerError(Cause.TIMED_OUT, f"no answer within {timeout_s:g} s") from error
         except InferenceServerException as error:
             status = str(error.status() or "").removeprefix("StatusCode.") or None
-            raise read_error(error.message() or "", status) from error
+            raise self._read(error.message() or "", status) from error
         except grpc.aio.AioRpcError as error:
-            raise read_error(error.details() or "", error.code().name) from error
+            raise self._read(error.details() or "", error.code().name) from error
+
+    def _read(self, message: str, status: str | None) -> ServerError:
+        error = read_error(message, status)
+        if error.cause is not Cause.UNREACHABLE:
+            return error
+        advice = tls_advice(self.address, message)
+        if advice is None:
+            return error
+        cause = Cause.REFUSED if advice.certain else Cause.UNREACHABLE
+        return ServerError(cause, f"{advice.text} ({error.said})")
 
 
 def _credentials(access: Access) -> grpc.ChannelCredentials:

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 _FULL = 0.95
 _GAIN = 1.02
 _MOST_BATCHES = 4
-_LOOKS_AFTER_STEP = 30
+_LOOKS_AFTER_FOUND = 30
 _LOOKS_AFTER_REFUSAL = 10
-"""Looks after which the search goes on: who else asks the server changes."""
+"""Looks after which the search goes on: who else asks the server changes. Until then the server is
+not asked for its statistics, which a thousand workers would do all the time."""
 
 
 class InFlightSearch:
@@ -31,8 +32,8 @@ class InFlightSearch:
         self._mean = 0.0
         self._rests = 0
 
-    def observe(self, mean: float, *, reached: bool) -> int:
-        """The limit after batches of so many rows, on average, since the last look.
+    def wants_to_know(self, *, reached: bool) -> bool:
+        """Whether this look at the server's batches may change the limit.
 
         Args:
             reached: whether the limit, and not a lack of rows, held requests back.
@@ -40,13 +41,17 @@ class InFlightSearch:
         if self._rests:
             self._rests -= 1
             self._mean = 0.0
-            return self.limit
-        if not reached or mean >= _FULL * self._max_batch:
-            return self.limit
-        if mean < self._mean * _GAIN:
+            return False
+        return reached
+
+    def observe(self, mean: float) -> int:
+        """The limit after batches of so many rows, on average, since the last look."""
+        if mean >= _FULL * self._max_batch:
+            self._rests = _LOOKS_AFTER_FOUND
+        elif mean < self._mean * _GAIN:
             # more requests made the batches no fuller: the last step was one too many
             self.limit = max(self._least, self.limit - self._step)
-            self._rests = _LOOKS_AFTER_STEP
+            self._rests = _LOOKS_AFTER_FOUND
         else:
             self._mean = mean
             self.limit = min(self._most, self.limit + self._step)

@@ -12,26 +12,31 @@ from dataclasses import dataclass
 from functools import partial
 from random import Random
 
-from conf.errors import RowRejected, ServerUnfit
+from conf.errors import RowRejected
 from operators.engine import ImageFailure, ImageResult
 from operators.triton_client import verdicts
-from operators.triton_client.endpoints import choose, pause_s, rest_s
+from operators.triton_client.endpoints import LONGEST_PAUSE_S, choose, pause_s, rest_s
 from operators.triton_client.errors import Cause, ServerError
+from operators.triton_client.lost_time import LostTime
 from operators.triton_client.server import Asked, Doubt, Server
 from operators.triton_client.wire import Answer
 
 ALONE_AFTER = 2
 """Deaths of a model after which a request that was there each time is made alone."""
-MOST_CRASHES = 3
+MOST_CRASHES = 4
+"""Two of them alone: other workers may have asked the server for what killed it the first time."""
 MOST_FAILURES = 3
+_NOTHING_LOST = (Cause.ROW, Cause.BUSY)
+"""A row's own failure tells its time, and a queue turns requests away before any work."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spent:
     """A server's time, and whose image it went into: none of ours for a probe or an answer that
-    came too late."""
+    came too late. ``estimated``: no server told it."""
 
     device_ns: int
+    estimated: bool = False
     work: Asked | None = None
     outcome: ImageResult | ImageFailure | None = None
 
@@ -49,6 +54,8 @@ class Dispatcher:
     Args:
         deliver: is given each outcome, all time that servers spent, and what ends everything.
         timeout_s: of one request.
+        lost_time: tells what lost answers cost; None: nobody asks, as all time of the servers is
+            paid for anyway.
     """
 
     def __init__(
@@ -59,12 +66,14 @@ class Dispatcher:
         priority: int,
         timeout_s: float,
         random: Random,
+        lost_time: LostTime | None,
     ) -> None:
         self._servers = servers
         self._deliver = deliver
         self._priority = priority
         self._timeout_s = timeout_s
         self._random = random
+        self._lost_time = lost_time
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[Asked] = deque()
         self._suspects: deque[Asked] = deque()
@@ -135,8 +144,8 @@ class Dispatcher:
         server.endpoint.in_flight += 1
         server.endpoint.alone = alone
         work.start()
-        asked = server.ask(work.request, priority=self._priority, timeout_s=self._timeout_s)
-        work.call = self._loop.create_task(asked)
+        work.sent_s = None
+        work.call = self._loop.create_task(self._answer(server, work))
         work.alone_since_s = now_s if alone else None
         server.calls.add(work.call)
         # not in a coroutine of ours: one that is cancelled before it begins never runs
@@ -157,36 +166,50 @@ class Dispatcher:
         server.calls.discard(call)
         server.endpoint.in_flight -= 1
         server.endpoint.alone = False
-        server.checked &= server.endpoint.in_flight > 0
         alone = work.alone_since_s is not None
         work.call = work.alone_since_s = None
         if call.cancelled():
+            self._lose(work)
             self._again(work)
             return
         error = call.exception()
+        if isinstance(error, ServerError) and error.cause not in _NOTHING_LOST:
+            self._lose(work)
         if error is None:
             self._made(server, work, call.result(), began_s)
         elif isinstance(error, ServerError):
             self._failed(server, work, error, began_s, alone=alone)
-        elif isinstance(error, ServerUnfit):
-            self._ill(server, str(error))
-            self._again(work)
         else:
             self._deliver(error)
         self.pump()
 
+    async def _answer(self, server: Server, work: Asked) -> Answer:
+        work.sent_s = self._loop.time()
+        return await server.ask(work.request, priority=self._priority, timeout_s=self._timeout_s)
+
+    def _lose(self, work: Asked) -> None:
+        """No answer told the time that went into a request."""
+        if self._lost_time is None:
+            return
+        lost_ns = self._lost_time.estimate_ns(work.request, stay_s=self._stay_s(work))
+        if lost_ns:
+            self._deliver(Spent(device_ns=lost_ns, estimated=True))
+
+    def _stay_s(self, work: Asked) -> float:
+        return 0.0 if work.sent_s is None else self._loop.time() - work.sent_s
+
     def _made(self, server: Server, work: Asked, answer: Answer, began_s: float) -> None:
-        """An image came, unless another version of the model made it than those before."""
-        if server.version is None:
-            server.version = answer.version
-        if answer.version != server.version:
-            self.spent(answer.gpu_seconds)
-            self._ill(server, f"its model became version {answer.version} of itself")
-            self._again(work)
+        """An image came, unless another model made it than the job's."""
+        if server.is_other(answer.revision):
+            self._other(server, work, answer.revision, answer.gpu_seconds)
             return
         server.answered(sent_s=began_s, now_s=self._loop.time())
         server.rows_seen.append(answer.batch_rows)
         work.device_ns = _ns(answer.gpu_seconds)
+        if self._lost_time is not None:
+            self._lost_time.answered(
+                work.request, device_ns=work.device_ns, stay_s=self._stay_s(work)
+            )
         work.took_part(rows=answer.batch_rows)
         result = work.result(answer.pixels, truncated_tokens=answer.truncated_tokens)
         self._deliver(Spent(device_ns=work.device_ns, work=work, outcome=result))
@@ -198,11 +221,15 @@ class Dispatcher:
         match error.cause:
             case Cause.ROW:
                 assert error.row is not None
+                if server.is_other(error.row.revision):
+                    self._other(server, work, error.row.revision, error.row.gpu_seconds)
+                    return
                 server.answered(sent_s=began_s, now_s=now_s)
                 work.device_ns = _ns(error.row.gpu_seconds)
                 self._reject(work, verdicts.own_failure(error.row))
             case Cause.TOO_LARGE:
-                self._reject(work, verdicts.too_large(server.endpoint.name, error.said))
+                name = server.endpoint.name
+                self._reject(work, verdicts.too_large(name, work.request, error.said))
             case Cause.BUSY:
                 self._refused(server, error.said, now_s)
                 self._again(work)
@@ -210,13 +237,9 @@ class Dispatcher:
                 self._ill(server, error.said)
                 self._again(work)
             case Cause.DEAD_MODEL:
+                server.broken = error.said
                 self._ill(server, error.said)
-                work.crashes += 1
-                work.suspect = work.crashes >= ALONE_AFTER
-                if work.crashes < MOST_CRASHES:
-                    self._again(work)
-                else:
-                    self._reject(work, verdicts.killed(work.crashes, error.said))
+                self._crashed(work, error.said, alone=alone)
             case Cause.TIMED_OUT if not alone and server.served_from_s >= began_s:
                 # it is well: it has made another one since
                 work.suspect = True
@@ -226,6 +249,25 @@ class Dispatcher:
                     Doubt(work=work, cause=error.cause, said=error.said, alone=alone)
                 )
                 self._ill(server, error.said)
+
+    def _crashed(self, work: Asked, said: str, *, alone: bool) -> None:
+        """The model died while it was asked for this. One that was alone waits for a while of
+        chance: what other workers asked for at that moment comes back with it otherwise."""
+        work.crashes += 1
+        work.suspect = work.crashes >= ALONE_AFTER
+        if work.crashes >= MOST_CRASHES:
+            self._reject(work, verdicts.killed(work.crashes, said))
+        elif alone:
+            pause = self._random.uniform(0, LONGEST_PAUSE_S)
+            self._loop.call_later(pause, self._again, work)
+        else:
+            self._again(work)
+
+    def _other(self, server: Server, work: Asked, revision: str | None, gpu_seconds: float) -> None:
+        """Another model answered, which somebody put in the place of the job's."""
+        self.spent(gpu_seconds)
+        self._ill(server, server.other(revision))
+        self._again(work)
 
     def _refused(self, server: Server, said: str, now_s: float) -> None:
         """It is too busy. All that it refuses at about the same time count once."""

@@ -29,12 +29,14 @@ class Cause(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowFailure:
-    """What the model said of a row, as ``triton_signature.FAILURE`` has it."""
+    """What the model said of a row, as ``triton_signature.FAILURE`` has it. ``revision`` is that of
+    the model; None: it was never asked."""
 
     stage: str
     reason: str
     message: str
-    gpu_seconds: float
+    gpu_seconds: float = 0.0
+    revision: str | None = None
 
 
 class ServerError(Exception):
@@ -56,6 +58,8 @@ _BY_TEXT = (
     ("is not ready", Cause.NOT_LOADED),
     ("has no available versions", Cause.NOT_LOADED),
     ("larger than max", Cause.TOO_LARGE),
+    ("message exceeds maximum size", Cause.TOO_LARGE),
+    ("header with status: 413", Cause.TOO_LARGE),
     ("unexpected shape for input", Cause.UNFIT),
     ("unexpected inference input", Cause.UNFIT),
     ("unexpected datatype", Cause.UNFIT),
@@ -113,4 +117,5 @@ def _row_failure(message: str) -> RowFailure | None:
         reason=str(found["reason"]),
         message=str(found["message"]),
         gpu_seconds=spent,
+        revision=str(found["revision"]),
     )

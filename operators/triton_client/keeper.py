@@ -17,6 +17,7 @@ from operators.triton_client.dispatch import Dispatcher
 from operators.triton_client.endpoints import pause_s
 from operators.triton_client.errors import Cause, ServerError
 from operators.triton_client.server import Server
+from operators.triton_client.verdicts import too_large_words
 
 log = logging.getLogger(__name__)
 _LOOK_S = 2.0
@@ -26,7 +27,10 @@ _LIVE_S = 10.0
 _LOAD_S = 600.0
 _BEFORE_LOADING = 2
 """Failures before a model is loaded: another worker may have had it loaded meanwhile."""
-_BEGUN_ANEW = (Cause.DEAD_MODEL, Cause.TIMED_OUT, Cause.FAILED)
+_SPREAD_S = 2.0
+"""Workers that find a model dead at the same moment have it loaded at moments so far apart, so that
+most of them find it being loaded by then."""
+_BEGUN_ANEW = (Cause.NOT_LOADED, Cause.DEAD_MODEL, Cause.TIMED_OUT, Cause.FAILED)
 
 
 class Keeper:
@@ -53,6 +57,7 @@ class Keeper:
         self._timeout_s = timeout_s
         self._random = random
         self._loop = asyncio.get_running_loop()
+        self._not_loaded = ""
 
     async def run(self) -> None:
         """Look at it now and then, and at once when something is wrong."""
@@ -65,9 +70,8 @@ class Keeper:
             try:
                 if server.endpoint.healthy:
                     await self._look()
-                if not server.endpoint.healthy:
-                    await self._mend()
-                self._dispatcher.settle(server, well=True)
+                well = server.endpoint.healthy or await self._mend()
+                self._dispatcher.settle(server, well=well)
             except Exception as error:  # noqa: BLE001 - a task's boundary: it becomes an event
                 self._dispatcher.lost(error)
                 return
@@ -91,6 +95,8 @@ class Keeper:
         seen, server.rows_seen = server.rows_seen, []
         if server.search is None or not seen:
             return
+        if not server.search.wants_to_know(reached=reached):
+            return
         mean: float | None = sum(seen) / len(seen)
         if not server.expected.streams:
             try:
@@ -99,13 +105,15 @@ class Keeper:
                 return
             mean = server.histogram.mean_since(counts)
         if mean is not None:
-            server.endpoint.limit = server.search.observe(mean, reached=reached)
+            server.endpoint.limit = server.search.observe(mean)
             self._dispatcher.pump()
 
-    async def _mend(self) -> None:
-        """Try until it makes an image again; its requests go elsewhere meanwhile."""
+    async def _mend(self) -> bool:
+        """Try until it makes an image again; its requests go elsewhere meanwhile. False: it makes
+        some, but it could not be told whether it would make ours."""
         server, endpoint = self._server, self._server.endpoint
         gone = False
+        self._not_loaded = ""
         while not endpoint.healthy:
             try:
                 await self._see_an_image()
@@ -114,7 +122,7 @@ class Keeper:
                     break  # it has made an image meanwhile
                 if isinstance(error, ServerError) and error.cause is Cause.BUSY:
                     endpoint.crowded(self._loop.time(), self._random)
-                    break
+                    return False
                 self._ill(error)
                 if not gone:
                     gone = True
@@ -131,9 +139,10 @@ class Keeper:
                 await asyncio.sleep(pause_s(endpoint.failures, self._random))
         if gone:
             log.warning("%s is back", endpoint.name, extra={"event": "server_well"})
+        return True
 
     async def _see_an_image(self) -> None:
-        """The server has the very model of the job, and makes an image.
+        """The server has the very model of the job, whole, and makes an image.
 
         Raises:
             ServerError: it does not.
@@ -141,22 +150,31 @@ class Keeper:
         """
         server = self._server
         await server.client.live(timeout_s=_LIVE_S)
-        server.checked = False
+        await server.check()
         made = await server.client.made(timeout_s=_LIVE_S)
+        if made < server.made:
+            server.broken = None
+        server.made = made
         sent_s = self._loop.time()
         try:
             answer = await server.ask(
                 self._probe, priority=self._priority, timeout_s=self._timeout_s
             )
-            server.version, gpu_seconds = answer.version, answer.gpu_seconds
+            revision: str | None = answer.revision
+            gpu_seconds = answer.gpu_seconds
         except ServerError as error:
             if error.cause is Cause.TIMED_OUT:
                 await self._raise_if_crowded(made)
             if error.row is None:
                 raise
-            server.version, gpu_seconds = None, error.row.gpu_seconds
-        server.checked = server.endpoint.in_flight > 0
+            revision, gpu_seconds = error.row.revision, error.row.gpu_seconds
         self._dispatcher.spent(gpu_seconds)
+        if server.is_other(revision):
+            raise ServerUnfit(server.other(revision))
+        if server.broken is not None and server.expected.instances > 1:
+            # one of those that live made it; the dead one goes on taking requests
+            raise ServerError(Cause.DEAD_MODEL, server.broken)
+        server.broken = None
         server.answered(sent_s=sent_s, now_s=self._loop.time())
 
     async def _raise_if_crowded(self, made: int) -> None:
@@ -170,24 +188,46 @@ class Keeper:
             )
 
     async def _load(self, error: ServerError | ServerUnfit) -> None:
-        """Have a model that is not there loaded, and one that died or hangs begun anew; servers in
-        explicit mode do that."""
+        """Have a model that is not there loaded, and one that died or hangs begun anew, unless
+        somebody does or did that already; servers in explicit mode do it."""
         client = self._server.client
-        cause = Cause.UNFIT if isinstance(error, ServerUnfit) else error.cause
-        if cause not in (Cause.NOT_LOADED, *_BEGUN_ANEW):
+        if isinstance(error, ServerUnfit) or error.cause not in _BEGUN_ANEW:
             return
+        await asyncio.sleep(self._random.uniform(0, _SPREAD_S))
         try:
-            log.warning("%s: loading %s", client.address, client.model, extra={"event": "reload"})
-            if cause is Cause.NOT_LOADED:
+            if self._server.endpoint.healthy or await client.changing(timeout_s=_LIVE_S):
+                return
+            if error.cause is Cause.NOT_LOADED:
                 await client.load(timeout_s=_LOAD_S)
-            else:
+            elif await self._serves_nobody(error.cause):
                 await client.load_anew(timeout_s=_LOAD_S)
+                self._server.broken = None
+                log.warning(
+                    "%s: %s was loaded anew",
+                    client.address,
+                    client.model,
+                    extra={"event": "reload"},
+                )
         except ServerError as refused:
-            self._server.said = f"{self._server.said}; loading it anew failed: {refused.said}"
+            self._not_loaded = (
+                f"; loading it anew failed: {refused.said}; restart the server, or start it with "
+                "--model-control-mode=explicit"
+            )
+            self._server.said = error.said + self._not_loaded
+
+    async def _serves_nobody(self, cause: Cause) -> bool:
+        """Whether the model is as it was when ours failed: neither begun anew by another, nor, with
+        all its processes alive, making the images of others."""
+        made = await self._server.client.made(timeout_s=_LIVE_S)
+        before = self._server.made
+        return made >= before if cause is Cause.DEAD_MODEL else made == before
 
     def _ill(self, error: ServerError | ServerUnfit) -> None:
         if isinstance(error, ServerUnfit):
             self._server.said, self._server.cause = str(error), Cause.UNFIT
         else:
-            self._server.said, self._server.cause = error.said, error.cause
+            said = error.said + self._not_loaded
+            self._server.said, self._server.cause = said, error.cause
+            if error.cause is Cause.TOO_LARGE:
+                self._server.said = too_large_words("it", self._probe, error.said)
         self._server.endpoint.failed(self._loop.time())

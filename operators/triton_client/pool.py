@@ -18,8 +18,9 @@ from operators.triton_client.endpoints import Endpoint, pause_s
 from operators.triton_client.errors import Cause, ServerError
 from operators.triton_client.inspection import inspect_all
 from operators.triton_client.keeper import Keeper
+from operators.triton_client.lost_time import LostTime
 from operators.triton_client.server import Server
-from operators.triton_client.server_model import ServerModel
+from operators.triton_client.server_model import ServerModel, check_priority
 
 _WELL_S = 30.0
 """How long servers that answer may take to make a first image, loading the model anew included."""
@@ -64,6 +65,8 @@ class Pool:
         clients = [TritonClient(address, terms.model, terms.access) for address in addresses]
         try:
             models = await _find(clients, random, patience_s)
+            for client, model in zip(clients, models, strict=True):
+                check_priority(terms.priority, model, server=str(client.address))
         except BaseException:
             await _close(clients)
             raise
@@ -77,6 +80,7 @@ class Pool:
             priority=terms.priority,
             timeout_s=terms.config.timeout_s,
             random=random,
+            lost_time=None if terms.config.owned else LostTime(),
         )
         pool = cls(servers, dispatcher)
         try:
@@ -181,7 +185,9 @@ async def _find(
         for client, error in zip(clients, found, strict=True)
         if isinstance(error, ServerError)
     )
-    raise ServerLost(f"no Triton server answers: {said}. Is it running, and is this its gRPC port?")
+    refused = all(isinstance(error, ServerError) and error.cause in _FOR_GOOD for error in found)
+    question = "" if refused else ". Is it running, and is this its gRPC port?"
+    raise ServerLost(f"no Triton server answers: {said}{question}")
 
 
 async def _close(clients: Sequence[TritonClient]) -> None:

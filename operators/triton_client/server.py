@@ -25,7 +25,8 @@ class Asked(Work):
     ``failures`` those for which nobody else is to blame. A ``suspect`` is asked for alone: since
     ``alone_since_s``, while it is.
 
-    ``call`` is set while a server is asked for it; ``gone``: nobody wants it any more.
+    ``call`` is set while a server is asked for it, ``sent_s`` is when it was sent; ``gone``: nobody
+    wants it any more.
     """
 
     crashes: int = 0
@@ -33,6 +34,7 @@ class Asked(Work):
     suspect: bool = False
     alone_since_s: float | None = None
     call: asyncio.Task[Answer] | None = None
+    sent_s: float | None = None
     gone: bool = False
 
 
@@ -50,12 +52,12 @@ class Doubt:
 class Server:
     """See the module. ``expected`` is what the model must be for the whole job.
 
-    ``version`` is the model's as the server counts, None until it made an image. ``checked``: what
-    it has was looked at, and it was asked for something all the time since, so that it cannot have
-    been exchanged unseen. ``trouble`` is set when somebody should look after it. ``said`` is the
-    last error, for people, and ``cause`` its cause. ``held_back``: requests waited though it was
-    well. ``rows_seen`` are the batches that its images shared. ``served_from_s``: it answered a
-    request that was sent then.
+    ``broken``: what it said when a process of its model died, while it was not seen whole since;
+    others of its processes may go on. ``made`` is the last count of its images that it told: a
+    model that is begun anew counts anew. ``trouble`` is set when somebody should look after it.
+    ``said`` is the last error, for people, and ``cause`` its cause. ``held_back``: requests waited
+    though it was well. ``rows_seen`` are the batches that its images shared. ``served_from_s``: it
+    answered a request that was sent then.
     """
 
     client: TritonClient
@@ -63,9 +65,8 @@ class Server:
     expected: ServerModel
     search: InFlightSearch | None
     histogram: BatchHistogram = field(default_factory=BatchHistogram)
-    version: str | None = None
-    checked: bool = False
-    checking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    broken: str | None = None
+    made: int = 0
     trouble: asyncio.Event = field(default_factory=asyncio.Event)
     said: str = ""
     cause: Cause | None = None
@@ -80,19 +81,13 @@ class Server:
 
         Raises:
             ServerError: why there is none.
-            ServerUnfit: the server has another model by now.
         """
-        if not self.checked:
-            async with self.checking:
-                if not self.checked:
-                    await self.check()
-                    self.checked = True
         return await self.client.infer(
             request, streams=self.expected.streams, priority=priority, timeout_s=timeout_s
         )
 
     async def check(self) -> None:
-        """See that it has the very model of the job.
+        """See that it has the very model of the job, and how it wants to be asked for it by now.
 
         Raises:
             ServerError: it does not answer.
@@ -103,10 +98,20 @@ class Server:
         )
         if found.identity != self.expected.identity:
             raise ServerUnfit(f"it has {found} now; this job began with {self.expected}")
+        self.expected = found
+
+    def is_other(self, revision: str | None) -> bool:
+        """Whether an answer is another model's than the job's; None: it was no model's."""
+        return revision is not None and revision != self.expected.revision
+
+    def other(self, revision: str | None) -> str:
+        """What is said of such an answer."""
+        return f"its answer is of revision {revision}; this job began with {self.expected}"
 
     def answered(self, *, sent_s: float, now_s: float) -> None:
         """It answered a request: with an image, or why there is none."""
-        self.endpoint.heard(now_s)
+        if self.broken is None:
+            self.endpoint.heard(now_s)
         self.served_from_s = max(self.served_from_s, sent_s)
 
     def leave(self) -> None:

@@ -26,7 +26,8 @@ _EXPORT = "write the repository anew with 'imagemill triton export' of this vers
 class ServerModel:
     """A model that fits. ``streams``: it is decoupled, so that it is asked through streams.
 
-    ``instances`` is how many run at a time on the server, ``gpus`` whether each has one. ``model``
+    ``instances`` is how many run at a time on the server, ``gpus`` whether each has one;
+    ``priority_levels`` is 0 where its queue has none. ``model``
     and ``revision`` are what was exported; ``unknown`` where the export did not write it down.
     """
 
@@ -36,6 +37,7 @@ class ServerModel:
     streams: bool
     instances: int
     gpus: bool
+    priority_levels: int
 
     def __str__(self) -> str:
         return f"{self.model} of revision {self.revision}"
@@ -85,7 +87,24 @@ def read_model(config: Any, *, server: str) -> ServerModel:
         streams=config.model_transaction_policy.decoupled,
         instances=max(1, sum(max(1, group.count) * max(1, len(group.gpus)) for group in groups)),
         gpus=any(group.gpus for group in groups),
+        priority_levels=config.dynamic_batching.priority_levels,
     )
+
+
+def check_priority(priority: int, model: ServerModel, *, server: str) -> None:
+    """See that the server has a level of this priority: it takes any other for its own default.
+
+    Raises:
+        ServerUnfit: it has not.
+    """
+    if priority > model.priority_levels:
+        levels = model.priority_levels
+        expected = f"1 to {levels}, or 0 for the server's own" if levels else "0"
+        raise ServerUnfit(
+            f"job.priority={priority}, but {server} has {levels or 'no'} priority levels for this "
+            f"model; expected {expected}; export it with more triton.priority_levels, or change "
+            "job.priority"
+        )
 
 
 def _compare(

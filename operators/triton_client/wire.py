@@ -20,13 +20,13 @@ _NUMBERS: Mapping[str, Any] = {"INT64": np.int64, "INT32": np.int32, "FP64": np.
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """An image from a server. ``pixels`` is H x W x 3; ``batch_rows`` shared its ticks, on average.
-    ``version``: of the model that made it, as the server counts."""
+    ``revision``: of the files of the model that made it."""
 
     pixels: Pixels
     gpu_seconds: float
     batch_rows: int
     truncated_tokens: int
-    version: str
+    revision: str
 
 
 def inputs_of(request: Request) -> list[InferInput]:
@@ -76,7 +76,7 @@ def answer_of(result: InferResult, request: Request) -> Answer:
         gpu_seconds=_seconds(found["gpu_seconds"].item()),
         batch_rows=int(found["batch_rows"].item()),
         truncated_tokens=int(found["truncated_tokens"].item()),
-        version=result.get_response().model_version,
+        revision=found["revision"].item().decode(errors="replace"),
     )
 
 
@@ -91,5 +91,5 @@ def _bytes(name: str, text: str) -> bytes:
         return text.encode()
     except UnicodeEncodeError as error:
         message = f"{name} holds half a character, which no server takes ({error}); mend the text"
-        row = RowFailure(stage="condition", reason=f"bad_{name}", message=message, gpu_seconds=0.0)
+        row = RowFailure(stage="condition", reason=f"bad_{name}", message=message)
         raise ServerError(Cause.ROW, message, row=row) from error

@@ -93,7 +93,9 @@ def served(request, models, tmp_path_factory):
 
         def new_engine(mode):
             model = models["stepwise"]
-            engine = load_triton(dataclasses.replace(config, model=mode), model, priority=0)
+            # the image with which it begins is part of loading where the servers are our own
+            served = dataclasses.replace(config, model=mode, owned=True)
+            engine = load_triton(served, model, priority=0)
             closing.callback(engine.close)
             return engine
 

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from tritonclient.grpc import InferenceServerClient
 
 from conf.errors import ServerLost, ServerUnfit
 from operators.engine import ImageFailure, ImageResult
@@ -67,7 +68,8 @@ def test_batches_are_kept_full_and_every_request_comes_back_once(
     engine.admit([row(number, "wait 0.002") for number in range(200)])
     assert images(drain(engine)) == list(range(200))
     stats = engine.stats
-    assert stats.busy_ns == 200 * 1_000_000
+    # an image more: the one with which the engine began
+    assert (stats.busy_ns, stats.estimated_ns) == (201 * 1_000_000, 0)
     assert stats.occupied == 200 * 4
     assert stats.occupied / stats.offered > 0.75
     assert (stats.active, stats.waiting, engine.busy) == (0, 0, False)
@@ -126,7 +128,7 @@ def test_the_row_that_kills_its_model_each_time_is_the_only_one_given_up(
     assert isinstance(failure, ImageFailure)
     assert (failure.stage, failure.reason) == ("denoise", "server_crash")
     assert failure.message.startswith(
-        "the server's model died 3 times while it made this image, the last time this image alone"
+        "the server's model died 4 times while it made this image, the last two times no other"
     )
     assert all(isinstance(outcome, ImageResult) for outcome in found.values())
 
@@ -204,6 +206,30 @@ def test_servers_that_stay_away_lose_the_device_but_nothing_before_that(
         engine.finish()
 
 
+def test_a_model_exchanged_under_our_requests_makes_no_image_that_counts(
+    serve: Callable[..., TritonServer], engines: Engine
+) -> None:
+    """Triton loads the new one beside the old one, whose requests it ends: nothing fails."""
+    server = serve(max_batch=1)
+    engine = engines(server, patience_s=1)
+    engine.admit([row(number, "wait 0.05") for number in range(200)])
+    found: list[ImageResult | ImageFailure] = []
+    wait_until(lambda: bool(found.extend(engine.tick()) or found), "the first image")
+    write_repository(server.repository, revision="r2", max_batch=1)
+    with InferenceServerClient(server.grpc) as client:
+        client.load_model(MODEL)
+        with pytest.raises(ServerLost, match=r"of revision r2.*; this job began with scripted of"):
+            _drain_into(found, engine)
+        made = client.get_inference_statistics(MODEL).model_stats[0].inference_stats.success.count
+    assert made > 0, "the other one was asked"
+    assert len(images(found)) < 200
+
+
+def _drain_into(found: list[ImageResult | ImageFailure], engine: TritonEngine) -> None:
+    while engine.busy:
+        found += engine.tick()
+
+
 def test_a_server_that_comes_back_with_another_revision_makes_no_image(
     serve: Callable[..., TritonServer], engines: Engine
 ) -> None:
@@ -223,14 +249,35 @@ def test_finishing_cancels_what_is_being_made_and_keeps_what_is_there(
     serve: Callable[..., TritonServer], engines: Engine
 ) -> None:
     engine = engines(serve(max_batch=1))
-    engine.admit([row(0), row(1, "hang")])
-    found: list[ImageResult | ImageFailure] = []
-    wait_until(lambda: bool(found.extend(engine.tick()) or found), "the first image")
+    engine.admit([row(0)])
+    assert images(drain(engine)) == [0]
+    engine.admit([row(1, "hang")])
+    wait_until(lambda: engine.stats.active == 1, "the row is asked for")
     assert engine.finish() == []
     assert (engine.stats.active, engine.stats.waiting) == (0, 1)
     assert engine.discard(lambda _: True) == 1
     engine.admit([row(2)])
     assert images(drain(engine)) == [2]
+
+
+@pytest.mark.parametrize("owned", [False, True], ids=["others use it too", "our own"])
+def test_what_a_server_spent_on_a_cancelled_row_is_estimated_where_its_time_is_not_paid_anyway(
+    serve: Callable[..., TritonServer], engines: Engine, tmp_path: Path, owned: bool
+) -> None:
+    gate = tmp_path / "gate"
+    engine = engines(serve(max_batch=1), owned=owned)
+    engine.admit([row(number) for number in range(4)])
+    assert images(drain(engine)) == [0, 1, 2, 3]
+    told_ns = engine.stats.busy_ns
+    engine.admit([row(4, f"until {gate}")])
+    wait_until(Path(f"{gate}.reached").exists, "the model works on the row")
+    assert engine.finish() == []
+    assert engine.discard(lambda _: True) == 1
+    gate.touch()
+    lost_ns = engine.stats.estimated_ns
+    assert engine.stats.busy_ns == told_ns + lost_ns
+    # an image of its size and steps costs a millisecond
+    assert lost_ns == 0 if owned else 0 < lost_ns <= 1_000_000
 
 
 def test_one_server_of_two_that_is_away_at_the_start_is_left_out_until_it_comes(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -200,6 +201,19 @@ def test_shared_memory_that_nobody_maps_goes_when_the_next_server_starts(
     finally:
         left.unlink(missing_ok=True)
         young.unlink(missing_ok=True)
+
+
+def test_a_stub_that_outlives_its_server_is_ended_when_the_next_server_starts(
+    server: TritonServer,
+) -> None:
+    (stub,) = map(psutil.Process, server.stubs())
+    stub.suspend()  # or it would see by itself that its server is gone
+    assert server.pid
+    os.kill(server.pid, signal.SIGKILL)
+    wait_until(lambda: stub.ppid() != server.pid)
+    server.clean()
+    assert stub.wait(PATIENCE_S) is None
+    assert not stub.is_running()
 
 
 def test_a_model_that_cannot_load_is_told_with_the_end_of_the_log(

@@ -89,7 +89,9 @@ def ended(small: SmallJob) -> Finish:
 
 def test_a_quote_is_the_same_after_it_was_written(small: SmallJob) -> None:
     quote = quote_for(
-        small, offer(), offer(instance_type=None, cost=Interval(middle=1, low=None, high=None))
+        small,
+        offer(paid=WIDE),
+        offer(instance_type=None, cost=Interval(middle=1, low=None, high=None)),
     )
     write_quote(small.store, quote)
     assert quote_of(small.store) == quote
@@ -106,6 +108,9 @@ def test_a_quote_of_another_input_or_model_is_not_held_against_a_job(
         assert remembered_quote(small.job, 7) is None
         changed = replace(small.job, model_revision="new")
         assert remembered_quote(changed, 6) is None
+        remember_quote(quote_for(small, servers="owned"))
+        assert remembered_quote(small.job, 6) is None
+    assert "not held against this job, which was to pay for owned servers (tri" in caplog.text
     assert "not held against this job, which had 6 rows and now has 7" in caplog.text
     assert "not held against this job, which had a model of revision simulated" in caplog.text
 
@@ -151,6 +156,17 @@ def test_cost_and_times_are_compared_each_with_its_interval(small: SmallJob) -> 
     assert first.endswith(": outside the interval")
     assert second.startswith("quoted     2 s of workers (- 100 %")
     assert second.endswith(": inside the interval")
+
+
+def test_of_servers_the_time_that_is_paid_is_compared_and_not_a_workers_life(
+    small: SmallJob,
+) -> None:
+    paid = Interval(middle=3.0, low=1.0, high=5.0)
+    found = compared(small, offer(seconds=NARROW, paid=paid), servers="shared")
+    assert found.worker_seconds is not None
+    assert found.worker_seconds.quoted == paid
+    assert found.seconds is not None
+    assert found.seconds.quoted == NARROW
 
 
 def test_without_a_spread_there_is_no_verdict(small: SmallJob) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
+from cluster.lifetime import ServerBilling
 from jobs.quote.estimate import Crew, Work, worker_seconds
 from jobs.quote.notes import held_by
 from jobs.quote.offers import Asked, Kept
@@ -35,8 +37,10 @@ def told(deadline: str | None) -> list[str]:
     return list(held_by(deadline, ONE_HOUR, NOW))
 
 
-def test_without_a_deadline_nothing_is_said() -> None:
+def test_without_a_deadline_or_of_servers_nothing_is_said() -> None:
     assert told(None) == []
+    servers = replace(ONE_HOUR, servers=ServerBilling.OWNED)
+    assert list(held_by("2h", servers, NOW)) == []
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from shard_records import PRICE
 
 from cluster.lifetime import Lifetime, ServerBilling
-from cluster.money import bill, close_worker
+from cluster.money import bill, close_worker, estimated_ns
 from cluster.price import Price
 from cluster.pricing import Machine
 from cluster.server_price import server_billing, server_machine, server_price
@@ -52,6 +52,19 @@ def test_of_servers_that_others_use_too_only_the_time_of_our_images_is_paid() ->
         pass
     times = {kind: device_ns for kind, (device_ns, _) in lines_of(life, BUSY_NS - 5).items()}
     assert times == {"wasted": 5, "overhead": 0, "idle": 0}
+
+
+def test_what_nobody_measured_of_the_wasted_time_has_a_line_of_its_own() -> None:
+    stamp = lifetime(ServerBilling.SHARED).stamp(replace(STATS, estimated_ns=7), Requests())
+    lines = close_worker(stamp, used_ns=BUSY_NS - 10, used_amount=0)
+    assert [(line.line_id, line.kind, line.device_ns) for line in lines] == [
+        ("w:wasted", "wasted", 3),
+        ("w:estimated", "wasted", 7),
+        ("w:overhead", "overhead", 0),
+        ("w:idle", "idle", 0),
+    ]
+    # images that count are measured, so that no more than the rest can be an estimate
+    assert estimated_ns(stamp, used_ns=BUSY_NS - 4) == 4
 
 
 def test_servers_of_our_own_are_paid_for_each_of_their_devices_while_the_worker_lives() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from conf.schema import RunConfig
 from conf.triton_config import addresses_of
 from jobs.configure import compose
 from operators.triton_client.access import access_of
+from tests.certificates import write_certificates
 
 URL = "triton.url=grpc://gpu-1:8001"
 
@@ -104,6 +106,28 @@ def test_a_certificate_that_is_not_here_is_named() -> None:
         OptionRefused, match=r"triton\.root_certificates=/no/ca\.pem cannot be read here \(No such"
     ):
         access_of(config.triton, {})
+
+
+def test_what_is_no_certificate_is_told_before_any_server_is_asked(tmp_path: Path) -> None:
+    ours, others = write_certificates(tmp_path / "ours"), write_certificates(tmp_path / "others")
+    url = "triton.url=grpcs://a:1"
+    right = [
+        f"triton.root_certificates={ours.authority}",
+        f"triton.private_key={ours.key}",
+        f"triton.certificate_chain={ours.certificate}",
+    ]
+    assert access_of(asked(url, *right).triton, {}).private_key == ours.key.read_bytes()
+    with pytest.raises(
+        OptionRefused,
+        match=rf"triton\.root_certificates={ours.key} holds no certificate \(.*\); expected those",
+    ):
+        access_of(asked(url, f"triton.root_certificates={ours.key}").triton, {})
+    with pytest.raises(
+        OptionRefused,
+        match=rf"^triton\.private_key={others.key} and triton\.certificate_chain="
+        rf"{ours.certificate} cannot be used together \(.*\); expected a key without a password ",
+    ):
+        access_of(asked(url, *right, f"triton.private_key={others.key}").triton, {})
 
 
 def test_where_servers_are_is_no_part_of_what_a_job_makes_but_their_model_is() -> None:

@@ -87,17 +87,33 @@ def test_pauses_differ_between_clients_and_end(failures: int) -> None:
 def test_more_requests_are_asked_at_a_time_while_that_fills_the_batches() -> None:
     search = InFlightSearch(max_batch=8, instances=1)
     assert search.limit == 16
-    assert search.observe(4.0, reached=False) == 16, "rows were lacking, not requests"
-    assert [search.observe(mean, reached=True) for mean in (4.0, 5.0, 6.0)] == [20, 24, 28]
-    assert search.observe(7.9, reached=True) == 28, "full"
-    assert search.observe(6.01, reached=True) == 24, "the last step gained nothing"
-    assert search.observe(3.0, reached=True) == 24
+    assert not search.wants_to_know(reached=False), "rows are lacking, not requests"
+    assert search.wants_to_know(reached=True)
+    assert [search.observe(mean) for mean in (4.0, 5.0, 6.0)] == [20, 24, 28]
+    assert search.observe(6.11) == 24, "the last step gained nothing"
+
+
+@pytest.mark.parametrize(
+    ("mean", "looks"), [(7.7, 30), (1.0, 30), (None, 10)], ids=["full", "no gain", "refused"]
+)
+def test_a_server_is_not_asked_for_its_batches_for_a_while_once_the_number_is_found(
+    mean: float | None, looks: int
+) -> None:
+    search = InFlightSearch(max_batch=8, instances=1)
+    search.observe(1.0)
+    found = search.refused() if mean is None else search.observe(mean)
+    assert [search.wants_to_know(reached=True) for _ in range(looks + 1)] == [False] * looks + [
+        True
+    ]
+    assert search.limit == found
+    assert search.observe(1.0) == found + 4, "it looks for gains anew: others may have gone"
 
 
 def test_requests_at_a_time_have_an_upper_and_a_lower_bound() -> None:
     search = InFlightSearch(max_batch=8, instances=2)
-    limits = [search.observe(1.0 + step, reached=True) for step in range(6)]
-    assert max(limits) <= 64
+    assert search.limit == 32
+    limits = [search.observe(1.0 + step / 2) for step in range(10)]
+    assert limits[-1] == max(limits) == 64
     search = InFlightSearch(max_batch=8, instances=1)
     assert [search.refused() for _ in range(8)][-1] == 4
     assert InFlightSearch(max_batch=1, instances=1).refused() == 1

@@ -8,7 +8,13 @@ import pytest
 
 from operators.triton_client.errors import Cause, read_error
 
-FAILURE = {"stage": "check", "reason": "nan_image", "message": "no numbers", "gpu_seconds": 0.25}
+FAILURE = {
+    "stage": "check",
+    "reason": "nan_image",
+    "message": "no numbers",
+    "gpu_seconds": 0.25,
+    "revision": "r1",
+}
 
 
 @pytest.mark.parametrize(
@@ -24,6 +30,8 @@ FAILURE = {"stage": "check", "reason": "nan_image", "message": "no numbers", "gp
         ("Request for unknown model: 'm' is not found", "UNAVAILABLE", Cause.NOT_LOADED),
         ("Deadline Exceeded", "DEADLINE_EXCEEDED", Cause.TIMED_OUT),
         ("Received message larger than max (9 vs. 4)", "RESOURCE_EXHAUSTED", Cause.TOO_LARGE),
+        ("gRPC message exceeds maximum size 4: 9", "RESOURCE_EXHAUSTED", Cause.TOO_LARGE),
+        ("Received http2 header with status: 413", "UNKNOWN", Cause.TOO_LARGE),
         ("too many", "RESOURCE_EXHAUSTED", Cause.BUSY),
         ("no token", "UNAUTHENTICATED", Cause.REFUSED),
         ("unexpected inference input 'cfg' for model 'm'", "INVALID_ARGUMENT", Cause.UNFIT),
@@ -43,10 +51,12 @@ def test_a_rows_own_failure_is_read_wherever_it_stands(before: str) -> None:
     error = read_error(before + json.dumps(FAILURE), "INTERNAL")
     assert (error.cause, error.said) == (Cause.ROW, "no numbers")
     assert error.row is not None
-    assert (error.row.stage, error.row.reason, error.row.gpu_seconds) == (
+    row = error.row
+    assert (row.stage, row.reason, row.gpu_seconds, row.revision) == (
         "check",
         "nan_image",
         0.25,
+        "r1",
     )
 
 

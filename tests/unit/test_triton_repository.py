@@ -40,7 +40,8 @@ output [
   { name: "image" data_type: TYPE_UINT8 dims: [ -1, -1, 3 ] },
   { name: "gpu_seconds" data_type: TYPE_FP64 dims: [ 1 ] },
   { name: "batch_rows" data_type: TYPE_INT32 dims: [ 1 ] },
-  { name: "truncated_tokens" data_type: TYPE_INT32 dims: [ 1 ] }
+  { name: "truncated_tokens" data_type: TYPE_INT32 dims: [ 1 ] },
+  { name: "revision" data_type: TYPE_STRING dims: [ 1 ] }
 ]
 instance_group [ { count: 1 kind: KIND_CPU } ]
 dynamic_batching {
@@ -76,7 +77,7 @@ model_warmup [
       value { data_type: TYPE_INT32 dims: [ 1 ] input_data_file: "height" } }
   }
 ]
-parameters { key: "imagemill_signature" value { string_value: "1" } }
+parameters { key: "imagemill_signature" value { string_value: "2" } }
 parameters { key: "imagemill_model" value { string_value: "shapes" } }
 parameters { key: "imagemill_model_revision" value { string_value: "REVISION" } }
 """

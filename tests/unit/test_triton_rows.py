@@ -25,7 +25,12 @@ ROW: dict[str, Any] = {
     "height": 96,
 }
 _NUMPY = {"BYTES": np.object_, "INT64": np.int64, "INT32": np.int32, "FP64": np.float64}
-_TRITON = {np.dtype(np.uint8): "UINT8", np.dtype(np.int32): "INT32", np.dtype(np.float64): "FP64"}
+_TRITON = {
+    np.dtype(np.uint8): "UINT8",
+    np.dtype(np.int32): "INT32",
+    np.dtype(np.float64): "FP64",
+    np.dtype(np.object_): "BYTES",
+}
 
 
 def tensors(**other: Any) -> dict[str, Any]:
@@ -71,15 +76,17 @@ def test_a_result_has_the_outputs_of_the_signature() -> None:
         finished_at_ns=0,
         batch_rows=6,
     )
-    found = result_tensors(result)
+    found = result_tensors(result, revision="r1")
     assert list(found) == list(OUTPUTS)
     for name, tensor in OUTPUTS.items():
         assert _TRITON[found[name].dtype] == tensor.datatype
         assert found[name].ndim == 1 + len(tensor.dims)
     assert found["image"].shape == (1, 96, 64, 3)
-    assert [found[name].item() for name in list(OUTPUTS)[1:]] == [1.5, 6, 3]
+    assert [found[name].item() for name in list(OUTPUTS)[1:]] == [1.5, 6, 3, b"r1"]
 
 
 def test_a_failure_says_what_the_signature_names() -> None:
-    text = failure_message(stage="check", reason="nan", message="é", device_ns=2_000_000_000)
-    assert json.loads(text) == dict(zip(FAILURE, ("check", "nan", "é", 2.0), strict=True))
+    text = failure_message(
+        stage="check", reason="nan", message="é", device_ns=2_000_000_000, revision="r1"
+    )
+    assert json.loads(text) == dict(zip(FAILURE, ("check", "nan", "é", 2.0, "r1"), strict=True))

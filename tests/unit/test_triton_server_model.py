@@ -6,7 +6,12 @@ import pytest
 from tritonclient.grpc import model_config_pb2
 
 from conf.errors import ServerUnfit
-from operators.triton_client.server_model import MODEL_PARAMETER, REVISION_PARAMETER, read_model
+from operators.triton_client.server_model import (
+    MODEL_PARAMETER,
+    REVISION_PARAMETER,
+    check_priority,
+    read_model,
+)
 from operators.triton_signature import INPUTS, OUTPUTS, VERSION, VERSION_PARAMETER
 
 TYPES = {"BYTES": "TYPE_STRING"}
@@ -60,13 +65,13 @@ def test_a_model_of_somebody_else_is_refused() -> None:
     del made.parameters[VERSION_PARAMETER]
     assert refusal(made).startswith(
         "model 'shapes' on grpc://gpu-1:8001 was not exported by ImageMill: it has no parameter "
-        "'imagemill_signature'; expected signature 1; "
+        "'imagemill_signature'; expected signature 2; "
     )
 
 
 def test_a_model_that_another_version_exported_is_refused() -> None:
     assert refusal(config(**{VERSION_PARAMETER: "99"})).startswith(
-        "model 'shapes' on grpc://gpu-1:8001 has signature 99; this client expected 1: server and "
+        "model 'shapes' on grpc://gpu-1:8001 has signature 99; this client expected 2: server and "
         "client are of different versions of ImageMill; "
     )
 
@@ -103,3 +108,16 @@ def test_an_output_more_is_of_no_harm() -> None:
     made = config()
     made.output.add(name="depth", dims=[1], data_type=model_config_pb2.TYPE_FP32)
     assert read(made).max_batch == 8
+
+
+def test_a_priority_is_for_a_server_that_has_levels() -> None:
+    made = config()
+    check_priority(0, read(made), server="grpc://gpu-1:8001")
+    with pytest.raises(
+        ServerUnfit,
+        match=r"^job\.priority=1, but grpc://gpu-1:8001 has no priority levels for this model; "
+        r"expected 0; export it with more triton\.priority_levels, or change job\.priority$",
+    ):
+        check_priority(1, read(made), server="grpc://gpu-1:8001")
+    made.dynamic_batching.priority_levels = 2
+    check_priority(2, read(made), server="grpc://gpu-1:8001")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from tritonclient.grpc import InferResult, service_pb2
-from tritonclient.utils import deserialize_bytes_tensor
+from tritonclient.utils import deserialize_bytes_tensor, serialize_byte_tensor
 
 from operators.request import Request
 from operators.triton_client.errors import Cause, ServerError
@@ -59,14 +59,16 @@ def result(**changes: object) -> InferResult:
         "gpu_seconds": np.array([[0.125]]),
         "batch_rows": np.array([[7]], np.int32),
         "truncated_tokens": np.array([[2]], np.int32),
+        "revision": np.array([[b"r7"]], np.object_),
     } | changes
-    response = service_pb2.ModelInferResponse(model_version="3")
-    types = {"uint8": "UINT8", "float64": "FP64", "int32": "INT32"}
+    response = service_pb2.ModelInferResponse()
+    types = {"uint8": "UINT8", "float64": "FP64", "int32": "INT32", "object": "BYTES"}
     for name, value in values.items():
         if value is None:
             continue
         response.outputs.add(name=name, datatype=types[str(value.dtype)], shape=value.shape)
-        response.raw_output_contents.append(value.tobytes())
+        packed = serialize_byte_tensor(value).item() if value.dtype == object else value.tobytes()
+        response.raw_output_contents.append(packed)
     return InferResult(response)
 
 
@@ -75,7 +77,7 @@ def test_an_answer_is_an_image_and_what_it_cost() -> None:
     assert answer.pixels.shape == (16, 24, 3)
     assert answer.pixels[15, 23].tolist() == [125, 126, 127]
     assert (answer.gpu_seconds, answer.batch_rows, answer.truncated_tokens) == (0.125, 7, 2)
-    assert answer.version == "3"
+    assert answer.revision == "r7"
 
 
 @pytest.mark.parametrize(
