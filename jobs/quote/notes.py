@@ -86,8 +86,8 @@ def _passed(caps: Caps, offer: Offer) -> list[str]:
 
 
 def held_by(deadline: str | None, asked: Asked, now: datetime) -> Iterator[str]:
-    """How many workers the deadline needs, at the slow end of the interval; of Triton servers, which
-    more workers make no faster, nothing."""
+    """How many workers the deadline needs, at the slow end of the interval; nothing of Triton
+    servers, which more workers make no faster."""
     if deadline is None or asked.servers is not None:
         return
     left_s = (due(deadline, now) - now).total_seconds()
