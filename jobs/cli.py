@@ -34,6 +34,7 @@ from jobs.execute import JobResult, version
 from jobs.figures import plural
 from jobs.gc import collect, collected_lines
 from jobs.models import model_lines
+from jobs.open_job import look_at_job
 from jobs.prices import book_lines
 from jobs.prices_import import Import, import_catalogue
 from jobs.quote.command import add_quote_words, tell
@@ -253,7 +254,7 @@ def _open(given: argparse.Namespace, command: str) -> tuple[JobRecord, Store]:
     Raises:
         ConfigError: a key that would change nothing.
     """
-    found = verbs.look_at_job(given.output, given.overrides)
+    found = look_at_job(given.output, given.overrides)
     for text in given.overrides:
         if not text.startswith("storage."):
             raise ConfigError(

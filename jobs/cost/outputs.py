@@ -16,7 +16,7 @@ from cluster.store import Store
 from conf.errors import OutputMissing
 from conf.secrets import without_secrets
 from jobs.figures import is_simulated, plural
-from jobs.run import looking_at
+from jobs.open_job import looking_at
 
 log = logging.getLogger("imagemill")
 DEEPEST = 6

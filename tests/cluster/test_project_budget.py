@@ -12,8 +12,8 @@ import pyarrow.dataset as ds
 import pytest
 
 from cluster.project_budget import ProjectBudget
+from jobs.open_job import open_job
 from jobs.project import records_of
-from jobs.run import open_job
 from tests.cluster.job_process import (
     JobProcess,
     commit_count,

@@ -15,7 +15,7 @@ from cluster.store_access import LOOK_S, Access
 from conf.errors import InputChanged, InputError
 from jobs.cli import main
 from jobs.finish import finish
-from jobs.run import open_job
+from jobs.open_job import open_job
 from jobs.verify import verify
 from tests.cluster.job_process import JobProcess
 from tests.seaweedfs import FULL, READ_ONLY, UNKNOWN_KEY, WRONG_SECRET, Identity, SeaweedFS

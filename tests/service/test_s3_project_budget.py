@@ -20,9 +20,9 @@ from cluster.store import Store
 from conf.price_book import book_of
 from jobs.cli import main
 from jobs.cost import cost
+from jobs.open_job import open_job
 from jobs.project import records_of
 from jobs.project_purse import Purse, project_purse
-from jobs.run import open_job
 from tests.cluster.job_process import JobProcess, write_prompts
 from tests.seaweedfs import FULL, READ_ONLY, Identity, SeaweedFS
 from tests.small_jobs import SmallJob, prepare_small_job

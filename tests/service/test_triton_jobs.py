@@ -13,7 +13,7 @@ import pytest
 from cluster.store import Store
 from cluster.totals import worker_lines
 from jobs.cli import main
-from jobs.run import open_job
+from jobs.open_job import open_job
 from jobs.verify import Verification, verify
 from tests.cluster.job_process import JobProcess, wait_until, write_prompts
 from tests.scripted_triton import MODEL, SIZE, write_repository

@@ -21,7 +21,7 @@ from conf.errors import ConfigError, CorruptOutput
 from conf.price_book import book_of
 from jobs.cost import cost, export_focus, find_outputs
 from jobs.finish import finish
-from jobs.run import next_book, open_job
+from jobs.open_job import next_book, open_job
 from jobs.status import status, status_lines
 from jobs.summary import summary_lines
 from jobs.verify import report_lines, verify

@@ -23,9 +23,10 @@ from cluster.ray_session import Resources
 from conf.errors import BudgetSpent, ConfigError
 from conf.price_book import book_of
 from jobs import project_purse as module
+from jobs.open_job import open_job
 from jobs.project import Project, in_words, job_key, project_line, records_of
 from jobs.project_purse import project_purse
-from jobs.run import open_job, prepare
+from jobs.run import prepare
 from jobs.spending import settled, spent_by
 from jobs.status import status, status_lines
 from tests.small_jobs import SmallJob, begin_run, prepare_small_job, run_small_job

@@ -9,7 +9,8 @@ import pytest
 from conf.errors import ConfigError
 from conf.secrets import without_secrets
 from jobs.cli import main
-from jobs.run import open_job, prepare
+from jobs.open_job import open_job
+from jobs.run import prepare
 
 SECRETS = [
     "https://user:hunter2@host/prompts.parquet",

@@ -21,7 +21,7 @@ from conf.errors import BudgetSpent, ConfigError
 from conf.price_book import book_of, read_book
 from jobs.configure import compose
 from jobs.finish import finish
-from jobs.run import next_book, open_job
+from jobs.open_job import next_book, open_job
 from jobs.spending import keys_to_go_on, refuse_spent, refuse_too_small, settled
 from jobs.status import status, status_lines
 from jobs.summary import summary_lines
