@@ -9,6 +9,7 @@ Each figure is printed as it is made. With ``--parts`` only some parts are run; 
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 import tempfile
@@ -142,6 +143,7 @@ def main() -> None:
         bench = Bench(options, Path(folder), stack)
         for part in options.parts:
             started_s = time.monotonic()
+            results.load_average[part] = round(os.getloadavg()[0], 1)
             bench.run(part, results)
             results.took_s[part] = time.monotonic() - started_s
             page.write(results, options.output)
@@ -202,6 +204,7 @@ def begin(options: argparse.Namespace) -> Results:
         written_at=f"{datetime.now(UTC):%d %B %Y}",
         command=shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
         took_s={},
+        load_average={},
         machine=machine(),
         settings=settings,
     )

@@ -55,7 +55,6 @@ def machine() -> dict[str, object]:
         "memory_gib": round(psutil.virtual_memory().total / 2**30),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in _PACKAGES},
-        "load_average": round(os.getloadavg()[0], 1),
     }
 
 

@@ -58,6 +58,7 @@ def page(results: Results) -> str:
         packages=_listed(
             f"{name} {number}" for name, number in results.machine["packages"].items()
         ),
+        loads=_listed(f"{part} {load}" for part, load in results.load_average.items()),
         tables=_tables(results),
         unmet=any(goal.verdict == UNMET for goal in goals(results)),
         contests={name: found for name in WORKLOADS if (found := _contest(results, name))},

@@ -122,11 +122,13 @@ class Served:
 
 @dataclass(slots=True, kw_only=True)
 class Results:
-    """One run of the benchmark; ``command`` repeats it, ``took_s`` is by part."""
+    """One run of the benchmark; ``command`` repeats it; ``took_s`` and ``load_average``, when it
+    began, are by part."""
 
     written_at: str
     command: str
     took_s: dict[str, float]
+    load_average: dict[str, float]
     machine: Mapping[str, Any]
     settings: Settings
     runs: list[Run] = field(default_factory=list)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.goals import goals, speedup, steady_rate, whole_rate
-from benchmarks.results import Overlap, Results, Run, Settings, Share
+from benchmarks.goals import goals, served_to, speedup, steady_rate, whole_rate
+from benchmarks.page import page
+from benchmarks.results import Overlap, Results, Run, Served, Settings, Share
 from benchmarks.simulation import IN_BATCHES, PUBLISHED, simulate, tables
 from benchmarks.spread import Spread, ratios
 from benchmarks.timeline import Made, denoiser_share, fill
@@ -36,13 +37,13 @@ def results(**parts: object) -> Results:
         written_at="22 November 2026",
         command="python -m benchmarks",
         took_s={"contest": 60.0},
+        load_average={"contest": 0.1},
         machine={
             "cpu": "a processor",
             "threads": 2,
             "memory_gib": 8,
             "python": "3.11",
             "packages": {"torch": "2"},
-            "load_average": 0.1,
         },
         settings=Settings(rows=60, turns=2, batch=16, model="m", same_malloc=True),
         **parts,
@@ -162,6 +163,42 @@ def test_the_slow_stores_worker_is_compared_with_the_engine_alone():
     )
     found = {goal.text: goal for goal in goals(results(overlaps=[one]))}
     assert found["a store of 200 ms a put to the engine alone"].found.text() == "0.95"
+
+
+def served(way: str, turn: int = 0, flowing_s: float = 10.0, **batches: int) -> Served:
+    return Served(
+        way=way,
+        turn=turn,
+        images=40,
+        whole_s=20.0,
+        flowing_s=flowing_s,
+        step_rows=4.0,
+        batches={size.removeprefix("of_"): count for size, count in batches.items()},
+        difference=1,
+    )
+
+
+def test_the_mean_batch_of_a_server_counts_its_rows_and_not_its_sizes():
+    assert served("dynamic", of_1=2, of_8=6).mean_batch == (2 * 1 + 6 * 8) / 8
+    assert served("in process").mean_batch is None
+    found = {goal.text: goal for goal in goals(results(served=[served("dynamic", of_8=3)]))}
+    text = "mixed rows through Triton, dynamic: batches that it executed, of 8"
+    assert found[text].found == Spread.of([1.0])
+
+
+def test_a_way_through_triton_is_compared_with_the_same_turns_of_the_other():
+    mine = [served("continuous", 0, 5.0), served("continuous", 1, 20.0)]
+    other = [served("dynamic", 0, 10.0), served("dynamic", 1, 10.0)]
+    assert served_to(results(served=[*mine, *other]), "continuous", "dynamic") == Spread(
+        least=0.5, median=1.25, most=2.0
+    )
+
+
+def test_the_page_has_a_line_for_each_way_through_triton():
+    made_so = [served("in process"), served("dynamic", flowing_s=20.0, of_2=1, of_4=1)]
+    lines = page(results(served=made_so)).splitlines()
+    assert "| in process | 4.00 | 1.00 | 2.00 | 20 | – | 4.0 | 1 |" in lines
+    assert "| dynamic | 2.00 | 0.50 | 1.00 | 20 | 3.0 | 4.0 | 1 |" in lines
 
 
 def test_simulated_ways_take_the_published_time_of_every_step():
