@@ -59,7 +59,8 @@ class Counts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerProgress:
-    """A worker's report: what its unsealed shards hold, and its engine's running totals.
+    """A worker's report: what the commits of each of its unsealed shards hold, and its engine's
+    running totals.
 
     ``made`` counts the images that it finished in this life, whatever became of them, ``commits``
     the commits that landed, ``cost_nano`` what its life and its requests have cost, at
@@ -68,7 +69,7 @@ class WorkerProgress:
     """
 
     phase: str
-    holding: Counts
+    holding: Mapping[int, Counts]
     made: int
     occupied: int
     offered: int
@@ -176,6 +177,7 @@ class Coordinator:
         self._gone: set[str] = set()
         self._past = (0, 0, 0, 0)
         self._sealed_counts = counts
+        self._unsealed: dict[int, Counts] = {}
         self._past_commits = 0
         self._preempted: set[str] = set()
         self._engines: dict[EngineInfo, EngineInfo] = {}
@@ -205,6 +207,7 @@ class Coordinator:
         with self._lock:
             before = self._board.sealed
             self._board.handle(Sealed(worker=worker, shard_id=seal.shard_id))
+            self._unsealed.pop(seal.shard_id, None)
             if self._board.sealed > before:
                 self._sealed_counts += Counts(
                     rows=seal.committed,
@@ -238,6 +241,12 @@ class Coordinator:
             if worker in self._gone:
                 return BeatReply(revoked=(), drain=True)
             self._progress[worker] = progress
+            # a shard that was given back keeps what it holds; one that is lost is another's to tell
+            self._unsealed |= {
+                shard_id: counts
+                for shard_id, counts in progress.holding.items()
+                if self._board.is_held(shard_id, by=worker)
+            }
             self._pace.report(worker, progress.made, self._clock())
             self._account(worker, progress)
             if progress.engine is not None:
@@ -325,7 +334,7 @@ class Coordinator:
                 shards=self._board.total,
                 sealed=self._board.sealed,
                 held=self._board.held,
-                counts=sum((p.holding for p in alive), self._sealed_counts),
+                counts=sum(self._unsealed.values(), self._sealed_counts),
                 made=made + sum(p.made for p in alive),
                 occupied=occupied + sum(p.occupied for p in alive),
                 offered=offered + sum(p.offered for p in alive),

@@ -175,6 +175,11 @@ class LeaseBoard:
         """Whether every shard is sealed."""
         return self.sealed == self.total
 
+    def is_held(self, shard_id: int, *, by: str) -> bool:
+        """Whether this worker holds the shard now."""
+        hold = self._holds.get(by)
+        return hold is not None and shard_id in hold.shards
+
     @property
     def held(self) -> int:
         """How many shards are leased now."""

@@ -232,10 +232,10 @@ class WorkerState:
         with self.changed:
             return [held for i, held in self._held.items() if i not in self._revoked]
 
-    def holding(self) -> Counts:
-        """What the commits of all held shards hold."""
+    def holding(self) -> dict[int, Counts]:
+        """What the commits of each held shard hold."""
         with self.changed:
-            return sum((held.counts for held in self._held.values()), Counts())
+            return {shard_id: held.counts for shard_id, held in self._held.items()}
 
     def done(self, held: HeldShard) -> None:
         """Nothing of the shard is left to do here: it is held no more, unless anew."""

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.budget import Account, Budget, Caps, Spent, leave_s, reserve_of
-from cluster.coordinator import Coordinator, Counts, WorkerProgress
+from cluster.coordinator import Coordinator, WorkerProgress
 from cluster.leases import Dismiss, Grant
 from conf.errors import ConfigError
 from jobs.configure import compose
@@ -153,7 +153,7 @@ def test_the_caps_are_those_that_were_asked_for() -> None:
 def progress(nano: int, price: int = HOUR) -> WorkerProgress:
     return WorkerProgress(
         phase="running",
-        holding=Counts(),
+        holding={},
         made=0,
         occupied=0,
         offered=0,

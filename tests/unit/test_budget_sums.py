@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.budget import Account, Budget, Caps, Spent, reserve_of
-from cluster.coordinator import Coordinator, Counts, WorkerProgress
+from cluster.coordinator import Coordinator, WorkerProgress
 
 SECOND = 10**9
 HOUR = 3600 * SECOND
@@ -89,7 +89,7 @@ def calls_of_a_beat(workers: int) -> int:
     coordinator = Coordinator(iter(range(9)), total=9, lease_s=60, budget=budget, clock=lambda: 5.0)
     progress = WorkerProgress(
         phase="running",
-        holding=Counts(),
+        holding={},
         made=0,
         occupied=0,
         offered=0,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from input_tables import prompts, write_rows
 
-from cluster.coordinator import Coordinator, Counts, WorkerProgress
+from cluster.coordinator import Coordinator, WorkerProgress
 from conf.schema import RunConfig
 from jobs import measured, rates
 from jobs.compile_choice import CompileChoice, JobSize, choose_compile, remember_compilation
@@ -219,7 +219,7 @@ def test_the_job_is_sized_by_rows_like_the_first_ones(tmp_path: Path) -> None:
 def progress(engine: EngineInfo | None) -> WorkerProgress:
     return WorkerProgress(
         phase="running",
-        holding=Counts(),
+        holding={},
         made=0,
         occupied=0,
         offered=0,

@@ -121,7 +121,7 @@ def reading(*, nano_per_hour: int | None, occupied: int = 30) -> Reading:
     return Reading(
         progress=WorkerProgress(
             phase="running",
-            holding=Counts(),
+            holding={},
             made=7,
             occupied=occupied,
             offered=40,

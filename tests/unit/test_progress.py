@@ -36,7 +36,7 @@ def after_a_beat(tmp_path: Path, price: int | None, *, max_cost: str | None) -> 
     actor = CoordinatorActor(config, total=1, shards=None, lease_s=60, settled=settled)
     beat = WorkerProgress(
         phase="running",
-        holding=Counts(amount_nano=USD),
+        holding={0: Counts(amount_nano=USD)},
         made=1,
         occupied=1,
         offered=1,

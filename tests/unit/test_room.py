@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from cluster.budget import Account, Allowance, Budget, Caps, Room, Spent
-from cluster.coordinator import Coordinator, Counts, WorkerProgress
+from cluster.coordinator import Coordinator, WorkerProgress
 from cluster.leases import Grant
 
 SECOND = 10**9
@@ -70,7 +70,7 @@ def test_a_run_at_a_glance_tells_who_is_useful_and_how_fast_a_worker_is() -> Non
             "ada",
             WorkerProgress(
                 phase="running",
-                holding=Counts(),
+                holding={},
                 made=made,
                 occupied=0,
                 offered=0,

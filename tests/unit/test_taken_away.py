@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster import layout
-from cluster.coordinator import BeatReply, Counts, WorkerProgress
+from cluster.coordinator import BeatReply, WorkerProgress
 from cluster.leases import Grant
 from tests.one_worker import Hooked, Stage
 from tests.small_jobs import begin_run
@@ -21,7 +21,7 @@ PATIENT = {"job.commit_seconds": 1e6}
 def progress(**known: Any) -> WorkerProgress:
     return WorkerProgress(
         phase="running",
-        holding=Counts(),
+        holding={},
         made=0,
         occupied=0,
         offered=0,

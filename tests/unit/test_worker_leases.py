@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from shard_records import commit_of, opened, try_open
 
-from cluster.coordinator import BeatReply, Counts, WorkerProgress
+from cluster.coordinator import BeatReply, WorkerProgress
 from cluster.leases import Dismiss, Grant, Wait
 from cluster.shard_log import ShardState, read_shard_state
 from cluster.store import Store
@@ -98,9 +98,7 @@ def test_a_silent_worker_that_is_granted_its_own_shard_again_does_not_hang(tmp_p
     coordinator.gone("other", crashed=False)
     answer = coordinator.acquire("w1")
     assert answer == Wait(worker="w1"), "first it must hear what it lost"
-    idle = WorkerProgress(
-        phase="running", holding=Counts(), made=0, occupied=0, offered=0, lifetime_ns=0
-    )
+    idle = WorkerProgress(phase="running", holding={}, made=0, occupied=0, offered=0, lifetime_ns=0)
     assert coordinator.beat("w1", idle).revoked == (0,)
     assert isinstance(coordinator.acquire("w1"), Grant)
 
@@ -116,9 +114,7 @@ def test_the_only_worker_is_found_silent_and_is_not_heard_once_it_is_gone(tmp_pa
     assert (coordinator.snapshot().silent, coordinator.snapshot().held) == (("w1",), 0)
     coordinator.gone("w1", crashed=False)
     assert coordinator.acquire("w1") == Dismiss(worker="w1"), "a call that was under way"
-    idle = WorkerProgress(
-        phase="running", holding=Counts(), made=7, occupied=0, offered=0, lifetime_ns=0
-    )
+    idle = WorkerProgress(phase="running", holding={}, made=7, occupied=0, offered=0, lifetime_ns=0)
     assert coordinator.beat("w1", idle) == BeatReply(revoked=(), drain=True)
     snapshot = coordinator.snapshot()
     assert (snapshot.silent, snapshot.phases, snapshot.made) == ((), (), 0)
