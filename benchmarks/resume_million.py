@@ -234,6 +234,7 @@ def stamp(worker: str, seq: int) -> Stamp:
         starved=0,
         closed=False,
         alive_ns=None,
+        estimated_ns=0,
     )
 
 

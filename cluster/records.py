@@ -110,7 +110,7 @@ class Stamp:
     starved: int
     closed: bool
     alive_ns: int | None
-    estimated_ns: int = 0
+    estimated_ns: int
 
     @property
     def lived_ns(self) -> int:

@@ -27,7 +27,7 @@ from cluster.plain_objects import PlainObjects
 from cluster.s3_client import s3_client
 from cluster.s3_objects import S3Objects
 from cluster.store_access import S3_PROTOCOLS, Access
-from cluster.store_errors import FAILURES, Action, store_failure
+from cluster.store_errors import ANOTHER_PLACE, FAILURES, Action, store_failure
 from cluster.traffic import Traffic
 from conf.errors import (
     CommitConflict,
@@ -211,6 +211,9 @@ class Store:
                 self._probe_parts(key, name)
                 return
             raise self._cannot("", name)
+        except StoreRefused as error:
+            said = str(error).replace(ANOTHER_PLACE, f"choose another {name}")
+            raise StoreRefused(said) from error
         except StoreFull as error:
             raise StoreRefused(f"{name} {self._shown} is full: {error}") from error
         except (StoreUnavailable, CommitUnknown) as error:

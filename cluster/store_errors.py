@@ -45,11 +45,13 @@ _PASSING_CODES = (
 _KEYS = "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or storage.profile"
 _ELSEWHERE = "the bucket lives in another region; set storage.region"
 _EXPIRED = "the session token has expired; get a new one and go on"
+ANOTHER_PLACE = "choose another place"
+"""Said of a place that cannot be written; who knows the key that names it says that instead."""
 _MAY_NOT = {
     "read": "these credentials may not read there; allow them the actions s3:GetObject and "
     "s3:ListBucket (docs/storage.md) or use others",
     "write": "these credentials may not write there; allow them the actions s3:PutObject and "
-    "s3:DeleteObject (docs/storage.md), use others, or choose another place",
+    f"s3:DeleteObject (docs/storage.md), use others, or {ANOTHER_PLACE}",
 }
 _REFUSED_CODES = {
     "SignatureDoesNotMatch": f"the secret key does not belong to the access key; {_KEYS}",
@@ -140,7 +142,7 @@ def _by_errno(error: Exception, what: str, action: Action) -> ImageMillError:
         return StoreFull(f"{what}: {_reason(error)}")
     lasting = isinstance(error, PermissionError | NotADirectoryError | IsADirectoryError)
     if lasting or number in _REFUSED_ERRNOS:
-        next_step = "; choose another place" if action == "write" else ""
+        next_step = f"; {ANOTHER_PLACE}" if action == "write" else ""
         return StoreRefused(f"{what}: {_reason(error)}{next_step}")
     return StoreUnavailable(f"{what}: {_reason(error)}")
 

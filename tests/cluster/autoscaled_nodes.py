@@ -37,8 +37,8 @@ _ENVIRONMENT = {
     "RAY_enable_autoscaler_v2": "1",
     "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID,
     "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_NODE_ID,
-    "RAY_health_check_period_ms": "500",
-    "RAY_health_check_failure_threshold": "5",
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_failure_threshold": "10",
 }
 _NOTHING_TO_RUN = (
     "cluster_synced_files",

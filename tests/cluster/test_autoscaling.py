@@ -50,7 +50,7 @@ def job_words(cluster: AutoscaledNodes, folder: Path) -> tuple[str, ...]:
 
 
 def alive(job: JobProcess) -> bool:
-    assert job.running(), job.finish() or job.output
+    assert job.running(), (job.finish(), job.output)
     return True
 
 

@@ -114,7 +114,7 @@ def test_a_key_that_may_not_write_budgets_is_refused_before_anything_starts(
     act_as(READ_ONLY, monkeypatch)
     told = refused(capsys, tmp_path, f"budget.store={s3_url}/budgets")
     assert "these credentials may not write there; allow them" in told
-    assert "use others, or choose another place (AccessDenied)" in told
+    assert "use others, or choose another budget.store (AccessDenied)" in told
     assert "output.path" not in told
     act_as(FULL, monkeypatch)
     assert list(walk(Store(s3_url, ONCE), "")) == []

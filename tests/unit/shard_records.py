@@ -41,6 +41,7 @@ STAMP = Stamp(
     starved=0,
     closed=False,
     alive_ns=None,
+    estimated_ns=0,
 )
 
 

@@ -49,6 +49,7 @@ def stamp(lifetime_ns: int, busy_ns: int, overhead_ns: int, at: Price) -> Stamp:
         starved=0,
         closed=True,
         alive_ns=None,
+        estimated_ns=0,
     )
 
 

@@ -130,6 +130,7 @@ def test_the_time_of_workers_that_overlap_counts_once() -> None:
         starved=0,
         closed=True,
         alive_ns=None,
+        estimated_ns=0,
     )
     beside = replace(stamp, started_at="2026-01-01T00:00:05.000000+00:00")
     inside = replace(beside, lifetime_ns=10**9)
