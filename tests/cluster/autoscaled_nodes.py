@@ -68,6 +68,8 @@ class AutoscaledNodes:
                     str(Path(sys.executable).parent / "ray"),
                     *("start", "--head", "--block", f"--port={port}", "--num-cpus=0"),
                     *("--include-dashboard=false", "--dashboard-agent-listen-port=0"),
+                    # any free port: the usual range is that of the other servers of the tests
+                    *("--min-worker-port=0", "--max-worker-port=0"),
                     f"--temp-dir={self._folder}",
                     f"--object-store-memory={_OBJECT_STORE_BYTES}",
                     f"--autoscaling-config={config}",
