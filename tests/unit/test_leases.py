@@ -325,7 +325,10 @@ class Histories(RuleBasedStateMachine):
                 assert not (failed and holds), "a suspect was granted beside others"
                 self.owners[answer.shard_id] = worker
             case Dismiss():
-                assert self.drained or len(self.sealed) == self.total
+                taken = len(self.sealed) + len(self.owners) == self.total
+                suspect = any(self.failures.get(shard, 0) for shard in self.owners)
+                idle = taken and not holds and not suspect
+                assert self.drained or len(self.sealed) == self.total or idle
             case Wait():
                 assert holds or len(self.sealed) + len(self.owners) == self.total
 
