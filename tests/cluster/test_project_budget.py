@@ -21,20 +21,9 @@ from tests.cluster.job_process import (
     wait_until,
     write_prompts,
 )
+from tests.project_job import COMMIT_S, SETTINGS
 
 CAP = 40
-COMMIT_S = 3
-SETTINGS = (
-    "engine=simulated",
-    "engine.simulated_speed=6",
-    "input.shard_rows=16",
-    "job.commit_images=4",
-    f"job.commit_seconds={COMMIT_S}",
-    "job.project=shop",
-    "cluster.heartbeat_s=0.2",
-    "cluster.workers=1",
-    "pricing.price_per_hour=3600",  # one USD a second
-)
 
 
 @pytest.fixture

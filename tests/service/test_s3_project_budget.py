@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cluster.budget import Spent
-from cluster.coordinator import Counts, Snapshot
+from cluster.coordinator import Snapshot
 from cluster.nodes import Shape
 from cluster.project_budget import ProjectBudget
 from cluster.ray_session import Resources
@@ -24,24 +24,14 @@ from jobs.open_job import open_job
 from jobs.project import records_of
 from jobs.project_purse import Purse, project_purse
 from tests.cluster.job_process import JobProcess, write_prompts
+from tests.project_job import COMMIT_S, SETTINGS
 from tests.seaweedfs import FULL, READ_ONLY, Identity, SeaweedFS
 from tests.small_jobs import SmallJob, prepare_small_job
+from tests.snapshots import snapshot_of
 from tests.stores import ONCE, walk
 
 CAP = 24
-COMMIT_S = 3
 USD = 10**9
-SETTINGS = (
-    "engine=simulated",
-    "engine.simulated_speed=6",
-    "input.shard_rows=16",
-    "job.commit_images=4",
-    f"job.commit_seconds={COMMIT_S}",
-    "job.project=shop",
-    "cluster.heartbeat_s=0.2",
-    "cluster.workers=1",
-    "pricing.price_per_hour=3600",  # one USD a second
-)
 
 
 def begin(prompts: Path, output: str, budgets: str) -> JobProcess:
@@ -142,23 +132,7 @@ def test_a_store_for_budgets_that_does_not_answer_is_told_before_anything_starts
 
 
 def snapshot(spent: int) -> Snapshot:
-    return Snapshot(
-        shards=2,
-        sealed=0,
-        held=1,
-        counts=Counts(),
-        made=0,
-        occupied=0,
-        offered=0,
-        lifetime_ns=0,
-        phases=(),
-        silent=(),
-        preempted=(),
-        commits=0,
-        finished=False,
-        spent=Spent(nano=spent * USD),
-        reserved=Spent(nano=10 * USD),
-    )
+    return snapshot_of(spent=Spent(nano=spent * USD), reserved=Spent(nano=10 * USD))
 
 
 def eventually(condition: Callable[[], bool]) -> None:

@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from snapshots import snapshot_of
 
 from cluster.budget import Caps, Spent
 from cluster.coordinator import Snapshot
@@ -28,6 +27,7 @@ from jobs.alerts import BudgetAlerts
 from jobs.execute import execute
 from jobs.spending import caps_of
 from tests.small_jobs import prepare_small_job, small_config
+from tests.snapshots import snapshot_of
 
 USD = 10**9
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from ray.util import metrics as ray_metrics
-from snapshots import snapshot_of
 
 from cluster.budget import Caps, Spent
 from cluster.coordinator import Coordinator, Counts, Snapshot, WorkerProgress
@@ -27,6 +26,7 @@ from cluster.series import (
 from cluster.setbacks import Loss
 from cluster.traffic import Requests
 from operators.engine import EngineStats
+from tests.snapshots import snapshot_of
 
 NO_CAPS = Caps(nano=None, ns=None, currency="USD")
 CAPS = Caps(nano=40 * 10**9, ns=None, currency="USD")

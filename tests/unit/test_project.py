@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from snapshots import snapshot_of
 
 from cluster.budget import NOTHING, Caps, Spent
 from cluster.coordinator import Snapshot
@@ -30,6 +29,7 @@ from jobs.run import prepare
 from jobs.spending import settled, spent_by
 from jobs.status import status, status_lines
 from tests.small_jobs import SmallJob, begin_run, prepare_small_job, run_small_job
+from tests.snapshots import snapshot_of
 
 ROWS = [{"prompt": f"picture {number}"} for number in range(8)]
 TINY = {"sampling.width": 16, "sampling.height": 16, "sampling.steps": 2}
