@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -60,6 +61,19 @@ def engine_at(*servers: HasAddress, priority: int = 0, **keys: Any) -> TritonEng
     """The engine for these servers, with ``triton.*`` keys."""
     url = ",".join(f"grpc://{server.grpc}" for server in servers)
     return engine_at_url(url, priority=priority, **keys)
+
+
+@contextmanager
+def engines_closed() -> Iterator[Callable[..., TritonEngine]]:
+    """``engine_at``, whose engines are closed at the end."""
+    with ExitStack() as closing:
+
+        def make(*servers: HasAddress, **keys: Any) -> TritonEngine:
+            engine = engine_at(*servers, **keys)
+            closing.callback(engine.close)
+            return engine
+
+        yield make
 
 
 def engine_at_url(url: str, *, priority: int = 0, **keys: Any) -> TritonEngine:

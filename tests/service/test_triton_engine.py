@@ -13,7 +13,14 @@ from conf.errors import ServerLost, ServerUnfit
 from operators.engine import ImageFailure, ImageResult
 from operators.engines.triton import TritonEngine
 from tests.cluster.job_process import wait_until
-from tests.scripted_triton import MODEL, drain, engine_at, numbers, row, write_repository
+from tests.scripted_triton import (
+    MODEL,
+    drain,
+    engines_closed,
+    numbers,
+    row,
+    write_repository,
+)
 from tests.triton_server import TritonServer
 
 Engine = Callable[..., TritonEngine]
@@ -25,13 +32,7 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     monkeypatch.setattr("operators.triton_client.keeper._QUIET_S", 1.0)
     monkeypatch.setattr("operators.triton_client.keeper._LIVE_S", 1.0)
     monkeypatch.setattr("operators.triton_client.pool._WELL_S", 5.0)
-    with ExitStack() as closing:
-
-        def make(*servers: TritonServer, **keys: object) -> TritonEngine:
-            engine = engine_at(*servers, **keys)
-            closing.callback(engine.close)
-            return engine
-
+    with engines_closed() as make:
         yield make
 
 

@@ -26,17 +26,11 @@ def peers() -> Iterator[Callable[..., TritonPeer]]:
 @pytest.fixture
 def engines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., TritonEngine]]:
     """Makes engines that are impatient, and closed after the test."""
-    from tests.scripted_triton import engine_at
+    from tests.scripted_triton import engines_closed
 
     monkeypatch.setattr("operators.triton_client.endpoints.LONGEST_PAUSE_S", 0.02)
     monkeypatch.setattr("operators.triton_client.dispatch.LONGEST_PAUSE_S", 0.02)
     monkeypatch.setattr("operators.triton_client.keeper._SPREAD_S", 0.02)
     monkeypatch.setattr("operators.triton_client.keeper._LOOK_S", 0.05)
-    with ExitStack() as closing:
-
-        def make(*servers: TritonPeer, **keys: object) -> TritonEngine:
-            engine = engine_at(*servers, **keys)
-            closing.callback(engine.close)
-            return engine
-
+    with engines_closed() as make:
         yield make

@@ -184,14 +184,12 @@ def test_a_first_stamp_that_cannot_be_written_is_an_outcome_and_no_crash(tmp_pat
     assert stage.whole() == (0, 0, 4)
 
 
-def test_a_workers_life_begins_with_its_actor_and_is_one_object(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stage = Stage(tmp_path)
+def actor_of(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> actors.WorkerActor:
+    """The worker's actor in this process, without Ray."""
     monkeypatch.setattr(actors.ray, "get_gpu_ids", list)
     monkeypatch.setattr(actors, "price_here", lambda config, book: PRICE)
     monkeypatch.setattr(actors, "gpus_here", lambda: 0.0)
-    actor = actors.WorkerActor(
+    return actors.WorkerActor(
         stage.small.config.to_mapping(),
         worker="w1",
         run=1,
@@ -200,6 +198,13 @@ def test_a_workers_life_begins_with_its_actor_and_is_one_object(
         book=book_of(stage.small.config.pricing),
         coordinator=None,
     )
+
+
+def test_a_workers_life_begins_with_its_actor_and_is_one_object(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = Stage(tmp_path)
+    actor = actor_of(stage, monkeypatch)
     actor._link = stage.link
     constructed_at = utc_now()
     assert actor.run().error is None
@@ -214,23 +219,12 @@ def test_an_actor_whose_store_is_away_ends_in_words_and_may_be_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stage = Stage(tmp_path)
-    monkeypatch.setattr(actors.ray, "get_gpu_ids", list)
-    monkeypatch.setattr(actors, "price_here", lambda config, book: PRICE)
-    monkeypatch.setattr(actors, "gpus_here", lambda: 0.0)
 
     def away(store: Store) -> None:
         raise StoreUnavailable("no answer")
 
     monkeypatch.setattr(actors, "PlanReader", away)
-    actor = actors.WorkerActor(
-        stage.small.config.to_mapping(),
-        worker="w1",
-        run=1,
-        generation=0,
-        model_revision="simulated",
-        book=book_of(stage.small.config.pricing),
-        coordinator=None,
-    )
+    actor = actor_of(stage, monkeypatch)
     assert actor.run() == WorkerOutcome(
         worker="w1", error="StoreUnavailable", message="no answer", retryable=True
     )
