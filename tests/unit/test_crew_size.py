@@ -22,7 +22,7 @@ from jobs.crew_news import CrewNews
 from jobs.presence import Presence
 from jobs.status import status, status_lines
 from tests.small_jobs import SmallJob, begin_run, prepare_small_job, small_config
-from tests.unit.snapshots import snapshot_of
+from tests.snapshots import snapshot_of
 
 ROWS, SHARDS = 3600, 100
 FIXED = Resources(
