@@ -12,8 +12,9 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
+from cluster.accounts import Budget
 from cluster.backlog import backlog
-from cluster.budget import NOTHING, Allowance, Budget, Caps, Spent, leave_s
+from cluster.budget import NOTHING, Allowance, Caps, Spent, leave_s
 from cluster.checkpointer import Checkpointer
 from cluster.coordinator import (
     BeatReply,
@@ -23,6 +24,7 @@ from cluster.coordinator import (
     WorkerProgress,
 )
 from cluster.leases import Dismiss, Grant, Wait
+from cluster.lifetime import ServerBilling
 from cluster.metrics import RunMetrics, WorkerMetrics
 from cluster.nodes import Node, nodes_now, whole_nodes
 from cluster.plan_file import PlanReader
@@ -75,7 +77,13 @@ class CoordinatorActor:
             sealed=left.sealed,
             counts=left.counts,
             lease_s=lease_s,
-            budget=Budget(caps, settled, leave_s=leave_s(parsed), allowance=allowance),
+            budget=Budget(
+                caps,
+                settled,
+                leave_s=leave_s(parsed),
+                allowance=allowance,
+                by_use=server_billing(parsed) is ServerBilling.SHARED,
+            ),
         )
         self._checkpointer = Checkpointer(store, every_s=parsed.cluster.checkpoint_s)
         self._metrics = RunMetrics(

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from cluster.budget import NOTHING, Account, Allowance, Budget, Room, Spent
+from cluster.accounts import Account, Budget
+from cluster.budget import NOTHING, Allowance, Room, Spent
 from cluster.leases import (
     Asked,
     Beat,
@@ -98,7 +99,7 @@ class Snapshot:
     back. ``engines``: the different engines that were at work; of each that which compiled longest.
     ``spent``: by this run, and by earlier ones where anything is capped; with ``unpriced``
     workers not all of it is known, and nothing of this run before one that is ``priced`` was seen.
-    ``reserved``: what those at work may still come to.
+    ``spent`` never goes back. ``reserved``: what those at work may still come to.
     ``over_budget``: why the run has to stop for it, or "". ``lost``: how many workers were lost, by
     how. ``useful``: how many workers would have something to do, ``rate``: images a second of one
     that is at work, None: not known yet. ``room``: what the caps leave, ``dearest``: the most that
@@ -345,7 +346,7 @@ class Coordinator:
                 commits=self._past_commits + sum(p.commits for p in alive),
                 finished=self._board.finished,
                 spent=self._budget.spent(now_s) if self._budget else NOTHING,
-                reserved=self._budget.reserved() if self._budget else NOTHING,
+                reserved=self._budget.reserved(now_s) if self._budget else NOTHING,
                 unpriced=self._budget is not None and self._budget.unpriced,
                 priced=self._budget is not None and self._budget.priced,
                 over_budget=self._over_budget,

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.budget import Account, Budget, Caps, Spent, leave_s, reserve_of
+from cluster.accounts import Account, Budget
+from cluster.budget import Caps, Spent, leave_s, reserve_of
 from cluster.coordinator import Coordinator, WorkerProgress
 from cluster.leases import Dismiss, Grant
 from conf.errors import ConfigError
@@ -191,14 +192,14 @@ def test_a_coordinator_grants_nothing_more_once_the_budget_is_used() -> None:
 def test_a_worker_that_is_hired_and_silent_is_reserved_as_much_as_the_dearest() -> None:
     budget = Budget(caps(100 * SECOND, 99 * HOUR), Spent(), leave_s=10)
     budget.hired("a")
-    assert budget.reserved() == Spent(nano=0, ns=10 * SECOND), "its price is not known yet"
+    assert budget.reserved(0) == Spent(nano=0, ns=10 * SECOND), "its price is not known yet"
     budget.report("a", account(0, 0))
     budget.report("b", account(0, 0, price=3 * HOUR))
     budget.hired("c")
     budget.hired("a")
-    assert budget.reserved() == Spent(nano=(10 + 30 + 30) * SECOND, ns=30 * SECOND)
+    assert budget.reserved(0) == Spent(nano=(10 + 30 + 30) * SECOND, ns=30 * SECOND)
     budget.gone("c", 0)
-    assert budget.reserved() == Spent(nano=40 * SECOND, ns=20 * SECOND)
+    assert budget.reserved(0) == Spent(nano=40 * SECOND, ns=20 * SECOND)
 
 
 def test_a_worker_is_paid_for_from_its_first_word_on_although_it_never_beats() -> None:

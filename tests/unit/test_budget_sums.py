@@ -8,7 +8,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.budget import Account, Budget, Caps, Spent, reserve_of
+from cluster.accounts import Account, Budget
+from cluster.budget import Caps, Spent, reserve_of
 from cluster.coordinator import Coordinator, WorkerProgress
 
 SECOND = 10**9
@@ -44,19 +45,21 @@ def test_what_is_spent_and_reserved_is_what_all_accounts_come_to(
                 settled += accounts.pop(worker).at(now_s)
         else:
             spent = Spent(nano=amount, ns=amount)
-            accounts[worker] = Account(spent=spent, nano_per_hour=price, seen_at_s=now_s)
-            budget.report(worker, accounts[worker])
+            told = Account(spent=spent, nano_per_hour=price, seen_at_s=now_s)
+            known = accounts[worker].at(now_s) if worker in accounts else Spent()
+            accounts[worker] = told.at_least(known)
+            budget.report(worker, told)
         later_s = now_s + 1.5
         alone = sum((account.at(later_s) for account in accounts.values()), settled)
         together = budget.spent(later_s)
         assert together.ns == alone.ns
         assert alone.nano - len(accounts) <= together.nano <= alone.nano, "rounded up once"
         reserves = (reserve_of(account.nano_per_hour, LEAVE_S) for account in accounts.values())
-        assert budget.reserved() == sum(reserves, Spent())
+        assert budget.reserved(later_s) == sum(reserves, Spent())
     for worker in "abcd":
         budget.gone(worker, now_s)
     assert budget.spent(now_s + 99) == sum((a.at(now_s) for a in accounts.values()), settled)
-    assert budget.reserved() == Spent()
+    assert budget.reserved(now_s) == Spent()
 
 
 def test_a_price_of_less_than_a_unit_is_rounded_up_for_all_together() -> None:

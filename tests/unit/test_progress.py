@@ -64,6 +64,37 @@ def test_progress_shows_what_is_spent_with_and_without_a_cap(
     assert found.over_budget == ""
 
 
+@pytest.mark.parametrize("owned", [False, True])
+def test_time_of_servers_that_others_use_too_is_not_shown_before_it_is_paid(
+    tmp_path: Path, owned: bool
+) -> None:
+    prepare_small_job(tmp_path, [{"prompt": "x"}])
+    servers = {
+        "engine.name": "triton",
+        "engine.precision": "auto",
+        "engine.max_batch": None,
+        "triton.url": "grpc://host:8001",
+        "triton.owned": owned,
+    }
+    config = small_config(tmp_path, servers).to_mapping()
+    actor = CoordinatorActor(config, total=1, shards=None, lease_s=60)
+    actor.begun("r0001-w0000", 3600 * USD * 10**6)
+    before = actor.snapshot().spent
+    assert (before.nano == 0) is not owned, "a worker that loads has asked nothing of the servers"
+    loading = WorkerProgress(
+        phase="loading",
+        holding={},
+        made=0,
+        occupied=0,
+        offered=0,
+        lifetime_ns=0,
+        cost_nano=0,
+        nano_per_hour=3600 * USD * 10**6,
+    )
+    actor.beat("r0001-w0000", loading)
+    assert actor.snapshot().spent.nano >= before.nano
+
+
 @pytest.mark.parametrize(
     ("settled", "says"), [(0, "cost not known yet"), (3 * USD, "3.00 USD spent so far")]
 )

@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster import project_records
-from cluster.budget import NOTHING, Allowance, Budget, Caps, Spent
+from cluster.accounts import Budget
+from cluster.budget import NOTHING, Allowance, Caps, Spent
 from cluster.project_budget import JobShare, ProjectBudget, replace_share, reserve, settle
 from cluster.project_records import ProjectRecords
 from cluster.store import Store

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from cluster.budget import Account, Allowance, Budget, Caps, Room, Spent
+from cluster.accounts import Account, Budget
+from cluster.budget import Allowance, Caps, Room, Spent
 from cluster.coordinator import Coordinator, WorkerProgress
 from cluster.leases import Grant
 
