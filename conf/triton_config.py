@@ -98,6 +98,11 @@ def _address(text: str) -> ServerAddress:
     return ServerAddress(target=parts.netloc, tls=parts.scheme == "grpcs")
 
 
+def is_variable(text: str) -> bool:
+    """Whether it may name an environment variable, which is how headers are given."""
+    return _VARIABLE.fullmatch(text) is not None
+
+
 def check_triton(config: TritonConfig) -> None:
     """Check what ``engine=triton`` needs and one key alone cannot tell.
 
@@ -106,7 +111,7 @@ def check_triton(config: TritonConfig) -> None:
     """
     addresses = addresses_of(config)
     for name, variable in config.headers.items():
-        if not _VARIABLE.fullmatch(variable):
+        if not is_variable(variable):
             raise ConfigError(
                 f"triton.headers.{name} is no name of an environment variable; expected capital "
                 "letters, digits and underscores, such as TRITON_TOKEN. The header's value itself "

@@ -9,9 +9,12 @@ from collections.abc import Sequence
 
 from conf.alert_target import is_url
 from conf.errors import ConfigError
+from conf.secrets import without_secrets
+from conf.triton_config import is_variable
 
 _SECRET = re.compile(r"key|secret|token|passw|passphrase|credential|sas|auth", re.IGNORECASE)
 """Options of a store's client that may be secrets, by their names."""
+_READ_BY_OTHERS = "whoever looks at the cluster's jobs or at a manifest reads the command line"
 
 
 def refuse_secrets(overrides: Sequence[str]) -> None:
@@ -21,19 +24,34 @@ def refuse_secrets(overrides: Sequence[str]) -> None:
         ConfigError: a key may hold a secret; its value is not shown.
     """
     for one in overrides:
-        name, _, value = one.lstrip("+").partition("=")
+        name, _, given = one.lstrip("+").partition("=")
+        value = given.strip("'\"")
         _, _, option = name.partition("storage.options")
         if (option and _SECRET.search(option)) or (
             name == "storage.options" and _SECRET.search(value)
         ):
             where = "the store's client reads it in the environment of the cluster's nodes (AWS_*)"
-        elif name == "budget.alert" and is_url(value.strip("'\"")):
+        elif name == "budget.alert" and is_url(value):
             where = "give a command that the head has, which reads the URL from its environment"
+        elif name.startswith("triton.headers") and not is_variable(value):
+            where = "give the name of an environment variable that the cluster's nodes have"
         else:
+            refuse_credentials(name, value)
             continue
+        raise ConfigError(f"{name} may be a secret, and {_READ_BY_OTHERS}; {where}")
+
+
+def refuse_credentials(name: str, value: str) -> None:
+    """Refuse users, passwords and signatures in a URL.
+
+    Raises:
+        ConfigError: it has some; they are not shown.
+    """
+    shown = without_secrets(value)
+    if "://" in value and shown != value:
         raise ConfigError(
-            f"{name} may be a secret, and whoever looks at the cluster's jobs or at a manifest "
-            f"reads the command line; {where}"
+            f"{name} {shown} carries credentials, and {_READ_BY_OTHERS}; leave them out of the "
+            "URL: the store's client reads them in the environment of the cluster's nodes (AWS_*)"
         )
 
 

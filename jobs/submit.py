@@ -18,7 +18,12 @@ from conf.schema import RunConfig
 from jobs.deadline import refuse_passed
 from jobs.rayjob import render
 from jobs.run import prepare
-from jobs.sendable import refuse_relative, refuse_relative_path, refuse_secrets
+from jobs.sendable import (
+    refuse_credentials,
+    refuse_relative,
+    refuse_relative_path,
+    refuse_secrets,
+)
 
 _NAME_CHARACTERS = 40
 _TO = "the cluster's job server: its head's dashboard, such as http://head:8265"
@@ -78,9 +83,10 @@ def continuation(output: str, overrides: Sequence[str]) -> Submission:
     """``imagemill resume`` for a cluster to start.
 
     Raises:
-        ConfigError: the output is a relative path, or a key holds what may be a secret.
+        ConfigError: the output is a relative path, or it or a key holds what may be a secret.
     """
     refuse_relative_path("OUTPUT", output)
+    refuse_credentials("OUTPUT", output)
     refuse_secrets(overrides)
     address = [] if _given(overrides, "cluster.address") else ["cluster.address=auto"]
     return Submission(
@@ -187,9 +193,14 @@ def tell_submitted(given: argparse.Namespace) -> int:
             )
         print(rendered(given.overrides, given.render), end="")
         return 0
-    sent = (
-        continuation(given.resume, given.overrides) if given.resume else submission(given.overrides)
-    )
+    try:
+        sent = (
+            continuation(given.resume, given.overrides)
+            if given.resume
+            else submission(given.overrides)
+        )
+    except ConfigError as error:
+        raise type(error)(f"{error}; nothing was sent") from error
     for line in send(sent, given.to):
         print(line)
     return follow(sent.name, given.to, to_the_end=True) if given.follow else 0

@@ -194,6 +194,7 @@ def test_a_job_like_one_on_spot_commits_as_often() -> None:
         "storage.options.sas_token=abcdef",
         "budget.alert=https://hooks.example.com/abcdef",
         "budget.alert='https://hooks.example.com/abcdef'",
+        "triton.headers.authorization=abcdef",
     ],
 )
 @pytest.mark.parametrize("how", [("--to", "http://127.0.0.1:9"), ("--render", str(PATTERN))])
@@ -205,10 +206,35 @@ def test_what_may_be_a_secret_is_on_no_command_line_that_others_read(
     assert status == 2
     assert f"{name} may be a secret, and whoever looks at the cluster's jobs" in text
     assert "abcdef" not in text
+    assert text.endswith("; nothing was sent\n") == (how[0] == "--to"), text
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        (("input.path=s3://me:abcdef@b/x.parquet", "output.path=s3://b/o"), "input.path s3://…@b/"),
+        (("--resume", "s3://me:abcdef@b/o"), "OUTPUT s3://…@b/o"),
+        (("--resume", "s3://b/o", "budget.store=s3://me:abcdef@b/p"), "budget.store s3://…@b/p"),
+    ],
+)
+def test_a_url_with_credentials_is_not_sent(
+    given: tuple[str, ...], shown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, text = submit(capsys, *given, "--to", "http://127.0.0.1:9")
+    assert status == 2
+    assert shown in text
+    assert "carries credentials, and whoever looks at the cluster's jobs" in text
+    assert text.endswith("in the environment of the cluster's nodes (AWS_*); nothing was sent\n")
+    assert "abcdef" not in text
 
 
 def test_what_is_no_secret_may_be_sent(capsys: pytest.CaptureFixture[str]) -> None:
-    given = ("storage.options.requester_pays=true", "budget.alert=notify-us", "budget.max_cost=9")
+    given = (
+        "storage.options.requester_pays=true",
+        "budget.alert=notify-us",
+        "budget.max_cost=9",
+        "triton.headers.authorization=TRITON_TOKEN",
+    )
     status, text = submit(capsys, *ASKED[:2], *given, "--render", str(PATTERN))
     assert status == 0, text
     assert set(given) <= set(only_job(text)["spec"]["entrypoint"].split())
