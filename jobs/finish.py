@@ -15,6 +15,7 @@ from cluster.money import as_decimal
 from cluster.plan_file import InputFile, PlanReader
 from cluster.settled import Settled
 from cluster.store import Store
+from cluster.store_access import LOOK_S
 from cluster.supervisor import RunEnd
 from cluster.totals import Bill, Totals, add_stamps, all_lines, close, fold
 from conf.errors import (
@@ -30,7 +31,8 @@ from jobs.figures import cost_unknown, plural
 from jobs.gc import collect
 from jobs.quote.against import Against, against
 from jobs.quote.kept import quote_of
-from jobs.report import ReportFacts, write_report
+from jobs.rejections import Rejections, rejections
+from jobs.report import ReportFacts, Survey, survey, write_report
 from jobs.worker_ledger import add_lines
 
 log = logging.getLogger("imagemill")
@@ -40,7 +42,7 @@ _RENEWALS = 5
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finish:
     """What an output holds after a run. ``written`` are the keys of reports; ``against`` is None
-    where nothing was quoted."""
+    where nothing was quoted, ``rejected`` where no row is quarantined."""
 
     finished: bool
     totals: Totals
@@ -49,6 +51,7 @@ class Finish:
     facts: ReportFacts
     written: tuple[str, ...]
     against: Against | None = None
+    rejected: Rejections | None = None
 
 
 def finish(
@@ -94,8 +97,11 @@ def finish(
         deadline=deadline_words(job, store),
     )
     written: tuple[str, ...] = ()
+    counts: Survey | None = None
     if ours or done:
-        closing, written = _write_derived(store, job, plan, totals, facts, closing, needed=done)
+        closing, written, counts = _write_derived(
+            store, job, plan, totals, facts, closing, needed=done
+        )
     bill = closing or close(totals, job.config.pricing.storage_months)
     return Finish(
         finished=done,
@@ -105,7 +111,19 @@ def finish(
         facts=facts,
         written=written,
         against=against(quote, totals, bill, job.currency),
+        rejected=_rejected(store, plan, totals, counts),
     )
+
+
+def _rejected(
+    store: Store, plan: PlanReader, totals: Totals, counts: Survey | None
+) -> Rejections | None:
+    """Why rows are quarantined, as the report counted it; where there is none, by a part of it."""
+    if not totals.quarantined:
+        return None
+    if counts is not None:
+        return Rejections.of(counts, rows=totals.quarantined)
+    return rejections(store.with_patience(min(LOOK_S, store.patience_s)), plan, totals.quarantined)
 
 
 def _why_not(end: RunEnd, totals: Totals) -> str:
@@ -127,14 +145,16 @@ def _write_derived(
     closing: Bill | None,
     *,
     needed: bool,
-) -> tuple[Bill, tuple[str, ...]]:
-    """Ledger of the workers and reports; returns the bill in them and where they lie. Of a job that
-    is not finished they may be missing: a full disk, or a table that somebody removed, must not
-    hide what was reached and how to go on."""
+) -> tuple[Bill, tuple[str, ...], Survey | None]:
+    """Ledger of the workers and reports; returns the bill in them, where they lie and what they
+    count. Of a job that is not finished they may be missing: a full disk, or a table that somebody
+    removed, must not hide what was reached and how to go on."""
     try:
         closing = close_ledger(store, job, totals, closing)
         try:
-            return closing, tuple(write_report(store, job, plan, totals, closing, facts))
+            counts = survey(store, plan)
+            written = write_report(store, job, plan, totals, closing, facts, counts)
+            return closing, tuple(written), counts
         except CorruptOutput as error:
             raise CorruptOutput(
                 f"{error}; reports and costs/ cannot be written anew without it: imagemill verify "
@@ -144,7 +164,7 @@ def _write_derived(
         if needed:
             raise
         log.warning("no report was written: %s", error, extra={"event": "no_report"})
-        return close(totals, job.config.pricing.storage_months), ()
+        return close(totals, job.config.pricing.storage_months), (), None
 
 
 def close_ledger(store: Store, job: JobRecord, totals: Totals, written: Bill | None = None) -> Bill:

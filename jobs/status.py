@@ -40,7 +40,7 @@ from jobs.figures import (
     unpriced,
 )
 from jobs.project import project_line
-from jobs.report.survey import survey
+from jobs.rejections import Rejections, reason_lines, rejections
 from jobs.spending import caps_of, keys_to_go_on, spent_by
 
 _MOST_BROKEN = 100
@@ -55,7 +55,7 @@ class Status:
     ``deadline`` and how it stands, "" without one.
     ``end_reason`` None: the last run did not say that it ended; then ``driver`` is its mark if it
     was seen alive.
-    ``rejected_at_read`` counts the quarantined rows that no retry mends; 0 in an unfinished job.
+    ``rejected`` says why rows are quarantined, None where none is.
     """
 
     url: str
@@ -84,7 +84,7 @@ class Status:
     cancel_asked: bool
     broken_files: tuple[str, ...]
     simulated: bool
-    rejected_at_read: int
+    rejected: Rejections | None
 
 
 def status(store: Store, *, watch_s: float = WATCH_S) -> Status:
@@ -107,7 +107,7 @@ def status(store: Store, *, watch_s: float = WATCH_S) -> Status:
     ended = end_reason(store, run.run) if run else None
     open_run = run is not None and not finished and ended is None
     driver = watch(store, run.run, watch_s=watch_s) if run and open_run else None
-    lost = survey(store, plan, images=False) if plan and finished and totals.quarantined else None
+    lost = rejections(store, plan, totals.quarantined) if plan and totals.quarantined else None
     broken = (
         (named_once(f"{i.source}: {i.problem}") for i in plan.inputs() if i.problem)
         if plan
@@ -140,7 +140,7 @@ def status(store: Store, *, watch_s: float = WATCH_S) -> Status:
         cancel_asked=run is not None and cancel_asked(store, run.run),
         broken_files=tuple(islice(broken, _MOST_BROKEN)),
         simulated=is_simulated(job.config),
-        rejected_at_read=lost.rejected_at_read if lost else 0,
+        rejected=lost,
     )
 
 
@@ -198,6 +198,7 @@ def _progress(found: Status) -> list[str]:
     return [
         f"rows       {found.rows:,}: {found.committed:,} committed, {found.quarantined:,} "
         f"quarantined, {found.pending:,} pending",
+        *(reason_lines(found.rejected) if found.rejected else []),
         f"images     {found.images:,} ({size(found.image_bytes)})",
         f"shards     {found.sealed:,} of {found.shards:,} sealed{tries}",
         f"cost       {COST_UNKNOWN if cost_unknown(found.bill) else known}",
@@ -214,10 +215,11 @@ def _next(found: Status) -> str:
         if found.driver is not None:
             return f"wait for its end, or stop it: imagemill cancel {quoted}"
         return f"imagemill resume {quoted}{keys_to_go_on(found.end_reason or '')}"
-    if found.quarantined and found.quarantined == found.rejected_at_read:
+    if found.rejected is not None and found.rejected.hopeless:
         return MEND
-    if found.quarantined:
+    if found.rejected is not None:
         again = f"imagemill retry {quoted} works on the quarantined rows again"
-        known = f"; {found.rejected_at_read:,} of them only the input mends"
-        return again + (known if found.rejected_at_read else "")
+        least = "" if found.rejected.whole else "at least "
+        known = f"; {least}{found.rejected.at_read:,} of them only the input mends"
+        return again + (known if found.rejected.at_read else "")
     return f"nothing is left to do; imagemill verify {quoted} re-reads every object"

@@ -8,11 +8,7 @@ from cluster import layout
 from cluster.budget import CUT_OFF
 from cluster.job_log import JobRecord
 from cluster.money import as_decimal
-from cluster.plan_file import PlanReader
-from cluster.store import Store
-from cluster.store_access import LOOK_S
 from cluster.totals import Bill, Totals
-from conf.errors import ImageMillError
 from conf.secrets import without_secrets
 from jobs.figures import (
     COST_UNKNOWN,
@@ -36,7 +32,7 @@ from jobs.figures import (
 )
 from jobs.finish import Finish
 from jobs.quote.against import against_lines
-from jobs.report.survey import survey
+from jobs.rejections import reason_lines
 from jobs.spending import keys_to_go_on
 
 _MOST_BROKEN = 2
@@ -48,6 +44,8 @@ def summary_lines(job: JobRecord, finish: Finish, status: int) -> list[str]:
     totals, facts = finish.totals, finish.facts
     figures = figures_of(totals, finish.bill)
     lines = [_rows(totals)]
+    if finish.rejected is not None:
+        lines += reason_lines(finish.rejected)
     if is_simulated(job.config):
         lines.append(SIMULATED)
     lines.append(_images(totals, figures))
@@ -150,7 +148,7 @@ def _next(job: JobRecord, where: str, finish: Finish) -> list[str]:
         return [*_left(job, finish), f"next       imagemill resume {quoted}{more}"]
     if not finish.totals.quarantined:
         return []
-    if _rejected_at_read(job) == finish.totals.quarantined:
+    if finish.rejected is not None and finish.rejected.hopeless:
         return [f"next       {MEND}"]
     return [f"next       imagemill retry {quoted}"]
 
@@ -165,16 +163,6 @@ def _left(job: JobRecord, finish: Finish) -> list[str]:
         return [left]
     cost = as_decimal(finish.bill.total_amount) / done * totals.pending
     return [f"{left}, about {money(cost, job.currency)} at what a row has cost so far"]
-
-
-def _rejected_at_read(job: JobRecord) -> int:
-    """Quarantined rows that no retry mends; 0 where the output does not answer."""
-    config = job.config
-    try:
-        store = Store.of(config, patience_s=LOOK_S)
-        return survey(store, PlanReader(store), images=False).rejected_at_read
-    except ImageMillError:
-        return 0
 
 
 def _clipped(line: str) -> str:

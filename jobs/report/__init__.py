@@ -33,18 +33,23 @@ def write_report(
     totals: Totals,
     closing: Bill,
     facts: ReportFacts,
+    counts: Survey | None = None,
 ) -> list[str]:
     """Write contact sheet, page and note over what was there; returns their keys.
 
     Also what each image cost with its shares, and for the ``files`` format the list of images that
     ``datasets`` needs.
 
+    Args:
+        counts: the exact counts; surveyed from the output when None.
+
     Raises:
         CorruptOutput: a table that a counted commit names does not exist.
         StoreFull, StoreUnavailable: they could not be written.
     """
     samples = pick_samples(store, plan, SHEET_TILES, max_px=THUMBNAIL_PX)
-    page = build_report(store, job, plan, totals, closing, facts, samples=_fewer(samples, GALLERY))
+    few = _fewer(samples, GALLERY)
+    page = build_report(store, job, plan, totals, closing, facts, samples=few, counts=counts)
     written = {
         layout.CONTACT_SHEET: _sheet(job, totals, samples),
         layout.REPORT: page,

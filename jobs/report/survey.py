@@ -11,6 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow.compute as pc
+
 from cluster.plan_file import PlanReader
 from cluster.records import ObjectRef
 from cluster.settled import Settled
@@ -98,14 +100,17 @@ class Survey:
 
     def add_rejected(self, table: Any) -> None:
         """Count a commit's quarantined rows."""
-        for row in table.to_pylist():
+        counted = table.group_by(["stage", "reason"], use_threads=False)
+        for row in counted.aggregate([([], "count_all")]).to_pylist():
             group = (row["stage"], row["reason"])
             if group not in self.rejected and len(self.rejected) >= _MOST_REASONS:
                 group = _OTHER
-            self.rejected[group] += 1
+            self.rejected[group] += row["count_all"]
             examples = self.examples.setdefault(group, [])
             if len(examples) < _EXAMPLES:
-                examples.append(_example(row))
+                mine = (pc.field("stage") == row["stage"]) & (pc.field("reason") == row["reason"])
+                few = table.filter(mine).slice(0, _EXAMPLES - len(examples))
+                examples += [_example(one) for one in few.to_pylist()]
 
     def reasons(self, limit: int) -> list[ReasonCount]:
         """The ``limit`` most frequent reasons."""
@@ -136,7 +141,7 @@ def survey(store: Store, plan: PlanReader, *, images: bool = True, rejected: boo
                     if table is not None:
                         result.add_images(table)
             if rejected:
-                for table in pool.map(lambda c: _rejected(store, c), state.commits):
+                for table in pool.map(lambda c: rejected_rows(store, c), state.commits):
                     if table is not None:
                         result.add_rejected(table)
     return result
@@ -152,7 +157,12 @@ def _images(store: Store, counted: CountedCommit) -> Any:
     return None if metadata is None else _table(store, metadata, _MIX_COLUMNS)
 
 
-def _rejected(store: Store, counted: CountedCommit) -> Any:
+def rejected_rows(store: Store, counted: CountedCommit) -> Any:
+    """A commit's quarantined rows that count, for ``Survey.add_rejected``; None: there are none.
+
+    Raises:
+        CorruptOutput: the table that it names does not exist.
+    """
     quarantine = counted.commit.quarantine
     if quarantine is None or not counted.quarantine:
         return None

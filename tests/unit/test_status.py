@@ -16,6 +16,7 @@ from cluster.store import Store
 from conf.errors import CorruptOutput, OutputMissing
 from jobs.cli import main
 from jobs.presence import Presence
+from jobs.rejections import Rejections
 from jobs.status import Status, status, status_lines
 from jobs.verify import report_lines, verify
 from tests.small_jobs import SmallJob, prepare_small_job, run_small_job
@@ -53,17 +54,19 @@ def test_a_finished_job_whose_input_has_bad_rows_points_to_the_input(tmp_path: P
     assert " USD (used " in line(found, "cost")
     assert line(found, "last run").startswith("number 1, started 2")
     assert line(found, "SIMULATED").startswith("no model ran")
-    assert found.rejected_at_read == 1
+    assert found.rejected is not None
+    assert found.rejected.at_read == 1
     assert line(found, "next") == "mend these rows in the input and run them as a new job"
 
 
 def test_a_finished_job_with_rows_that_failed_later_points_to_retry(tmp_path: Path) -> None:
     small = run_small_job(tmp_path, ROWS, **TINY)
     finish(small)
-    found = replace(look(small.store), rejected_at_read=0, simulated=False, url="/out/a b")
+    seen = Rejections(rows=1, seen=1, kinds=1)
+    found = replace(look(small.store), rejected=seen, simulated=False, url="/out/a b")
     assert line(found, "next").startswith("imagemill retry '/out/a b' ")
     assert not any(text.startswith("SIMULATED") for text in status_lines(found))
-    some = replace(found, quarantined=3, rejected_at_read=2)
+    some = replace(found, rejected=Rejections(rows=3, seen=3, kinds=2, at_read=2))
     assert line(some, "next") == (
         "imagemill retry '/out/a b' works on the quarantined rows again; 2 of them only the input "
         "mends"

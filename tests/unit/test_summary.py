@@ -29,6 +29,7 @@ from jobs.figures import (
     why_empty,
 )
 from jobs.finish import Finish
+from jobs.rejections import rejections
 from jobs.summary import summary_lines
 from tests.small_jobs import SmallJob, prepare_small_job, run_small_job
 
@@ -42,6 +43,9 @@ def ended(small: SmallJob, facts: ReportFacts | None = None) -> Finish:
         broken_files=(),
         facts=facts or ReportFacts(wall_s=2.0),
         written=("report.html",),
+        rejected=rejections(small.store, small.plan, totals.quarantined)
+        if totals.quarantined
+        else None,
     )
 
 
@@ -209,6 +213,9 @@ def test_a_job_that_can_never_go_on_is_to_be_started_anew(
 def test_too_many_quarantined_rows_are_explained(tmp_path: Path) -> None:
     small = run_small_job(tmp_path, [{"prompt": ""}, {"prompt": "fine"}])
     lines = summary_lines(small.job, ended(small), 1)
+    assert lines[1] == (
+        "why        1 row, empty_prompt at read; row 0: the prompt is empty; expected some text"
+    )
     assert "50 % of the rows are quarantined; job.max_quarantined=0.01 allows 1 %" in "\n".join(
         lines
     )
