@@ -118,8 +118,11 @@ def read_job(store: Store) -> JobRecord:
     """
     job = find_job(store)
     if job is None:
+        root = store.local_root
+        gone = "nothing is there" if root is not None and not root.exists() else None
         raise OutputMissing(
-            f"no job at {store.url}: it has no {layout.JOB}; expected the output.path of a job"
+            f"no job at {store.url}: {gone or f'it has no {layout.JOB}'}; expected the output.path "
+            "of a job"
         )
     return job
 

@@ -13,6 +13,8 @@ from typing import Any
 from conf.errors import UnknownKey
 from conf.schema import RunConfig
 
+_NAMED = 5
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyInfo:
@@ -52,7 +54,14 @@ def nearest_keys(path: str) -> list[str]:
 
 def unknown_key(path: str) -> UnknownKey:
     """The error for a key that does not exist."""
-    near = nearest_keys(path)
+    inside = [info.path for info in known_keys() if info.path.startswith(f"{path}.")]
+    if inside:
+        more = f" and {len(inside) - _NAMED} more" if len(inside) > _NAMED else ""
+        return UnknownKey(
+            f"'{path}' is a group of keys: {', '.join(inside[:_NAMED])}{more}; give them one by one"
+        )
+    groups = {item.name for item in dataclasses.fields(RunConfig)}
+    near = [f"{name}.…" if name in groups else name for name in nearest_keys(path)]
     hint = (
         f"did you mean {' or '.join(near)}?" if near else "see 'imagemill run --help' for all keys"
     )

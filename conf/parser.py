@@ -213,7 +213,7 @@ def _parse_value(kind: Any, value: Any, path: str, metadata: Mapping[str, Any]) 
 
 def _parse_dict(kind: Any, value: Any, path: str) -> dict[Any, Any]:
     if not isinstance(value, Mapping):
-        raise ConfigError(f"{path} is {value!r}; expected a group of keys")
+        raise ConfigError(f"{path} is no key itself; expected {path}.NAME=VALUE")
     key_kind, value_kind = typing.get_args(kind)
     return {
         _parse_scalar(key_kind, k, path): v

@@ -38,18 +38,17 @@ from jobs.open_job import look_at_job
 from jobs.prices import book_lines
 from jobs.prices_import import Import, import_catalogue
 from jobs.quote.command import add_quote_words, tell
+from jobs.run_keys import CHANGEABLE, RUN_KEYS
 from jobs.status import status, status_lines
 from jobs.submit import add_logs_words, add_submit_words, tell_logs, tell_submitted
 from jobs.summary import summary_lines
 from jobs.triton_export import add_export_words, export
 from jobs.verify import report_lines, verify
+from jobs.words import parse_words
 
 log = logging.getLogger("imagemill")
 WRONG_USE = 2
 STOPPED = 3
-
-_REST = ("overrides", "keys", "outputs")
-"""Where commands keep words of which there may be any number."""
 
 _STORE_KEYS_HELP = "storage.* keys only, which say how to reach the output"
 
@@ -60,13 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     parser = build_parser()
     words = list(sys.argv[1:] if arguments is None else arguments)
-    named = _named_book(words)
-    if named is not None:
-        parser.error(
-            f"imagemill prices shows the book that --book names: imagemill prices --book {named}; "
-            "to make one of a catalogue: imagemill prices import CATALOGUE.csv BOOK.yaml"
-        )
-    given = _parsed(parser, words)
+    given = parse_words(parser, words)
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s", force=True)
     log.setLevel(logging.DEBUG if given.verbose else logging.INFO)
     command: Command = given.command
@@ -85,27 +78,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         what = str(interrupt) or "what is committed counts; 'imagemill status OUTPUT' tells how far"
         print(f"imagemill: interrupted; {what}", file=sys.stderr)
         return STOPPED
-
-
-def _named_book(words: Sequence[str]) -> str | None:
-    """The book in ``imagemill prices BOOK``, for a shell; argparse would only say that it is no
-    ``import``."""
-    if len(words) < 2 or words[0] != "prices" or words[1] == "import" or words[1][:1] == "-":
-        return None
-    return shlex.quote(words[1])
-
-
-def _parsed(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:
-    """What a command line says; keys and outputs may also stand after options, where argparse does
-    not look for them."""
-    given, rest = parser.parse_known_args(words)
-    taken = next((name for name in _REST if hasattr(given, name)), None)
-    unknown = [word for word in rest if word.startswith("-") or taken is None]
-    if unknown:
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
-    if taken is not None:
-        setattr(given, taken, [*getattr(given, taken), *rest])
-    return given
 
 
 def _refuse(error: ImageMillError, verbose: bool, status_code: int) -> int:
@@ -131,7 +103,9 @@ def build_parser() -> argparse.ArgumentParser:
         one = _command(commands, name, help_text, command)
         one.formatter_class = argparse.RawDescriptionHelpFormatter
         one.epilog = keys_help()
-        one.add_argument("overrides", nargs="*", metavar="key=value", help="see the keys below")
+        one.add_argument(
+            "overrides", nargs="*", default=[], metavar="key=value", help="see the keys below"
+        )
         one.add_argument("--cfg", action="store_true", help="print the composed configuration")
         if name == "run":
             one.add_argument(
@@ -181,8 +155,9 @@ def build_parser() -> argparse.ArgumentParser:
     gc.add_argument("--delete", action="store_true", help="remove it; without this only say what")
     _command(commands, "models", "list the models that model=NAME may name", _models)
     prices = _command(commands, "prices", "show a price book, or import one", _prices)
+    prices.usage = "imagemill prices [-h] [-v] [--book BOOK]\n       imagemill prices import …"
     prices.add_argument("--book", default="local", help="a name in conf/pricing or a YAML file")
-    _prices_import(prices.add_subparsers(metavar="import"))
+    _prices_import(prices.add_subparsers(metavar="import", prog="imagemill prices"))
     triton = _command(commands, "triton", "serve a model by Triton Inference Server", _triton)
     parts = triton.add_subparsers(metavar="export", required=True)
     add_export_words(
@@ -244,7 +219,7 @@ def _on_output(
 ) -> argparse.ArgumentParser:
     one = _command(commands, name, help_text, command)
     one.add_argument("output", metavar="OUTPUT", help="the output.path of a job: a folder or URL")
-    one.add_argument("overrides", nargs="*", metavar="key=value", help=keys_help)
+    one.add_argument("overrides", nargs="*", default=[], metavar="key=value", help=keys_help)
     return one
 
 
@@ -254,14 +229,24 @@ def _open(given: argparse.Namespace, command: str) -> tuple[JobRecord, Store]:
     Raises:
         ConfigError: a key that would change nothing.
     """
-    found = look_at_job(given.output, given.overrides)
+    _refuse_keys(given, command)
+    return look_at_job(given.output, given.overrides)
+
+
+def _refuse_keys(given: argparse.Namespace, command: str) -> None:
+    """What a run costs and may cost is refused by whoever looks at the job, which knows more."""
     for text in given.overrides:
-        if not text.startswith("storage."):
+        if "=" not in text:
+            raise ConfigError(
+                f"'{text}' is no key=value; 'imagemill {command}' takes one OUTPUT, then "
+                "storage.* keys"
+            )
+        if not text.startswith(("storage.", *RUN_KEYS)):
+            other = ", or give it to imagemill resume" if text.startswith(CHANGEABLE) else ""
             raise ConfigError(
                 f"'{text}' changes nothing that 'imagemill {command}' tells or does; it takes "
-                "storage.* keys; leave it out, or give it to imagemill resume"
+                f"storage.* keys; leave it out{other}"
             )
-    return found
 
 
 def _print(lines: Sequence[str]) -> None:
@@ -320,6 +305,7 @@ def _verify(given: argparse.Namespace) -> int:
 
 
 def _report(given: argparse.Namespace) -> int:
+    _refuse_keys(given, "report")
     written = verbs.report(given.output, given.overrides)
     if not written:
         print(

@@ -12,7 +12,7 @@ from typing import Any
 from hydra import compose as hydra_compose
 from hydra import initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -59,6 +59,11 @@ def compose_mapping(overrides: Sequence[str]) -> dict[str, Any]:
         with initialize_config_module("conf", version_base=None):
             composed = hydra_compose("config", overrides=prepared)
         plain = OmegaConf.to_container(composed, resolve=True)
+    except OverrideParseException as error:
+        raise ConfigError(
+            f"cannot read '{error.override}': {str(error).splitlines()[0]}; expected key=value "
+            "with each bracket, brace and quote closed"
+        ) from error
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(f"cannot compose the configuration: {error}") from error
     assert isinstance(plain, dict)

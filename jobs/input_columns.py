@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -56,7 +57,7 @@ def _missing_column(source: str, schema: pa.Schema, name: str, wanted: str) -> I
     near = difflib.get_close_matches(wanted, schema.names, n=1)
     best = (near[0] if near else None) if name != "prompt" else _likeliest_prompt(schema, near)
     if best is not None:
-        return InputError(f"{message} Map it with input.columns.{name}={best}")
+        return InputError(f"{message} Map it with {shlex.quote(f'input.columns.{name}={best}')}")
     if wanted != name:
         return InputError(f"{message} It was asked for by input.columns.{name}={wanted}")
     return InputError(f"{message} None of them holds text; a prompt is text")

@@ -84,10 +84,12 @@ def looking_at(output: str, overrides: Sequence[str] = ()) -> Iterator[tuple[Run
         StoreRefused: the store does not answer, or not to these credentials.
     """
     for text in overrides:
+        if "=" not in text:
+            raise ConfigError(f"'{text}' is no key=value; expected one OUTPUT, then keys")
         if not text.startswith((*CHANGEABLE, "pricing=")) or text.startswith("pricing.currency="):
             raise ConfigError(
-                f"'{text}' cannot be changed for a job that has begun; expected keys of "
-                f"{' or '.join(CHANGEABLE)}, but for pricing.currency"
+                f"'{text}' cannot be changed for a job that has begun; expected "
+                f"{' or '.join(f'{group}*' for group in CHANGEABLE)} keys, but for pricing.currency"
             )
     refuse_secrets("OUTPUT", output)
     given = compose(["input.path=given", f"output.path={absolute(output)}", *overrides])

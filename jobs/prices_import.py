@@ -145,7 +145,8 @@ def _read(catalogue: Path) -> list[_Line]:
                     )
                 lines.append((rows.line_num, row))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(f"cannot read {catalogue}: {error}") from error
+        why = getattr(error, "strerror", None) or error
+        raise ConfigError(f"cannot read {catalogue}: {why}") from error
     return lines
 
 

@@ -15,17 +15,18 @@ from conf.secrets import without_secrets
 CHANGEABLE = ("cluster.", "storage.", "pricing.", "budget.", "triton.")
 """Keys that a resumed or retried job may be given anew: where it runs and what that costs, not what
 it makes."""
-_RUN_KEYS = ("pricing.", "pricing=", "budget.")
+RUN_KEYS = ("pricing.", "pricing=", "budget.")
+"""Keys that say what a run costs and may cost."""
 _CURRENCY = "pricing.currency="
 
 
 def keys_taken(overrides: Sequence[str], *, finished: bool) -> list[str]:
     """Those of a run's keys that hold for the job that it finds."""
-    refused = _RUN_KEYS if finished else (_CURRENCY,)
+    refused = RUN_KEYS if finished else (_CURRENCY,)
     return [
         text
         for text in overrides
-        if text.startswith((*CHANGEABLE, *_RUN_KEYS)) and not text.startswith(refused)
+        if text.startswith((*CHANGEABLE, *RUN_KEYS)) and not text.startswith(refused)
     ]
 
 
@@ -36,7 +37,7 @@ def refuse_run_keys(store: Store, overrides: Sequence[str]) -> None:
     Raises:
         ConfigError: one is given, and what to do.
     """
-    given = next((text for text in overrides if text.startswith(_RUN_KEYS)), None)
+    given = next((text for text in overrides if text.startswith(RUN_KEYS)), None)
     if given is None:
         return
     name = given.partition("=")[0]  # its value may be a secret

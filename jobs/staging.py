@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,6 +24,7 @@ from cluster.reader import OpenFile
 from cluster.store import Store
 from conf.errors import InputError
 from conf.schema import ColumnsConfig
+from jobs.unreadable import first_line, not_csv, not_json, refuse_other_separators, refuse_utf16
 
 PART_BYTES = 32 * 2**20
 _BLOCK_BYTES = 8 * 2**20
@@ -66,7 +66,7 @@ def stage(
         InputError: it cannot be parsed, with what pyarrow said.
     """
     tables = (
-        _csv_tables(source, open_file)
+        _csv_tables(source, columns, open_file)
         if kind == "csv"
         else _json_tables(source, columns, open_file)
     )
@@ -76,7 +76,7 @@ def stage(
             yield from parts.add(table)
         yield from parts.finish()
     except pa.ArrowException as error:
-        raise InputError(f"{source} cannot be kept as Parquet: {_first_line(error)}") from error
+        raise InputError(f"{source} cannot be kept as Parquet: {first_line(error)}") from error
 
 
 class _Parts:
@@ -111,18 +111,21 @@ class _Parts:
         return part
 
 
-def _csv_tables(source: str, open_file: OpenFile) -> Iterator[pa.Table]:
+def _csv_tables(source: str, columns: ColumnsConfig, open_file: OpenFile) -> Iterator[pa.Table]:
     with open_file(source) as raw:
+        refuse_utf16(source, raw.read(2))
+        raw.seek(0)
         try:
             reader = _csv_reader(raw, skip_empty=True)
+            refuse_other_separators(source, reader.schema.names, columns.prompt)
             if len(reader.schema) == 1:  # there an empty line is a row without a prompt
                 raw.seek(0)
                 reader = _csv_reader(raw, skip_empty=False)
             yield reader.schema.empty_table()
             for batch in reader:
                 yield pa.Table.from_batches([batch])
-        except pa.ArrowException as error:
-            raise InputError(f"{source} cannot be read as CSV: {_first_line(error)}") from error
+        except (pa.ArrowException, UnicodeDecodeError) as error:
+            raise not_csv(source, error) from error
 
 
 def _csv_reader(raw: BinaryIO, *, skip_empty: bool) -> Any:
@@ -150,7 +153,7 @@ def _json_tables(source: str, columns: ColumnsConfig, open_file: OpenFile) -> It
         try:
             schema = pa.unify_schemas([schema, _settled(found, text)], promote_options="permissive")
         except pa.ArrowException as error:
-            raise _not_json(source, line, error) from error
+            raise not_json(source, line, block, error) from error
     if not schema.names:
         return
     yield schema.empty_table()
@@ -190,14 +193,7 @@ def _parse_json(source: str, line: int, block: bytes, schema: pa.Schema | None) 
             parse_options=pyarrow.json.ParseOptions(explicit_schema=schema),
         )
     except pa.ArrowException as error:
-        raise _not_json(source, line, error) from error
-
-
-def _not_json(source: str, line: int, error: Exception) -> InputError:
-    return InputError(
-        f"{source} cannot be read as JSON Lines: {_first_line(error)} "
-        f"(in the block of rows that starts at line {line})"
-    )
+        raise not_json(source, line, block, error) from error
 
 
 def _settled(schema: pa.Schema, text: set[str]) -> pa.Schema:
@@ -226,9 +222,3 @@ def _without_times(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_struct(kind):
         return pa.struct([field.with_type(_without_times(field.type)) for field in kind])
     return kind
-
-
-def _first_line(error: Exception) -> str:
-    with suppress(IndexError):
-        return str(error).splitlines()[0]
-    return type(error).__name__

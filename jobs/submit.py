@@ -69,7 +69,8 @@ def rendered(overrides: Sequence[str], pattern: str) -> str:
     try:
         text = sys.stdin.read() if pattern == "-" else Path(pattern).read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read --render {where}: {error}") from error
+        why = getattr(error, "strerror", None) or error
+        raise ConfigError(f"cannot read --render {where}: {why}") from error
     return render(
         text,
         where,
@@ -169,7 +170,9 @@ def _checked(overrides: Sequence[str]) -> RunConfig:
 
 def add_submit_words(parser: argparse.ArgumentParser) -> None:
     """The words of ``imagemill submit``."""
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for 'imagemill run'")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help="as for 'imagemill run'"
+    )
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--to", metavar="URL", help=_TO)
     where.add_argument(

@@ -36,7 +36,11 @@ def add_export_words(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("repository", metavar="REPO", help="folder of the model repository")
     parser.add_argument(
-        "keys", nargs="*", metavar="key=value", help="engine.*, model.* and triton.* keys"
+        "keys",
+        nargs="*",
+        default=[],
+        metavar="key=value",
+        help="engine.*, model.* and triton.* keys",
     )
 
 

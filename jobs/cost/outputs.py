@@ -167,6 +167,10 @@ def _tell_links(links: Sequence[Store], roots: Sequence[str]) -> None:
 
 def _no_output(store: Store) -> OutputMissing:
     where = without_secrets(store.url)
+    if store.local_root is not None and store.local_root.is_file():
+        return OutputMissing(
+            f"{where} is a file; expected a folder: the output.path of a job, or one above some"
+        )
     entries, folders = store.inside("")
     names = [f"{name}/" for name in folders] + [entry.key for entry in entries]
     if not names:

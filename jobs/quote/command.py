@@ -11,7 +11,9 @@ from jobs.quote.show import quote_lines, quote_to_mapping
 
 def add_quote_words(parser: argparse.ArgumentParser) -> None:
     """What may be said after ``imagemill quote``."""
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="those of imagemill run")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help="those of imagemill run"
+    )
     parser.add_argument(
         "--remembered",
         action="store_true",

@@ -134,6 +134,11 @@ def test_an_unknown_key_names_the_nearest(
         ("model=magic", ["model=magic", "shapes", "model=/path"]),
         ("engine=vllm", ["engine=vllm", "stepwise"]),
         ("quickly", ["'quickly'", "key=value"]),
+        ("job.commit_seconds=[1", ["cannot read 'job.commit_seconds=[1'", "each bracket"]),
+        ("output=x", ["'output' is a group of keys: output.path, output.format", "one by one"]),
+        ("input.columns=x", ["'input.columns' is a group", "input.columns.id", "and 6 more"]),
+        ("job.tags=x", ["job.tags is no key itself; expected job.tags.NAME=VALUE"]),
+        ("jbo=x", ["did you mean job.…?"]),
     ],
 )
 def test_a_wrong_value_names_the_key_and_what_is_expected(
@@ -241,7 +246,9 @@ def test_a_command_on_no_job_says_so(
 ) -> None:
     assert main([command, str(tmp_path)]) == 2
     message = capsys.readouterr().err
-    assert f"no job at {tmp_path}" in message
+    assert f"no job at {tmp_path}: it has no job.json; expected the output.path of a job" in message
+    assert main([command, str(tmp_path / "gone")]) == 2
+    assert "/gone: nothing is there; expected" in capsys.readouterr().err
 
 
 def test_the_help_names_all_commands_and_starts_without_torch() -> None:
@@ -258,22 +265,3 @@ def test_the_help_names_all_commands_and_starts_without_torch() -> None:
     )
     assert "verify" in run.stdout
     assert run.stdout.strip().endswith("False")
-
-
-def test_keys_may_stand_after_options(
-    prompts: Path, output: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    given = [f"input.path={prompts}", "--cfg", f"output.path={output}", "-v", "job.project=shop"]
-    assert main(["run", *given]) == 0
-    assert "project: shop" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("words", [["run", "--nosuch", "a=b"], ["models", "a=b"]])
-def test_words_that_no_command_knows_are_named(
-    words: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(words)
-    assert ended.value.code == 2
-    unknown = next(word for word in words[1:] if word.startswith("-") or words[0] == "models")
-    assert f"unrecognized arguments: {unknown}" in capsys.readouterr().err

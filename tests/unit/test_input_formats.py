@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,15 +93,41 @@ def test_csv_with_byte_order_mark(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"prompt,seed\na,1\nb,2,3\n", "Expected 2 columns, got 3"),
-        (b"", "Empty CSV file"),
-        (b"prompt\n\xff\xfe\n", "UTF8"),
+        (b"prompt,seed\na,1\nb,2,3\n", "Expected 2 columns, got 3.*stands in double quotes"),
+        (b"", "Empty CSV file; expected a first line with the names of the columns"),
+        (b"\n\n", "Empty CSV file; expected a first line"),
+        (b"prompt\n\xff\xfe\n", "invalid UTF8 data; expected UTF-8 text: save it as UTF-8"),
+        (b"prompt,caf\xe9\nx,1\n", "can't decode byte 0xe9.*; expected UTF-8 text"),
+        ("prompt,id\nx,1\n".encode("utf-16"), "it is UTF-16 text; save it as UTF-8"),
     ],
 )
 def test_csv_that_cannot_be_parsed(tmp_path: Path, content: bytes, said: str) -> None:
     path = tmp_path / "p.csv"
     path.write_bytes(content)
     with pytest.raises(InputError, match=rf"p\.csv cannot be read as CSV: .*{said}"):
+        make_plan(job_config(path), None)
+
+
+@pytest.mark.parametrize(
+    ("mark", "named"), [(";", "semicolons"), ("\t", "tabs"), ("|", "vertical bars")]
+)
+def test_csv_with_other_separators_says_so(tmp_path: Path, mark: str, named: str) -> None:
+    path = write(tmp_path / "p.csv", f"prompt{mark}id\na cat{mark}1\n")
+    with pytest.raises(InputError, match=f"columns are separated by {named}, and expected are co"):
+        make_plan(job_config(path), None)
+
+
+def test_csv_of_one_column_may_be_called_anything(tmp_path: Path) -> None:
+    path = write(tmp_path / "p.csv", "a|b\na cat\n")
+    config = job_config(path)
+    columns = replace(config.input.columns, prompt="a|b")
+    planned = make_plan(replace(config, input=replace(config.input, columns=columns)), None)
+    assert planned.rows == 1
+
+
+def test_a_column_is_mapped_by_words_that_a_shell_can_take(tmp_path: Path) -> None:
+    path = write(tmp_path / "p.csv", "id,the prompt (en)\n1,a\n")
+    with pytest.raises(InputError, match=r" with 'input\.columns\.prompt=the prompt \(en\)'$"):
         make_plan(job_config(path), None)
 
 
@@ -144,7 +171,8 @@ def test_jsonl_without_rows_is_fine(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('{"prompt": "a"}\n{"prompt": \n', "JSON parse error"),
+        ('{"prompt": "a"}\n{"prompt": \n', "line 2: JSON parse error.*one JSON object a line$"),
+        ('\n{"prompt": "a"}\n\n{nope\n', "line 4: JSON parse error: Missing a name for obj"),
         ('{"prompt": "a"}\n{"prompt": 1}\n', "changed from string to number"),
         ('[{"prompt": "a"}]', "one JSON array; expected one JSON object a line"),
         ("hello\n", "JSON parse error"),
@@ -173,7 +201,7 @@ def test_a_late_parse_error_names_the_place(
 ) -> None:
     monkeypatch.setattr(staging, "_BLOCK_BYTES", 200)
     text = lines(*({"prompt": f"p{i}"} for i in range(100))) + "{broken\n"
-    with pytest.raises(InputError, match=r"starts at line (9\d|10\d)\)"):
+    with pytest.raises(InputError, match="line 101: JSON parse error"):
         make_plan(job_config(write(tmp_path / "p.jsonl", text)), None)
 
 

@@ -115,7 +115,7 @@ def test_a_pattern_that_is_none_is_refused(pattern: str, says: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ((*ASKED, "--render", "no.yaml"), "cannot read --render no.yaml: [Errno 2]"),
+        ((*ASKED, "--render", "no.yaml"), "cannot read --render no.yaml: No such file"),
         ((*ASKED, "--render", str(PATTERN), "--follow"), "--render sends nothing that could be"),
         (("--resume", "s3://b/o", "--render", str(PATTERN)), "without --resume and --follow"),
         (("output.path=out", *ASKED, "--render", str(PATTERN)), "output.path=out is relative"),
