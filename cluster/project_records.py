@@ -54,6 +54,19 @@ class ProjectRecords:
         """
         self._store.probe("budget.store")
 
+    def refuse_unwritable(self) -> None:
+        """What of ``probe`` can be told without writing.
+
+        Raises:
+            StoreRefused: as ``probe``.
+        """
+        self._store.refuse_unwritable("budget.store")
+
+    @property
+    def only_read(self) -> str:
+        """Where nothing but a try tells whether records can be written; "" where that is known."""
+        return "" if self._store.local_root is not None else self._store.url
+
     def read(self) -> ProjectBudget:
         """The newest state.
 

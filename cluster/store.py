@@ -8,6 +8,7 @@ commits.
 from __future__ import annotations
 
 import copy
+import os
 import secrets
 import time
 from collections.abc import Callable
@@ -220,6 +221,24 @@ class Store:
             raise StoreRefused(f"cannot write to {name} {self._shown}: {error}") from error
         finally:
             self._remove_probe(key)
+
+    def refuse_unwritable(self, name: str = "output.path") -> None:
+        """What of ``probe`` can be told without writing: whether a local folder may be written.
+
+        Raises:
+            StoreRefused: it may not.
+        """
+        root = self.local_root
+        if root is None:
+            return
+        place = next(path for path in (root, *root.parents) if os.path.exists(path))
+        if not place.is_dir():
+            why = f"{place} is no folder"
+        elif not os.access(place, os.W_OK | os.X_OK, effective_ids=True):
+            why = f"this user may not write in {place}"
+        else:
+            return
+        raise StoreRefused(f"cannot write {self.url}: {why}; choose another {name}")
 
     def _at(self, key: str) -> str:
         return f"{self._root}/{key}"

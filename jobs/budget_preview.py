@@ -6,6 +6,7 @@ Reads a project's records and writes nothing.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 from cluster.budget import NOTHING, Caps
 from cluster.job_log import JobRecord
@@ -16,13 +17,14 @@ from cluster.store import Store
 from cluster.store_access import LOOK_S
 from conf.alert_target import check_command
 from conf.errors import ImageMillError
-from conf.price_book import book_of
+from conf.price_book import PriceBook, book_of
 from conf.schema import RunConfig
+from conf.secrets import without_secrets
 from jobs.execute import version
 from jobs.measured import gpu_count
-from jobs.project import Project
+from jobs.project import Project, naming_the_store
 from jobs.project_purse import refuse_without_share
-from jobs.spending import refuse_too_small
+from jobs.spending import project_caps, refuse_too_small
 
 
 def budget_lines(config: RunConfig, revision: str, shards: int) -> tuple[list[str], list[str]]:
@@ -41,18 +43,33 @@ def budget_lines(config: RunConfig, revision: str, shards: int) -> tuple[list[st
         refuse_too_small(config, book, size, shards)
     except ImageMillError as error:
         refused.append(str(error))
-    try:
-        project = Project.of(
-            _job(config, revision), Store.of(config, patience_s=LOOK_S), run=1, spent=NOTHING
-        )
-        if project is not None:
-            budget = project.records.read()
-            told = project.left_in_words(budget)
-            lines.append(f"project   {config.job.project}: {told}")
-            refuse_without_share(project, book, size, shards, budget)
-    except ImageMillError as error:
-        refused.append(str(error))
+    job = _job(config, revision)
+    if project_caps(job).any:
+        try:
+            for line in _project_lines(job, book, size, shards):
+                lines.append(line)
+        except ImageMillError as error:
+            refused.append(str(error))
     return lines, refused
+
+
+def _project_lines(job: JobRecord, book: PriceBook, size: Resources, shards: int) -> Iterator[str]:
+    """What is left of the project's budget, and whether its place was only read.
+
+    Raises:
+        ImageMillError: a run would be refused, and why.
+    """
+    store = Store.of(job.config, patience_s=LOOK_S)
+    with naming_the_store(job):
+        project = Project.of(job, store, run=1, spent=NOTHING)
+        assert project is not None, "something of the project is capped"
+        budget = project.records.read()
+        project.records.refuse_unwritable()
+    yield f"project   {job.config.job.project}: {project.left_in_words(budget)}"
+    where = without_secrets(project.records.only_read)
+    if where:
+        yield f"project   {where} was read; whether it can be written, a run tries before it starts"
+    refuse_without_share(project, book, size, shards, budget)
 
 
 def _job(config: RunConfig, revision: str) -> JobRecord:

@@ -86,7 +86,9 @@ def _origin_lines(model: ModelConfig) -> list[str]:
 def _output_lines(config: RunConfig) -> list[str]:
     """Whether the output could be claimed; it is only looked at."""
     try:
-        check_claimable(Store.of(config, patience_s=LOOK_S), config)
+        store = Store.of(config, patience_s=LOOK_S)
+        check_claimable(store, config)
+        store.refuse_unwritable()
     except (ConfigError, StoreUnavailable) as error:
         return [f"{REFUSED}a run would be refused: {error}"]
     return []

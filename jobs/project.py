@@ -11,7 +11,8 @@ import hashlib
 import logging
 import secrets
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -25,7 +26,7 @@ from cluster.project_records import ProjectRecords
 from cluster.store import Store
 from cluster.store_access import LOOK_S
 from cluster.totals import Bill, Totals, close, fold
-from conf.errors import ImageMillError, StoreRefused, StoreUnavailable
+from conf.errors import ConfigError, ImageMillError, StoreRefused, StoreUnavailable
 from conf.secrets import without_secrets
 from jobs.company import WATCH_S, watch
 from jobs.figures import plural
@@ -52,7 +53,13 @@ def records_of(job: JobRecord, store: Store) -> ProjectRecords:
     """
     where = job.config.budget.store
     assert where is not None, "a cap of a project is refused without a place for it"
-    return ProjectRecords(store.elsewhere(where), job.config.job.project, job.currency)
+    try:
+        place = store.elsewhere(where)
+    except StoreRefused:
+        raise
+    except ConfigError as error:
+        raise ConfigError(f"budget.store is of no use: {error}") from error
+    return ProjectRecords(place, job.config.job.project, job.currency)
 
 
 def check_records(job: JobRecord, store: Store) -> None:
@@ -65,10 +72,21 @@ def check_records(job: JobRecord, store: Store) -> None:
     """
     if not project_caps(job).any:
         return
-    try:
+    with naming_the_store(job):
         records = records_of(job, store.with_patience(min(LOOK_S, store.patience_s)))
         records.read()
         records.probe()
+
+
+@contextmanager
+def naming_the_store(job: JobRecord) -> Iterator[None]:
+    """Where the budget of the job's project cannot be read or written inside, the error names it.
+
+    Raises:
+        StoreRefused: it cannot, and why.
+    """
+    try:
+        yield
     except (StoreRefused, StoreUnavailable) as error:
         raise StoreRefused(
             f"budget.store cannot hold the budget of project '{job.config.job.project}': {error}; "

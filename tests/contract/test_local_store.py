@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -177,3 +179,36 @@ def test_a_file_system_that_cannot_sync_folders_is_used_all_the_same(
     store = Store(str(tmp_path), ONCE)
     store.put_if_absent("a/key", b"one")
     assert store.get("a/key") == b"one"
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """Without the rights of root, who may write everywhere."""
+    before = os.geteuid()
+    if before:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(before)
+
+
+def test_a_folder_without_the_right_to_write_is_told_without_writing() -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as made:
+        folder, hidden = Path(made) / "folder", Path(made) / "hidden"
+        for place, mode in ((Path(made), 0o755), (folder, 0o555), (hidden, 0o000)):
+            place.mkdir(exist_ok=True)
+            place.chmod(mode)
+        for place in (folder / "a" / "b", folder, hidden / "x"):
+            where = hidden if place.parent == hidden else folder
+            store = Store(str(place), ONCE)
+            said = f"this user may not write in {where}; choose another output.path"
+            with as_nobody(), pytest.raises(StoreRefused, match=said):
+                store.refuse_unwritable()
+        folder.chmod(0o777)
+        with as_nobody():
+            Store(str(folder / "a"), ONCE).refuse_unwritable()
+        assert list(folder.iterdir()) == []
+        hidden.chmod(0o700)

@@ -74,20 +74,39 @@ def test_two_jobs_at_once_keep_to_the_cap_on_one_store_and_the_stopped_one_goes_
     assert Fraction(recorded(outputs[1]).used.nano, USD) == sum(map(billed, outputs))
 
 
+def words(tmp_path: Path, *more: str) -> list[str]:
+    """The keys of a job with a budget for its project."""
+    prompts = write_prompts(tmp_path / "prompts.parquet", [{"prompt": "a"}])
+    paths = (f"input.path={prompts}", f"output.path={tmp_path / 'out'}")
+    return [*paths, "budget.project_max_cost=40", *SETTINGS, *more]
+
+
+def planned(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, *more: str
+) -> tuple[int, list[str]]:
+    """The exit status of a dry run, and what it says of budgets and of why a run would fail."""
+    capsys.readouterr()
+    status = main(["plan", *words(tmp_path, *more)])
+    lines = capsys.readouterr().out.splitlines()
+    return status, [line for line in lines if line.startswith(("project ", "refused "))]
+
+
 def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path, *more: str) -> str:
     """What a run says that is not begun, and leaves nothing."""
-    prompts = write_prompts(tmp_path / "prompts.parquet", [{"prompt": "a"}])
-    output = tmp_path / "out"
-    words = (f"input.path={prompts}", f"output.path={output}", *SETTINGS, *more)
     capsys.readouterr()
-    assert main(["run", "budget.project_max_cost=40", *words]) == 2
+    assert main(["run", *words(tmp_path, *more)]) == 2
     printed = capsys.readouterr().err
-    assert not [path for path in output.rglob("*") if path.is_file()]
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert "starting Ray" not in printed
     (told,) = [line for line in printed.splitlines() if line.startswith("imagemill: ")]
     assert told.startswith("imagemill: budget.store cannot hold the budget of project 'shop': ")
     assert told.endswith("; nothing was started")
     return told
+
+
+def would(told: str) -> list[str]:
+    """A run's refusal as a dry run tells it."""
+    return [told.replace("imagemill: ", "refused   a run would be refused: ")]
 
 
 def act_as(identity: Identity, patch: pytest.MonkeyPatch) -> None:
@@ -106,6 +125,13 @@ def test_a_key_that_may_not_write_budgets_is_refused_before_anything_starts(
     assert "these credentials may not write there; allow them" in told
     assert "use others, or choose another budget.store (AccessDenied)" in told
     assert "output.path" not in told
+    status, lines = planned(capsys, tmp_path, f"budget.store={s3_url}/budgets")
+    assert status == 0, "a dry run writes nothing, so it cannot know"
+    assert lines == [
+        "project   shop: 0 of 40 USD spent; nothing reserved; 40 USD left",
+        f"project   {s3_url}/budgets was read; whether it can be written, a run tries before it "
+        "starts",
+    ]
     act_as(FULL, monkeypatch)
     assert list(walk(Store(s3_url, ONCE), "")) == []
 
@@ -117,6 +143,7 @@ def test_a_bucket_for_budgets_that_is_not_there_is_told_before_anything_starts(
     told = refused(capsys, tmp_path, "budget.store=s3://no-such-bucket/budgets")
     assert "s3://no-such-bucket/budgets/shop-" in told
     assert "the bucket does not exist; create it, or correct the path" in told
+    assert planned(capsys, tmp_path, "budget.store=s3://no-such-bucket/budgets") == (2, would(told))
 
 
 def test_a_store_for_budgets_that_does_not_answer_is_told_before_anything_starts(
@@ -126,9 +153,11 @@ def test_a_store_for_budgets_that_does_not_answer_is_told_before_anything_starts
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    told = refused(capsys, tmp_path, f"budget.store={s3_url}/budgets", "storage.patience_s=0.5")
+    place = (f"budget.store={s3_url}/budgets", "storage.patience_s=0.5")
+    told = refused(capsys, tmp_path, *place)
     assert "the store cannot be reached" in told
     assert "check the network, storage.endpoint_url and AWS_ENDPOINT_URL" in told
+    assert planned(capsys, tmp_path, *place) == (2, would(told))
 
 
 def snapshot(spent: int) -> Snapshot:

@@ -45,6 +45,36 @@ def test_caps_are_told_with_what_is_left_of_the_projects(plan: Plan, tmp_path: P
     assert not list((tmp_path / "budgets").glob("*/*/*")), "nothing is reserved"
 
 
+def test_a_place_for_budgets_that_cannot_be_used_is_told_by_its_key(
+    plan: Plan, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("x")
+    for place, says in (
+        (
+            tmp_path / "file" / "budgets",
+            f"{tmp_path / 'file'} is no folder; choose another",
+        ),
+        ("foo://bucket/budgets", "budget.store is of no use: cannot use 'foo://bucket/budgets'"),
+    ):
+        status, text = plan(f"budget.store={place}", "budget.project_max_cost=100")
+        assert status == 2
+        (refused,) = [line for line in text.splitlines() if line.startswith("refused ")]
+        assert "a run would be refused: budget.store " in refused
+        assert says in refused
+
+
+def test_what_is_left_is_told_beside_why_a_run_would_be_refused(plan: Plan, tmp_path: Path) -> None:
+    _, text = plan(f"budget.store={tmp_path / 'budgets'}", "budget.project_max_cost=9")
+    assert "project   shop: 0 of 9 USD spent; nothing reserved; 9 USD left\nrefused   " in text
+
+
+def test_a_folder_below_a_file_is_no_output(plan: Plan, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("x")
+    status, text = plan()
+    assert status == 2
+    assert f"{tmp_path / 'out'} is no folder; choose another output.path\n" in text
+
+
 @pytest.mark.parametrize(
     ("given", "says"),
     [
