@@ -6,119 +6,79 @@ Amounts of different currencies are never added up: every sum is by currency.
 from __future__ import annotations
 
 from k8s.monitoring.grafana import Dashboard, Panel, Query, Row
-from k8s.monitoring.queries import CHOSEN, VARIABLES, increase, of_jobs, rate, total
+from k8s.monitoring.panels import amount, amounts, dial, figure, shares
+from k8s.monitoring.queries import CHOSEN, DONE, PENDING, VARIABLES, increase, of_jobs, rate, total
 
 _BY_CURRENCY = "{{currency}}"
 _BY_JOB = "{{job_name}} ({{currency}})"
-_DONE = 'state=~"committed|quarantined"'
-_DONE_ROWS = f"sum by (job_name, project) ({of_jobs('rows', 'state', where=_DONE)})"
-_PENDING = 'state="pending"'
-_PENDING_ROWS = of_jobs("rows", where=_PENDING)
+_DONE_ROWS = f"sum by (job_name, project) ({of_jobs('rows', 'state', where=DONE)})"
+_PENDING_ROWS = of_jobs("rows", where=PENDING)
 _SPENT = of_jobs("spent", "currency")
 
 _NOW = Row(
     title="Jobs that run now",
     panels=(
-        Panel(
-            title="Spent",
-            about="By the runs under way; of jobs with a budget also by their earlier runs.",
-            kind="stat",
-            unit="none",
-            decimals=2,
-            width=4,
-            height=5,
-            queries=(Query(expr=total("spent", "currency"), legend=_BY_CURRENCY),),
+        amount(
+            "Spent",
+            "By the runs under way; of jobs with a budget also by their earlier runs.",
+            Query(expr=total("spent", "currency"), legend=_BY_CURRENCY),
         ),
-        Panel(
-            title="At the end",
-            about="What the jobs will have cost if the pending rows cost what the others did.",
-            kind="stat",
-            unit="none",
-            decimals=2,
-            width=4,
-            height=5,
-            queries=(
-                Query(
-                    expr=f"sum by (currency) ({_SPENT} * on (job_name, project) group_left () "
-                    f"(1 + {_PENDING_ROWS} / on (job_name, project) ({_DONE_ROWS} > 0)))",
-                    legend=_BY_CURRENCY,
-                ),
+        amount(
+            "At the end",
+            "What the jobs will have cost if the pending rows cost what the others did.",
+            Query(
+                expr=f"sum by (currency) ({_SPENT} * on (job_name, project) group_left () "
+                f"(1 + {_PENDING_ROWS} / on (job_name, project) ({_DONE_ROWS} > 0)))",
+                legend=_BY_CURRENCY,
             ),
         ),
-        Panel(
-            title="An hour costs",
-            about="What all workers and their requests cost, at the pace of the last five minutes.",
-            kind="stat",
-            unit="none",
-            decimals=2,
-            width=4,
-            height=5,
-            queries=(
-                Query(
-                    expr=f"3600 * {rate('worker_cost_total', 'currency', over='5m')}",
-                    legend=_BY_CURRENCY,
-                ),
+        amount(
+            "An hour costs",
+            "What all workers and their requests cost, at the pace of the last five minutes.",
+            Query(
+                expr=f"3600 * {rate('worker_cost_total', 'currency', over='5m')}",
+                legend=_BY_CURRENCY,
             ),
         ),
-        Panel(
-            title="1,000 images cost",
-            about="All that was paid in the time shown, over the images that were made in it.",
-            kind="stat",
-            unit="none",
-            decimals=2,
-            width=4,
-            height=5,
-            queries=(
-                Query(
-                    expr=f"1000 * {increase('worker_cost_total', 'currency')} "
-                    f"/ on () group_left () ({increase('images_made_total')} > 0)",
-                    legend=_BY_CURRENCY,
-                ),
+        amount(
+            "1,000 images cost",
+            "All that was paid in the time shown, over the images that were made in it.",
+            Query(
+                expr=f"1000 * {increase('worker_cost_total', 'currency')} "
+                f"/ on () group_left () ({increase('images_made_total')} > 0)",
+                legend=_BY_CURRENCY,
             ),
         ),
-        Panel(
-            title="On images",
-            about="Share of what was spent in the last hour that went to images which count. The "
+        dial(
+            "On images",
+            "Share of what was spent in the last hour that went to images which count. The "
             "rest is loading, waiting and work that was lost.",
-            kind="gauge",
-            unit="percentunit",
-            most=1,
-            width=4,
-            height=5,
-            queries=(
-                Query(
-                    expr=f"sum by (currency) (delta(ray_imagemill_spent_on_images{{{CHOSEN}}}[1h]))"
-                    f" / (sum by (currency) (delta(ray_imagemill_spent{{{CHOSEN}}}[1h])) > 0)",
-                    legend=_BY_CURRENCY,
-                ),
+            Query(
+                expr=f"sum by (currency) (delta(ray_imagemill_spent_on_images{{{CHOSEN}}}[1h]))"
+                f" / (sum by (currency) (delta(ray_imagemill_spent{{{CHOSEN}}}[1h])) > 0)",
+                legend=_BY_CURRENCY,
             ),
         ),
-        Panel(
-            title="Paid workers",
-            about="Worker-hours that are paid in an hour.",
-            kind="stat",
+        figure(
+            "Paid workers",
+            "Worker-hours that are paid in an hour.",
+            Query(expr=rate("worker_seconds_total", over="5m")),
             decimals=1,
-            width=4,
-            height=5,
-            queries=(Query(expr=rate("worker_seconds_total", over="5m")),),
         ),
     ),
 )
 _BUDGET = Row(
     title="Budgets",
     panels=(
-        Panel(
-            title="Budget used",
-            about="The used share of the tighter cap, budget.max_cost or budget.max_hours, by job.",
-            unit="percentunit",
-            most=1,
-            queries=(Query(expr=of_jobs("budget_used_ratio"), legend="{{job_name}}"),),
+        shares(
+            "Budget used",
+            "The used share of the tighter cap, budget.max_cost or budget.max_hours, by job.",
+            Query(expr=of_jobs("budget_used_ratio"), legend="{{job_name}}"),
         ),
-        Panel(
-            title="Budget left",
-            about="What is left of budget.max_cost, by job.",
-            unit="none",
-            queries=(Query(expr=of_jobs("budget_left", "currency"), legend=_BY_JOB),),
+        amounts(
+            "Budget left",
+            "What is left of budget.max_cost, by job.",
+            Query(expr=of_jobs("budget_left", "currency"), legend=_BY_JOB),
         ),
         Panel(
             title="Left, and still to pay",
@@ -139,34 +99,27 @@ _BUDGET = Row(
 _SPENDING = Row(
     title="Spending",
     panels=(
-        Panel(
-            title="Spent by job",
-            about="What the jobs that run have cost so far.",
-            unit="none",
-            queries=(Query(expr=_SPENT, legend=_BY_JOB),),
+        amounts(
+            "Spent by job",
+            "What the jobs that run have cost so far.",
+            Query(expr=_SPENT, legend=_BY_JOB),
         ),
-        Panel(
-            title="An hour costs, by project",
-            about="What workers and their requests cost an hour.",
-            unit="none",
-            stacked=True,
-            queries=(
-                Query(
-                    expr=f"3600 * {rate('worker_cost_total', 'project', 'currency')}",
-                    legend="{{project}} ({{currency}})",
-                ),
+        amounts(
+            "An hour costs, by project",
+            "What workers and their requests cost an hour.",
+            Query(
+                expr=f"3600 * {rate('worker_cost_total', 'project', 'currency')}",
+                legend="{{project}} ({{currency}})",
             ),
+            stacked=True,
         ),
-        Panel(
-            title="Dearest nodes",
-            about="The ten nodes whose workers cost most an hour.",
-            unit="none",
-            queries=(
-                Query(
-                    expr="topk by (currency) (10, 3600 * "
-                    f"{rate('worker_cost_total', 'NodeAddress', 'currency')})",
-                    legend="{{NodeAddress}} ({{currency}})",
-                ),
+        amounts(
+            "Dearest nodes",
+            "The ten nodes whose workers cost most an hour.",
+            Query(
+                expr="topk by (currency) (10, 3600 * "
+                f"{rate('worker_cost_total', 'NodeAddress', 'currency')})",
+                legend="{{NodeAddress}} ({{currency}})",
             ),
         ),
     ),
@@ -174,17 +127,14 @@ _SPENDING = Row(
 _LOST = Row(
     title="Paid and not used",
     panels=(
-        Panel(
-            title="Not on images",
-            about="Spent in an hour on all but images that count: loading, waiting, lost work.",
-            unit="none",
-            queries=(
-                Query(
-                    expr=f"sum by (job_name, currency) (delta(ray_imagemill_spent{{{CHOSEN}}}[1h]))"
-                    " - sum by (job_name, currency) "
-                    f"(delta(ray_imagemill_spent_on_images{{{CHOSEN}}}[1h]))",
-                    legend=_BY_JOB,
-                ),
+        amounts(
+            "Not on images",
+            "Spent in an hour on all but images that count: loading, waiting, lost work.",
+            Query(
+                expr=f"sum by (job_name, currency) (delta(ray_imagemill_spent{{{CHOSEN}}}[1h]))"
+                " - sum by (job_name, currency) "
+                f"(delta(ray_imagemill_spent_on_images{{{CHOSEN}}}[1h]))",
+                legend=_BY_JOB,
             ),
         ),
         Panel(

@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from k8s.monitoring.grafana import Dashboard, Panel, Query, Row
-from k8s.monitoring.queries import CHOSEN, VARIABLES, increase, of_jobs, rate, total, workers_gauge
+from k8s.monitoring.panels import dial, figure, shares
+from k8s.monitoring.queries import (
+    CHOSEN,
+    DONE,
+    PENDING,
+    VARIABLES,
+    increase,
+    of_jobs,
+    rate,
+    total,
+    workers_gauge,
+)
 
 RAY_SERIES = (
     "ray_node_cpu_utilization",
@@ -12,8 +23,6 @@ RAY_SERIES = (
     "ray_node_gpus_utilization",
 )
 """Ray's own series that this dashboard draws; the last one only where there are GPUs."""
-_DONE = 'state=~"committed|quarantined"'
-_PENDING = 'state="pending"'
 _QUARANTINED = 'state="quarantined"'
 _RUNNING = 'phase="running"'
 _QUANTILES = ((0.5, "half"), (0.95, "95 %"), (0.99, "99 %"))
@@ -21,65 +30,39 @@ _QUANTILES = ((0.5, "half"), (0.95, "95 %"), (0.99, "99 %"))
 _NOW = Row(
     title="Now",
     panels=(
-        Panel(
-            title="Done",
-            about="Share of all rows that are committed or quarantined.",
-            kind="gauge",
-            unit="percentunit",
-            most=1,
-            width=4,
-            height=5,
-            queries=(Query(expr=f"{total('rows', where=_DONE)} / {total('rows')}"),),
+        dial(
+            "Done",
+            "Share of all rows that are committed or quarantined.",
+            Query(expr=f"{total('rows', where=DONE)} / {total('rows')}"),
         ),
-        Panel(
-            title="Rows left",
-            about="Rows that are pending.",
-            kind="stat",
-            width=4,
-            height=5,
-            queries=(Query(expr=total("rows", where=_PENDING)),),
+        figure(
+            "Rows left",
+            "Rows that are pending.",
+            Query(expr=total("rows", where=PENDING)),
         ),
-        Panel(
-            title="Time left",
-            about="Pending rows at the pace of the last half hour; nothing while there is none.",
-            kind="stat",
+        figure(
+            "Time left",
+            "Pending rows at the pace of the last half hour; nothing while there is none.",
+            Query(
+                expr=f"{total('rows', where=PENDING)} / "
+                f"(sum (delta(ray_imagemill_rows{{{CHOSEN}, {DONE}}}[30m])) / 1800 > 0)"
+            ),
             unit="s",
-            width=4,
-            height=5,
-            queries=(
-                Query(
-                    expr=f"{total('rows', where=_PENDING)} / "
-                    f"(sum (delta(ray_imagemill_rows{{{CHOSEN}, {_DONE}}}[30m])) / 1800 > 0)"
-                ),
-            ),
         ),
-        Panel(
-            title="Images a second",
-            about="Images that workers finish.",
-            kind="stat",
-            width=4,
-            height=5,
-            queries=(Query(expr=rate("images_made_total")),),
+        figure(
+            "Images a second",
+            "Images that workers finish.",
+            Query(expr=rate("images_made_total")),
         ),
-        Panel(
-            title="Workers at work",
-            about="Workers that are in the phase 'running'.",
-            kind="stat",
-            width=4,
-            height=5,
-            queries=(Query(expr=total("workers", where=_RUNNING)),),
+        figure(
+            "Workers at work",
+            "Workers that are in the phase 'running'.",
+            Query(expr=total("workers", where=_RUNNING)),
         ),
-        Panel(
-            title="Devices in use",
-            about="Share of the workers' time in which their devices work.",
-            kind="gauge",
-            unit="percentunit",
-            most=1,
-            width=4,
-            height=5,
-            queries=(
-                Query(expr=f"{rate('device_busy_seconds_total')} / {rate('worker_seconds_total')}"),
-            ),
+        dial(
+            "Devices in use",
+            "Share of the workers' time in which their devices work.",
+            Query(expr=f"{rate('device_busy_seconds_total')} / {rate('worker_seconds_total')}"),
         ),
     ),
 )
@@ -125,7 +108,7 @@ _PROGRESS = Row(
             queries=(
                 Query(
                     expr=f"{of_jobs('rows', where=_QUARANTINED)} / on (job_name, project) "
-                    f"sum by (job_name, project) ({of_jobs('rows', 'state', where=_DONE)})",
+                    f"sum by (job_name, project) ({of_jobs('rows', 'state', where=DONE)})",
                     legend="{{job_name}}",
                 ),
                 Query(
@@ -151,17 +134,13 @@ _WORKERS = Row(
                 Query(expr=increase("workers_lost_total", "how", over="15m"), legend="{{how}}"),
             ),
         ),
-        Panel(
-            title="Least used devices",
-            about="The ten nodes whose devices wait most.",
-            unit="percentunit",
-            most=1,
-            queries=(
-                Query(
-                    expr=f"bottomk(10, {rate('device_busy_seconds_total', 'NodeAddress')} / "
-                    f"{rate('worker_seconds_total', 'NodeAddress')})",
-                    legend="{{NodeAddress}}",
-                ),
+        shares(
+            "Least used devices",
+            "The ten nodes whose devices wait most.",
+            Query(
+                expr=f"bottomk(10, {rate('device_busy_seconds_total', 'NodeAddress')} / "
+                f"{rate('worker_seconds_total', 'NodeAddress')})",
+                legend="{{NodeAddress}}",
             ),
         ),
     ),
@@ -169,17 +148,13 @@ _WORKERS = Row(
 _ENGINE = Row(
     title="Engine",
     panels=(
-        Panel(
-            title="Batch fill",
-            about="Share of a step's slots that held a row.",
-            unit="percentunit",
-            most=1,
-            queries=(
-                Query(
-                    expr=f"{rate('batch_rows_total', 'job_name')} / "
-                    f"{rate('batch_slots_total', 'job_name')}",
-                    legend="{{job_name}}",
-                ),
+        shares(
+            "Batch fill",
+            "Share of a step's slots that held a row.",
+            Query(
+                expr=f"{rate('batch_rows_total', 'job_name')} / "
+                f"{rate('batch_slots_total', 'job_name')}",
+                legend="{{job_name}}",
             ),
         ),
         Panel(
@@ -242,16 +217,12 @@ _MACHINES = Row(
             most=100,
             queries=(Query(expr="max by (ip) (ray_node_cpu_utilization)", legend="{{ip}}"),),
         ),
-        Panel(
-            title="Memory",
-            about="Share of each node's memory that is used.",
-            unit="percentunit",
-            most=1,
-            queries=(
-                Query(
-                    expr="max by (ip) (ray_node_mem_used) / max by (ip) (ray_node_mem_total)",
-                    legend="{{ip}}",
-                ),
+        shares(
+            "Memory",
+            "Share of each node's memory that is used.",
+            Query(
+                expr="max by (ip) (ray_node_mem_used) / max by (ip) (ray_node_mem_total)",
+                legend="{{ip}}",
             ),
         ),
         Panel(

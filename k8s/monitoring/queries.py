@@ -9,6 +9,8 @@ from __future__ import annotations
 from k8s.monitoring.grafana import Variable
 
 CHOSEN = 'project=~"$project", job_name=~"$job_name"'
+DONE = 'state=~"committed|quarantined"'
+PENDING = 'state="pending"'
 VARIABLES = (
     Variable(name="project", label="Project", values="label_values(ray_imagemill_rows, project)"),
     Variable(
