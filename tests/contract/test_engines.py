@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,6 @@ from diffusers import DDIMScheduler
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from conf.errors import ConfigError, ModelUnusable
 from conf.schema import ModelConfig
 from jobs.configure import compose
 from jobs.triton_export import export
@@ -283,51 +281,6 @@ def test_rows_that_shared_some_of_its_steps_count_on_average(new_engine_of, name
     assert found == {0: 3, 1: 3, 2: round((2 * 3 + 4 * 1) / 6)}
 
 
-def test_engines_say_whether_they_simulate(models):
-    simulated = load_engine(CONFIG, MODEL).info
-    assert (simulated.simulated, simulated.name) == (True, "simulated")
-    assert (simulated.model, simulated.model_revision) == ("simulated:tiny", "simulated")
-    for name in ("stepwise", "pipeline"):
-        real = load_engine(dataclasses.replace(CONFIG, name=name), models[name]).info
-        assert (real.simulated, real.name, real.model) == (False, name, "tiny")
-        assert real.max_batch == simulated.max_batch == 3
-
-
-@pytest.mark.parametrize("name", ["stepwise", "pipeline"])
-def test_real_engines_need_a_model(name):
-    with pytest.raises(ModelUnusable, match="nowhere"):
-        load_engine(dataclasses.replace(CONFIG, name=name), MODEL)
-
-
-def test_the_stepwise_engine_refuses_a_model_without_adapter(models):
-    with pytest.raises(ModelUnusable, match=r"is a LDMTextToImagePipeline.*Use engine=auto or"):
-        load_engine(dataclasses.replace(CONFIG, name="stepwise"), models["pipeline"])
-
-
-def test_an_engine_must_be_chosen_before_it_is_loaded(models):
-    with pytest.raises(ConfigError, match=r"engine\.name is auto; expected the name of an engine"):
-        load_engine(dataclasses.replace(CONFIG, name="auto"), models["stepwise"])
-
-
-def test_the_simulated_engine_needs_times_unless_it_does_not_wait():
-    empty = dataclasses.replace(CONFIG, simulated_seconds={})
-    with pytest.raises(ConfigError, match="simulated_seconds is empty"):
-        load_engine(empty, MODEL)
-    engine = load_engine(dataclasses.replace(empty, simulated_speed=0.0), MODEL)
-    assert len(run(engine, [ask(0, steps=1000)])) == 1
-
-
-def test_the_simulated_engine_waits_as_long_as_its_table_says():
-    from operators.engines.simulated import step_seconds
-
-    measured = {2: 1.0, 4: 3.0}
-    assert [step_seconds(measured, n) for n in (1, 2, 3, 4, 8)] == [1.0, 1.0, 2.0, 3.0, 6.0]
-    slow = dataclasses.replace(CONFIG, simulated_seconds={1: 0.004})
-    engine = load_engine(slow, MODEL)
-    run(engine, [ask(0, steps=5, guidance_scale=1.0, width=64, height=64)])
-    assert engine.stats.busy_ns >= 5 * 4_000_000
-
-
 def test_failures_are_not_results(new_engine):
     outcomes = run(new_engine(), [ask(0)])
     assert not any(isinstance(outcome, ImageFailure) for outcome in outcomes)
@@ -351,16 +304,6 @@ def test_a_server_makes_the_pictures_of_the_engine_in_process(new_engine_of, nam
         assert np.abs(found.pixels.astype(int) - expected.pixels.astype(int)).max() <= 1
         assert found.truncated_tokens == expected.truncated_tokens
     assert sum(isinstance(outcome, ImageFailure) for outcome in there.values()) == 1
-
-
-def test_choosing_and_simulating_needs_no_torch():
-    script = (
-        "import sys; from operators.engines import load_engine; "
-        "import operators.engines.simulated, operators.model_source, operators.request; "
-        "import operators.engine_choice; "
-        "sys.exit('torch' in sys.modules or 'diffusers' in sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 
 @pytest.mark.parametrize("name", STEPPING)
