@@ -22,7 +22,13 @@ from conf.price_book import book_of
 from jobs.run import run
 from jobs.verify import verify
 from tests.cluster.job_process import wait_until
-from tests.small_jobs import SmallJob, begin_run, prepare_small_job, write_input
+from tests.small_jobs import (
+    SmallJob,
+    begin_run,
+    prepare_small_job,
+    small_config,
+    write_input,
+)
 
 ROWS = [{"prompt": f"picture {n}", "width": 16, "height": 16, "steps": 2} for n in range(8)]
 HERE = Resources(shape=Shape(gpus=0.0), least=1, most=1, per_node=None, workers=1, threads=1)
@@ -46,11 +52,16 @@ class Control:
         return None
 
 
+@pytest.fixture(scope="module")
+def connected(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A Ray of this module, which every test leaves without actors."""
+    with ray_session(small_config(tmp_path_factory.mktemp("ray"))):
+        yield
+
+
 @pytest.fixture
-def small(tmp_path: Path) -> Iterator[SmallJob]:
-    job = prepare_small_job(tmp_path, ROWS, **{"job.max_attempts": 1})
-    with ray_session(job.config):
-        yield job
+def small(connected: None, tmp_path: Path) -> SmallJob:
+    return prepare_small_job(tmp_path, ROWS, **{"job.max_attempts": 1})
 
 
 def supervise(
@@ -72,6 +83,39 @@ def assigned(small: SmallJob) -> Assignment:
     )
 
 
+class Hog:
+    """An actor of somebody else's."""
+
+    def here(self) -> bool:
+        return True
+
+
+def test_a_job_that_no_worker_could_start_on_says_how_to_go_on(
+    connected: None, tmp_path: Path
+) -> None:
+    write_input(tmp_path, ROWS)
+    output = tmp_path / "an output"
+    cpus = ray.cluster_resources()["CPU"]
+    hog = ray.remote(Hog).options(num_cpus=cpus).remote()
+    try:
+        assert ray.get(hog.here.remote())
+        with pytest.raises(NoWorkers) as raised:
+            run(
+                [
+                    f"input.path={tmp_path / 'input'}",
+                    f"output.path={output}",
+                    "engine=simulated",
+                    "cluster.start_timeout_s=1",
+                ]
+            )
+    finally:
+        ray.kill(hog)
+    assert f"imagemill resume '{output}'" in str(raised.value)
+    free = "free in the cluster: 0 CPU, 0 GPU on 1 node; in all: "
+    assert f"{free}{cpus:g} CPU" in str(raised.value)
+    assert "free some, or change cluster.*" in str(raised.value)
+
+
 def test_when_no_worker_can_start_it_is_said_what_is_missing(small: SmallJob) -> None:
     with pytest.raises(NoWorkers) as raised:
         supervise(small, NOWHERE, Control(), start_timeout_s=1.0)
@@ -86,36 +130,6 @@ def test_when_no_machine_was_added_in_time_the_autoscaler_is_named(small: SmallJ
     message = str(raised.value)
     assert message.startswith("no worker could start within cluster.start_timeout_s=1: each needs")
     assert "no autoscaler added what was waited for; see what it says, or give it" in message
-
-
-class Hog:
-    """An actor of somebody else's."""
-
-    def here(self) -> bool:
-        return True
-
-
-def test_a_job_that_no_worker_could_start_on_says_how_to_go_on(tmp_path: Path) -> None:
-    write_input(tmp_path, ROWS)
-    output = tmp_path / "an output"
-    ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
-    try:
-        hog = ray.remote(Hog).options(num_cpus=1).remote()
-        assert ray.get(hog.here.remote())
-        with pytest.raises(NoWorkers) as raised:
-            run(
-                [
-                    f"input.path={tmp_path / 'input'}",
-                    f"output.path={output}",
-                    "engine=simulated",
-                    "cluster.start_timeout_s=1",
-                ]
-            )
-    finally:
-        ray.shutdown()
-    assert f"imagemill resume '{output}'" in str(raised.value)
-    assert "free in the cluster: 0 CPU, 0 GPU on 1 node; in all: 1 CPU" in str(raised.value)
-    assert "free some, or change cluster.*" in str(raised.value)
 
 
 def test_where_an_autoscaler_may_add_nodes_workers_wait_for_them(small: SmallJob) -> None:
