@@ -22,6 +22,7 @@ from cluster.coordinator import (
     Snapshot,
     WorkerProgress,
 )
+from cluster.headcount import Headcount
 from cluster.leases import Dismiss, Grant, Wait
 from cluster.metrics import RunMetrics, WorkerMetrics
 from cluster.nodes import Node, nodes_now, whole_nodes
@@ -119,6 +120,10 @@ class CoordinatorActor:
 
     def lost(self, loss: Loss) -> None:
         self._coordinator.lost(loss)
+
+    def staffed(self, headcount: Headcount) -> None:
+        """How many workers the driver wants now, for whoever looks at the metrics."""
+        self._metrics.headcount = headcount
 
     def preempt(self, worker: str) -> None:
         self._coordinator.preempt(worker)

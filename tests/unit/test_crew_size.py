@@ -75,6 +75,13 @@ def test_those_who_are_being_taken_away_are_no_part_of_the_crew(tmp_path: Path) 
     assert sizer(tmp_path, FIXED).ask(BEGUN, [going], room=1).workers == 1
 
 
+def test_a_run_that_stops_wants_nobody_and_says_why(tmp_path: Path) -> None:
+    there = [member("ada", asked_s_ago=1)]
+    bounded = replace(GROWING, most=8)
+    found = sizer(tmp_path, bounded).ask(BEGUN, there, room=3, stopping="cancelled")
+    assert (found.workers, found.keep, found.why) == (0, 0, "cancelled")
+
+
 def test_a_deadline_is_reckoned_by_what_is_left_and_the_rate_so_far(tmp_path: Path) -> None:
     """3,600 rows of two images, a third of them done, at one a second and worker: 80 minutes."""
     crew_size = sizer(tmp_path, replace(GROWING, most=50), hours=1)
