@@ -18,6 +18,7 @@ from cluster.driver_mark import read_mark
 from cluster.nodes import Shape
 from cluster.ray_session import Resources
 from cluster.sizing import Aim, Wish
+from cluster.start_timeout import start_timeout
 from jobs.crew_news import CrewNews
 from jobs.presence import Presence
 from jobs.status import status, status_lines
@@ -148,6 +149,35 @@ def test_who_is_at_work_and_waited_for_is_said_once_and_told_by_status(
     assert caplog.messages == [f"workers: {text}"]
     assert f"workers    {text}" in lines
     assert any(line.startswith("deadline   2") and ": in 59 min" in line for line in lines)
+
+
+def test_who_waits_for_the_first_machine_is_told_until_when_and_reminded(
+    small: SmallJob, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "imagemill")
+    for name in ("_LOOK_EVERY_S", "_SAY_EVERY_S", "_REMIND_EVERY_S"):
+        monkeypatch.setattr(f"jobs.crew_news.{name}", 0.0)
+    news = CrewNews(small.job, GROWING, presence(small))
+    nobody = replace(WAITING, at_work=0, waiting=8)
+    for staffing in (nobody, nobody, WAITING, WAITING):
+        news.show(staffing)
+    first, second = caplog.messages
+    ends = "without any the run ends after 30 min 00 s (cluster.start_timeout_s)"
+    assert "0 at work, 8 waiting for an autoscaler to add machines" in first
+    assert f"; 8 wanted: cluster.max_workers; {ends}; nobody for 0 s" in first
+    assert first.partition("; nobody")[0] == second.partition("; nobody")[0]
+
+
+@pytest.mark.parametrize(
+    ("given", "grows", "worker_s", "crew_s"),
+    [(None, False, 120, 120), (None, True, 120, 1800), (5.0, False, 5, 5), (5.0, True, 5, 5)],
+)
+def test_machines_that_have_to_come_first_are_given_half_an_hour_unless_it_is_said(
+    tmp_path: Path, given: float | None, grows: bool, worker_s: float, crew_s: float
+) -> None:
+    config = small_config(tmp_path, {"cluster.start_timeout_s": given})
+    found = start_timeout(config.cluster, grows=grows)
+    assert (found.worker_s, found.crew_s) == (worker_s, crew_s)
 
 
 def late(needed: int | None) -> Staffing:

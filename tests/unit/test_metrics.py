@@ -31,6 +31,7 @@ from tests.snapshots import snapshot_of
 
 NO_CAPS = Caps(nano=None, ns=None, currency="USD")
 CAPS = Caps(nano=40 * 10**9, ns=None, currency="USD")
+STAFFED = Headcount(wanted=8, waiting=5)
 SERIES = {series.name: series for series in (*RUN_SERIES, *WORKER_SERIES)}
 JOB = {"job_name": "cats", "project": "shop"}
 
@@ -50,9 +51,7 @@ def snapshot(**changes: Any) -> Snapshot:
     return snapshot_of(**(known | changes))
 
 
-def values_of(
-    now: Snapshot, caps: Caps, headcount: Headcount | None = Headcount(wanted=8, waiting=5)
-) -> list[Value]:
+def values_of(now: Snapshot, caps: Caps, headcount: Headcount | None = STAFFED) -> list[Value]:
     return list(run_values(now, rows=100, max_quarantined=0.02, caps=caps, headcount=headcount))
 
 
