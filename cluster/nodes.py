@@ -51,6 +51,12 @@ class Node:
         """How many workers it can hold when nothing else is on it."""
         return shape.times(cpus=self.cpus, gpus=self.gpus)
 
+    def threads_each(self, shape: Shape, *, at_most: int | None) -> int:
+        """CPU threads of a worker where as many share the node as it holds, or ``at_most``."""
+        holds = self.holds(shape)
+        together = holds if at_most is None else min(holds, at_most)
+        return max(1, int(self.cpus) // max(1, together))
+
     def room(self, shape: Shape) -> int:
         """How many workers more it can take now."""
         free = shape.times(cpus=self.free_cpus, gpus=self.free_gpus)

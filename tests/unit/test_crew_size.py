@@ -15,7 +15,7 @@ from cluster.coordinator import Counts
 from cluster.crew import Member
 from cluster.crew_size import START_S, CrewSize, Staffing
 from cluster.driver_mark import read_mark
-from cluster.nodes import Shape
+from cluster.nodes import Node, Shape
 from cluster.ray_session import Resources
 from cluster.sizing import Aim, Wish
 from cluster.start_timeout import start_timeout
@@ -68,6 +68,26 @@ def test_an_autoscaler_is_asked_for_the_most_or_without_one_for_the_least(tmp_pa
 def test_a_crew_that_is_still_to_come_is_expected_as_large_as_it_may_be() -> None:
     assert replace(GROWING, most=8).expected == 8
     assert (GROWING.expected, replace(FIXED, most=8).expected) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("size", "cpus", "gpus", "threads"),
+    [
+        (replace(FIXED, threads=7), 64, 8, 7),
+        (replace(GROWING, threads=None, most=50), 64, 8, 8),
+        (replace(GROWING, threads=None, most=2), 64, 8, 32),
+        (replace(GROWING, threads=None, most=50), 3, 1, 3),
+        (replace(GROWING, threads=None, shape=Shape(gpus=0.0), most=4), 16, 0, 4),
+        (replace(GROWING, threads=None, shape=Shape(gpus=0.0), per_node=1), 16, 0, 16),
+        (replace(GROWING, threads=None, shape=Shape(gpus=0.0), most=50), 16, 0, 1),
+        (replace(GROWING, threads=None), 2, 0, 2),
+    ],
+)
+def test_a_worker_takes_its_share_of_the_node_that_it_lands_on_where_nodes_come_later(
+    size: Resources, cpus: int, gpus: int, threads: int
+) -> None:
+    node = Node(node_id="n", cpus=cpus, gpus=gpus, free_cpus=0, free_gpus=0)
+    assert size.threads_on(node) == threads
 
 
 def test_those_who_are_being_taken_away_are_no_part_of_the_crew(tmp_path: Path) -> None:
