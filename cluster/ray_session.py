@@ -32,6 +32,7 @@ class Resources:
             all of the nodes are still to come.
         grows: whether an autoscaler could add nodes for workers that wait.
         largest: the node with most GPUs and CPUs; None: there is none yet.
+        accelerators: what GPUs the nodes have that hold a worker, as far as Ray says.
     """
 
     shape: Shape
@@ -42,6 +43,7 @@ class Resources:
     threads: int | None
     grows: bool = False
     largest: Node | None = None
+    accelerators: frozenset[str] = frozenset()
 
     @property
     def expected(self) -> int:
@@ -146,6 +148,9 @@ def resources(config: RunConfig) -> Resources:
         threads=None if grows else max(1, cores // workers),
         grows=grows,
         largest=_largest(nodes),
+        accelerators=frozenset(
+            node.accelerator for node in nodes if node.accelerator and node.holds(shape)
+        ),
     )
 
 
