@@ -125,11 +125,24 @@ _WORKERS = Row(
             title="Workers",
             about="Workers by what they do.",
             stacked=True,
+            width=12,
             queries=(Query(expr=total("workers", "phase"), legend="{{phase}}"),),
+        ),
+        Panel(
+            title="Wanted and there",
+            about="Workers that the runs want, those that are there, and those that wait for an "
+            "autoscaler to add their machine.",
+            width=12,
+            queries=(
+                Query(expr=total("workers_wanted"), legend="wanted"),
+                Query(expr=total("workers"), legend="there"),
+                Query(expr=total("workers_waiting"), legend="waiting for a machine"),
+            ),
         ),
         Panel(
             title="Lost workers",
             about="Workers that died, hung, fell silent, or stopped for the store, in 15 minutes.",
+            width=12,
             queries=(
                 Query(expr=increase("workers_lost_total", "how", over="15m"), legend="{{how}}"),
             ),
@@ -142,6 +155,7 @@ _WORKERS = Row(
                 f"{rate('worker_seconds_total', 'NodeAddress')})",
                 legend="{{NodeAddress}}",
             ),
+            width=12,
         ),
     ),
 )

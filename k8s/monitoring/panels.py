@@ -43,9 +43,9 @@ def dial(title: str, about: str, *queries: Query) -> Panel:
     )
 
 
-def shares(title: str, about: str, *queries: Query) -> Panel:
+def shares(title: str, about: str, *queries: Query, width: int = 8) -> Panel:
     """Shares of a whole over time."""
-    return Panel(title=title, about=about, queries=queries, unit="percentunit", most=1)
+    return Panel(title=title, about=about, queries=queries, unit="percentunit", most=1, width=width)
 
 
 def amounts(title: str, about: str, *queries: Query, stacked: bool = False) -> Panel:
