@@ -42,12 +42,14 @@ class Rejections:
     @classmethod
     def of(cls, counts: Survey, *, rows: int) -> Rejections:
         """What was counted, over all rows or some."""
+        kinds = len(counts.rejected)
         return cls(
             rows=rows,
             seen=counts.rejected.total(),
-            kinds=len(counts.rejected),
+            kinds=kinds,
             at_read=counts.rejected_at_read,
-            reasons=tuple(counts.reasons(_SHOWN)),
+            # a line that says that there is one more is no shorter than that one
+            reasons=tuple(counts.reasons(kinds if kinds == _SHOWN + 1 else _SHOWN)),
         )
 
     @property

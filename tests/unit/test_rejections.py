@@ -53,6 +53,13 @@ def test_the_most_frequent_reasons_come_first_and_the_rest_is_counted(tmp_path: 
     assert rest == "why        2 rows of 2 more kinds: see quarantine/ and the report"
 
 
+def test_one_kind_more_is_told_in_the_place_of_that_there_is_one(tmp_path: Path) -> None:
+    small = made(tmp_path, [EVERY, *KINDS[:-1]])
+    lines = reason_lines(rejections(small.store, small.plan, 10))
+    assert len(lines) == 4
+    assert lines[-1].startswith("why        1 row, bad_seed at read; row 10: ")
+
+
 def test_no_more_tables_are_read_than_a_few_however_many_there_are(tmp_path: Path) -> None:
     small = made(tmp_path, [{"prompt": ""}] * 20)
     tables = [entry.key for entry in small.store.listing("quarantine/")]
