@@ -99,6 +99,8 @@ def _start_here(cluster: ClusterConfig, quiet: Mapping[str, Any]) -> None:
             num_cpus=max(os.cpu_count() or 1, wished),
             include_dashboard=False,
             object_store_memory=100 * 1024 * 1024,
+            # else Ray begins a process for each core, of which a run needs one: its coordinator's
+            _system_config={"prestart_worker_first_driver": False},
             **quiet,
         )
     except Exception as error:  # Ray raises a bare one where its processes come up too slowly

@@ -21,6 +21,7 @@ from tests.cluster.job_process import JobProcess, titled
 _OBJECT_STORE_BYTES = 80 * 1024 * 1024
 _QUICK = {"health_check_period_ms": 500, "health_check_failure_threshold": 5}
 """How soon the head notices that a node is dead; Ray's own values make it half a minute."""
+_NO_SPARE_PROCESSES = {"prestart_worker_first_driver": False}
 _SMALL = {"object_store_memory": _OBJECT_STORE_BYTES, "include_dashboard": False}
 
 
@@ -36,7 +37,7 @@ class ManyNodes:
         self, *, cpus: int = 0, metrics_every_s: float = 10.0, dashboard: bool = False
     ) -> None:
         often = {"metrics_report_interval_ms": int(metrics_every_s * 1000)}
-        head = {"num_cpus": cpus, "_system_config": _QUICK | often, **_SMALL}
+        head = {"num_cpus": cpus, "_system_config": _QUICK | _NO_SPARE_PROCESSES | often, **_SMALL}
         if dashboard:
             # any free port: another cluster on this machine may have the usual one
             head |= {"include_dashboard": True, "dashboard_agent_listen_port": 0}

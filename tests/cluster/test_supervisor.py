@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from conf.price_book import book_of
 from conf.schema import PricingConfig
 from jobs.run import run
 from jobs.verify import verify
-from tests.cluster.job_process import wait_until
+from tests.cluster.job_process import titled, wait_until
 from tests.small_jobs import (
     SmallJob,
     begin_run,
@@ -91,6 +92,13 @@ class Hog:
 
     def here(self) -> bool:
         return True
+
+
+def test_ray_begins_no_process_but_for_the_actors_of_a_run(connected: None) -> None:
+    actor = ray.remote(Hog).options(num_cpus=0).remote()
+    assert ray.get(actor.here.remote())
+    assert titled("ray::Hog", [os.getpid()])
+    assert titled("ray::IDLE", [os.getpid()]) == []
 
 
 def test_a_job_that_no_worker_could_start_on_says_how_to_go_on(
