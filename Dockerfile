@@ -23,8 +23,10 @@ ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     RAY_USAGE_STATS_ENABLED=0
 
+# Without isolation, which would fetch whatever setuptools is the newest.
 FROM base AS wheel
 WORKDIR /src
+COPY constraints.txt /constraints.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY conf/ conf/
 COPY operators/ operators/
@@ -32,7 +34,9 @@ COPY cluster/ cluster/
 COPY jobs/ jobs/
 COPY models/ models/
 COPY k8s/ k8s/
-RUN python -m pip wheel --no-deps --wheel-dir /wheels .
+RUN python -m venv /opt/build \
+    && /opt/build/bin/pip install --constraint /constraints.txt setuptools \
+    && /opt/build/bin/pip wheel --no-build-isolation --no-deps --wheel-dir /wheels .
 
 # torch alone, and nothing else, comes from its own index.
 FROM base AS install-cpu

@@ -23,12 +23,14 @@ from cluster.coordinator import (
     Snapshot,
     WorkerProgress,
 )
+from cluster.headcount import Headcount
 from cluster.leases import Dismiss, Grant, Wait
 from cluster.metrics import RunMetrics, WorkerMetrics
 from cluster.nodes import Node, nodes_now, whole_nodes
 from cluster.plan_file import PlanReader
 from cluster.price import Price
 from cluster.pricing import Takes, machine_of, price_on
+from cluster.ray_session import Resources
 from cluster.records import Ranges
 from cluster.sealed_shard import SealedShard
 from cluster.server_price import server_billing, server_price
@@ -38,6 +40,7 @@ from cluster.store import Store
 from cluster.suspicion import Trial
 from cluster.term_signal import TermSignal
 from cluster.worker import Identity, Worker, WorkerOutcome, begin_lifetime, outcome_of
+from cluster.worker_environment import THREADS
 from conf.errors import CoordinatorLost, ImageMillError, ModelUnusable
 from conf.parser import parse_config
 from conf.price_book import PriceBook
@@ -120,6 +123,10 @@ class CoordinatorActor:
 
     def lost(self, loss: Loss) -> None:
         self._coordinator.lost(loss)
+
+    def staffed(self, headcount: Headcount) -> None:
+        """How many workers the driver wants now, for whoever looks at the metrics."""
+        self._metrics.headcount = headcount
 
     def preempt(self, worker: str) -> None:
         self._coordinator.preempt(worker)
@@ -208,16 +215,29 @@ class Hello:
     unpriced: str
 
 
+def node_here() -> Node | None:
+    """The node of this process; None where Ray does not list it."""
+    node_id = ray.get_runtime_context().get_node_id()
+    return next((node for node in whole_nodes() if node.node_id == node_id), None)
+
+
+def take_threads(size: Resources) -> None:
+    """Take this worker's share of its node's CPUs, before anybody has loaded torch."""
+    node = node_here()
+    if node is not None:
+        os.environ[THREADS] = str(size.threads_on(node))
+
+
 def price_here(config: RunConfig, book: PriceBook) -> Price:
     """What the worker of this process costs, or a device of the servers that work for it."""
     if config.engine.name == "triton":
         return server_price(config, book, at=datetime.now(UTC))
     context = ray.get_runtime_context()
     machine = machine_of(config, context.get_node_labels(), os.environ)
-    has = next((n for n in whole_nodes() if n.node_id == context.get_node_id()), None)
+    has = node_here()
     takes = Takes(
         gpus=gpus_here(),
-        threads=int(os.environ.get("OMP_NUM_THREADS", "1")),
+        threads=int(os.environ.get(THREADS, "1")),
         node_gpus=has.gpus if has else 0,
         node_cpus=has.cpus if has else 0,
     )
@@ -243,9 +263,12 @@ class WorkerActor:
         generation: int,
         model_revision: str,
         book: PriceBook,
+        size: Resources,
         coordinator: Any,
     ) -> None:
         self._term = TermSignal()
+        if size.threads is None:
+            take_threads(size)
         self._config = parse_config(config)
         self._model_revision = model_revision
         self._identity = Identity(

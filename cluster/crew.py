@@ -129,6 +129,7 @@ class Crew:
                 generation=self._assignment.generation,
                 model_revision=self._assignment.model_revision,
                 book=self._book,
+                size=self._size,
                 coordinator=self._coordinator,
             )
         )

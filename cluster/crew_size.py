@@ -40,8 +40,13 @@ class CrewSize:
         self._first_hired_s: float | None = None
         self._start_s: float | None = None
 
-    def ask(self, snapshot: Snapshot, crew: Collection[Member], *, room: int) -> Wish:
-        """How many are wanted, where the nodes have ``room`` for so many more."""
+    def ask(
+        self, snapshot: Snapshot, crew: Collection[Member], *, room: int, stopping: str = ""
+    ) -> Wish:
+        """How many are wanted, where the nodes have ``room`` for so many more; nobody in a run that
+        is ``stopping`` for a reason."""
+        if stopping:
+            return Wish(workers=0, keep=0, why=stopping)
         now_s = time.monotonic()
         self._note_start(snapshot, crew, now_s)
         start_s = START_S if self._start_s is None else self._start_s

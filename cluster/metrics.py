@@ -15,6 +15,7 @@ from ray.util import metrics as ray_metrics
 
 from cluster.budget import Caps
 from cluster.coordinator import Snapshot
+from cluster.headcount import Headcount
 from cluster.reading import Reading
 from cluster.series import COUNTER, GAUGE, HISTOGRAM, JOB_LABELS, RUN_SERIES, WORKER_SERIES, Series
 from cluster.setbacks import Loss
@@ -37,9 +38,14 @@ class Value:
 
 
 def run_values(
-    snapshot: Snapshot, *, rows: int, max_quarantined: float, caps: Caps
+    snapshot: Snapshot,
+    *,
+    rows: int,
+    max_quarantined: float,
+    caps: Caps,
+    headcount: Headcount | None,
 ) -> Iterator[Value]:
-    """The series of a run. ``rows``: of the whole job."""
+    """The series of a run. ``rows``: of the whole job; ``headcount`` None: not known yet."""
     counts = snapshot.counts
     states = {
         "committed": counts.rows,
@@ -57,6 +63,9 @@ def run_values(
     phases = ("starting", "loading", "running", "leaving")
     workers = {phase: snapshot.phases.count(phase) for phase in phases}
     yield from _by("imagemill_workers", "phase", workers)
+    if headcount is not None:
+        yield Value(name="imagemill_workers_wanted", value=headcount.wanted)
+        yield Value(name="imagemill_workers_waiting", value=headcount.waiting)
     lost = {loss.value: snapshot.lost.get(loss, 0) for loss in Loss}
     yield from _by("imagemill_workers_lost_total", "how", lost)
     yield from _money(snapshot, caps)
@@ -159,6 +168,8 @@ class RunMetrics:
     Args:
         rows: of the whole job.
         max_quarantined: see ``job.max_quarantined``.
+
+    ``headcount``: as the driver has told it; None before that.
     """
 
     def __init__(
@@ -168,6 +179,7 @@ class RunMetrics:
         self._rows = rows
         self._max_quarantined = max_quarantined
         self._caps = caps
+        self.headcount: Headcount | None = None
 
     def tell(self, snapshot: Snapshot) -> None:
         """The newest state."""
@@ -177,6 +189,7 @@ class RunMetrics:
                 rows=self._rows,
                 max_quarantined=self._max_quarantined,
                 caps=self._caps,
+                headcount=self.headcount,
             )
         )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import ray
 from ray.exceptions import RayError
@@ -17,6 +17,7 @@ log = logging.getLogger("imagemill")
 _UNKNOWN = (AttributeError, ImportError, ConnectionError, RuntimeError, ValueError, RayError)
 """What Ray's private calls raise when they are not there, or not for us, or not now."""
 _ROUNDING = 1e-6
+_ACCELERATOR = "accelerator_type:"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +39,8 @@ class Shape:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """A node that lives. ``draining``: Ray was told that it will be taken away."""
+    """A node that lives. ``draining``: Ray was told that it will be taken away. ``accelerator``: as
+    Ray names its GPUs ("L4"); "" where it does not."""
 
     node_id: str
     cpus: float
@@ -46,10 +48,17 @@ class Node:
     free_cpus: float
     free_gpus: float
     draining: bool = False
+    accelerator: str = ""
 
     def holds(self, shape: Shape) -> int:
         """How many workers it can hold when nothing else is on it."""
         return shape.times(cpus=self.cpus, gpus=self.gpus)
+
+    def threads_each(self, shape: Shape, *, at_most: int | None) -> int:
+        """CPU threads of a worker where as many share the node as it holds, or ``at_most``."""
+        holds = self.holds(shape)
+        together = holds if at_most is None else min(holds, at_most)
+        return max(1, int(self.cpus) // max(1, together))
 
     def room(self, shape: Shape) -> int:
         """How many workers more it can take now."""
@@ -62,9 +71,18 @@ def whole_nodes() -> tuple[Node, ...]:
     found = []
     for entry in ray.nodes():
         if entry["Alive"]:
-            cpus, gpus = (float(entry["Resources"].get(name, 0)) for name in ("CPU", "GPU"))
+            given = entry["Resources"]
+            cpus, gpus = (float(given.get(name, 0)) for name in ("CPU", "GPU"))
+            types = (name for name in given if name.startswith(_ACCELERATOR))
             found.append(
-                Node(node_id=entry["NodeID"], cpus=cpus, gpus=gpus, free_cpus=cpus, free_gpus=gpus)
+                Node(
+                    node_id=entry["NodeID"],
+                    cpus=cpus,
+                    gpus=gpus,
+                    free_cpus=cpus,
+                    free_gpus=gpus,
+                    accelerator=next(types, "").removeprefix(_ACCELERATOR),
+                )
             )
     return tuple(found)
 
@@ -76,10 +94,8 @@ def nodes_now() -> tuple[Node, ...]:
     """
     free, draining = _free_per_node(), _draining()
     return tuple(
-        Node(
-            node_id=node.node_id,
-            cpus=node.cpus,
-            gpus=node.gpus,
+        replace(
+            node,
             free_cpus=node.cpus if free is None else free.get(node.node_id, {}).get("CPU", 0.0),
             free_gpus=node.gpus if free is None else free.get(node.node_id, {}).get("GPU", 0.0),
             draining=node.node_id in draining,

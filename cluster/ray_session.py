@@ -28,9 +28,11 @@ class Resources:
         most: how many there may be; None: as many as fit.
         per_node: how many there may be on one node; None: as many as fit.
         workers: how many fit at the start.
-        threads: CPU threads of a worker.
+        threads: CPU threads of a worker; None: its share of the node that it lands on, for some or
+            all of the nodes are still to come.
         grows: whether an autoscaler could add nodes for workers that wait.
         largest: the node with most GPUs and CPUs; None: there is none yet.
+        accelerators: what GPUs the nodes have that hold a worker, as far as Ray says.
     """
 
     shape: Shape
@@ -38,14 +40,22 @@ class Resources:
     most: int | None
     per_node: int | None
     workers: int
-    threads: int
+    threads: int | None
     grows: bool = False
     largest: Node | None = None
+    accelerators: frozenset[str] = frozenset()
 
     @property
     def expected(self) -> int:
         """How many workers there may come to be, as far as that is known at the start."""
         return max(self.workers, self.most or 0) if self.grows else self.workers
+
+    def threads_on(self, node: Node) -> int:
+        """CPU threads of a worker on this node."""
+        if self.threads is not None:
+            return self.threads
+        bounds = [bound for bound in (self.per_node, self.most) if bound is not None]
+        return node.threads_each(self.shape, at_most=min(bounds, default=None))
 
 
 @contextmanager
@@ -135,9 +145,12 @@ def resources(config: RunConfig) -> Resources:
         most=most,
         per_node=per_node,
         workers=workers,
-        threads=max(1, cores // workers),
+        threads=None if grows else max(1, cores // workers),
         grows=grows,
         largest=_largest(nodes),
+        accelerators=frozenset(
+            node.accelerator for node in nodes if node.accelerator and node.holds(shape)
+        ),
     )
 
 

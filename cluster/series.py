@@ -60,6 +60,16 @@ RUN_SERIES = (
         labels=("phase",),
     ),
     Series(
+        name="imagemill_workers_wanted",
+        kind=GAUGE,
+        help="Workers that the run wants: for its deadline, budget, caps and the work that is left",
+    ),
+    Series(
+        name="imagemill_workers_waiting",
+        kind=GAUGE,
+        help="Workers that were asked for and wait for a machine that an autoscaler has to add",
+    ),
+    Series(
         name="imagemill_workers_lost_total",
         kind=COUNTER,
         help="Workers that were lost, by how: died, hung (in a tick), silent (for cluster.lease_s) "

@@ -16,6 +16,7 @@ from cluster.actors import answer_of
 from cluster.coordinator import Snapshot
 from cluster.crew import Crew, Member
 from cluster.crew_size import CrewSize, Staffing
+from cluster.headcount import Headcount
 from cluster.hiring import choose_nodes, room_on
 from cluster.nodes import Node
 from cluster.ray_session import Resources
@@ -85,7 +86,9 @@ class Staff:
         """Hire whom the run wants, may have and the nodes have room for; who waits and is wanted no
         more is dropped."""
         now_s = time.monotonic()
-        wish = self._crew_size.ask(snapshot, list(self.crew), room=self._room(vacated))
+        wish = self._crew_size.ask(
+            snapshot, list(self.crew), room=self._room(vacated), stopping=self.reason
+        )
         self._drop_waiting(self.crew.staying - wish.keep)
         wanted = self.setbacks.may_hire(now_s, wish.workers - self.crew.staying)
         if not (self.draining or self.setbacks.hopeless or wanted <= 0):
@@ -93,6 +96,8 @@ class Staff:
                 self._hire_on(node_id, now_s)
         waiting = sum(member.node_id is None for member in self.crew)
         self.staffing = Staffing(wish=wish, at_work=self.crew.started, waiting=waiting)
+        headcount = Headcount(wanted=wish.workers, waiting=waiting)
+        answer_of(self.coordinator.staffed.remote(headcount))
 
     def _hire_on(self, node_id: str | None, now_s: float) -> None:
         member = self.crew.hire(node_id, now_s=now_s)

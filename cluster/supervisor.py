@@ -25,6 +25,7 @@ from cluster.departures import POLL_S, Departures
 from cluster.nodes import described
 from cluster.ray_session import Resources
 from cluster.staff import Staff
+from cluster.start_timeout import start_timeout
 from conf.errors import CoordinatorLost, NoWorkers
 from conf.schema import RunConfig
 
@@ -67,6 +68,7 @@ class Supervisor:
     def __init__(self, config: RunConfig, assignment: Assignment, size: Resources) -> None:
         self._config = config
         self._size = size
+        self._patience = start_timeout(config.cluster, grows=size.grows)
         self._assembled = False
         self._strong_at_s = time.monotonic()
         self._no_workers: NoWorkers | None = None
@@ -200,9 +202,8 @@ class Supervisor:
     def _check_strength(self, snapshot: Snapshot) -> None:
         """Give up when too few could start, or when none has been at work for too long."""
         now_s = time.monotonic()
-        patience_s = self._config.cluster.start_timeout_s
         for member in self._crew:
-            late = not member.started and now_s > member.hired_at_s + patience_s
+            late = not member.started and now_s > member.hired_at_s + self._patience.worker_s
             if late and member.node_id is not None:
                 self._staff.discard(member)
         started = self._crew.started
@@ -210,7 +211,7 @@ class Supervisor:
         if started >= needed:
             self._assembled = True
             self._strong_at_s = max(now_s, self._staff.setbacks.hire_at_s)
-        elif now_s > self._strong_at_s + patience_s and not self._staff.draining:
+        elif now_s > self._strong_at_s + self._patience.crew_s and not self._staff.draining:
             self._no_workers = self._too_few(started)
             self._staff.drain(str(self._no_workers))
 
@@ -225,6 +226,6 @@ class Supervisor:
             )
         return NoWorkers(
             f"{who} could start within cluster.start_timeout_s="
-            f"{self._config.cluster.start_timeout_s:g}: each needs {self._size.shape}; free in the "
+            f"{self._patience.crew_s:g}: each needs {self._size.shape}; free in the "
             f"cluster: {described(whole, free=True)}; in all: {described(whole, free=False)}; {how}"
         )

@@ -17,9 +17,16 @@ _ALLOCATOR = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
 _GPU_WORKER = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
 
 
-def worker_environment(given: Mapping[str, str], *, gpus: float, threads: int) -> dict[str, str]:
-    """The variables for a worker with so many GPUs; what ``given`` sets already stays."""
-    environment = {"OMP_NUM_THREADS": str(threads)}
+THREADS = "OMP_NUM_THREADS"
+"""How many threads torch takes; read when torch is loaded."""
+
+
+def worker_environment(
+    given: Mapping[str, str], *, gpus: float, threads: int | None
+) -> dict[str, str]:
+    """The variables for a worker with so many GPUs; what ``given`` sets already stays. ``threads``
+    None: the worker finds out by itself, see ``cluster.actors``."""
+    environment = {} if threads is None else {THREADS: str(threads)}
     if not gpus:
         return environment | {name: given.get(name, value) for name, value in _CPU_WORKER.items()}
     chosen = {name: given[name] for name in _ALLOCATOR if name in given}

@@ -199,7 +199,11 @@ class ClusterConfig:
     lease_s: float = key("a worker silent for so long loses its shards and is replaced", low=1)
     heartbeat_s: float = key("how often a worker reports", low=0.05)
     io_threads: int = key("threads of a worker that encode and upload images", low=1)
-    start_timeout_s: float = key("how long to wait for the workers' resources", low=1)
+    start_timeout_s: float | None = key(
+        "how long to wait for the workers to begin; null: 120, and 1800 where an autoscaler may "
+        "have to add their machines",
+        low=1,
+    )
     checkpoint_s: float = key(
         "how often sealed shards are written down together, so that resuming need not look at each",
         low=0.05,

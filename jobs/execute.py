@@ -167,7 +167,7 @@ def _run(
         book=book,
         settled=settled(job, store, plan),
         allowance=purse.allowance if purse else None,
-        aim=aim_of(job, store, plan, book, size, generation=number),
+        aim=aim_of(job, store, plan, book, size, generation=number, resumed=bool(after)),
     )
     supervisor = Supervisor(config, assignment, size)
     news = EngineNews(config)
@@ -197,7 +197,8 @@ def _run(
     )
     try:
         ran = remember_compilation(config, job.model_revision, end.snapshot.engines)
-        remember_rate(store, replace(job, config=ran), plan)
+        devices = {engine.device for engine in end.snapshot.engines}
+        remember_rate(store, replace(job, config=ran), plan, devices)
     except ImageMillError as error:
         log.debug("the rate is not remembered: %s", error, extra={"event": "rate_unknown"})
     return result_of(job, ended)

@@ -1,4 +1,5 @@
-"""How fast this machine was: the rate that a finished run shows, remembered for later estimates."""
+"""How fast this machine was, or a cluster's workers: the rate that a finished run shows, remembered
+for later estimates."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import hashlib
 import json
 import os
 import subprocess
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,13 +28,27 @@ _SIMULATED_BATCH = 8
 _MEASURED_COMMITS = 64
 _TELLING_S = 5.0
 """A job that kept the device busy for less tells more of its first steps than of the machine."""
+_ON_A_CLUSTER = "a cluster's "
+_CPU = "cpu"
 _COLUMNS = ["width", "height", "steps", "guidance_scale", "sampler", "gpu_seconds"]
+
+
+def cluster_key(config: RunConfig, revision: str, *, device: str) -> rates.RateKey:
+    """Under what the rate of a cluster's workers on such a device is remembered: apart from those
+    of this machine, which may have one like it, and other CPUs."""
+    return rates.RateKey(
+        engine=_engine_name(config.engine, config.engine.precision),
+        model=config.model.name,
+        revision=revision,
+        device=f"{_ON_A_CLUSTER}{device}",
+        max_batch=config.engine.max_batch or 0,
+    )
 
 
 def rate_key(config: RunConfig, revision: str) -> rates.RateKey:
     """Under what this machine's rate for a configuration is remembered."""
     return rates.RateKey(
-        engine=_engine_name(config.engine),
+        engine=_engine_name(config.engine, precision_here(config.engine)),
         model=config.model.name,
         revision=revision,
         device=device_name(),
@@ -40,9 +56,9 @@ def rate_key(config: RunConfig, revision: str) -> rates.RateKey:
     )
 
 
-def _engine_name(engine: EngineConfig) -> str:
+def _engine_name(engine: EngineConfig, precision: str) -> str:
     """A simulated engine is as fast as it was told to be, so its speed and table belong to it."""
-    name = f"{engine.name}-{precision_here(engine)}"
+    name = f"{engine.name}-{precision}"
     if engine.name != "simulated":
         return name if engine.compile in {"auto", "off"} else f"{name}-{engine.compile}"
     table = json.dumps(sorted(engine.simulated_seconds.items())).encode()
@@ -97,11 +113,32 @@ def simulated_seconds(config: RunConfig, preview: Preview) -> float:
     return per_row * preview.pixel_steps / CALIBRATED_PIXELS / engine.simulated_speed
 
 
-def remember_rate(store: Store, job: JobRecord, plan: PlanReader) -> None:
-    """Remember the rate that the first commits of a local job show, for later estimates; servers
-    elsewhere say nothing of this machine."""
-    if job.config.cluster.address != "local" or job.config.engine.name == "triton":
+def remember_rate(
+    store: Store, job: JobRecord, plan: PlanReader, devices: Collection[str] = ()
+) -> None:
+    """Remember the rate that the first commits of a job show, for later estimates: of this machine,
+    or of a cluster whose workers all had the same of ``devices``. CPUs of other machines are not
+    told apart, and servers belong to others too."""
+    config, revision = job.config, job.model_revision
+    if config.engine.name == "triton":
         return
+    key = rate_key(config, revision)
+    if config.cluster.address != "local":
+        if len(set(devices)) != 1 or _CPU in devices:
+            return
+        key = cluster_key(config, revision, device=next(iter(devices)))
+    pixel_steps, seconds = measured_work(store, job, plan)
+    if telling(pixel_steps, seconds) is not None:
+        rates.remember(key, pixel_steps=pixel_steps, seconds=seconds)
+
+
+def telling(pixel_steps: float, seconds: float) -> float | None:
+    """The rate of so much work; None where it was too little to tell."""
+    return pixel_steps / seconds if seconds >= _TELLING_S else None
+
+
+def measured_work(store: Store, job: JobRecord, plan: PlanReader) -> tuple[float, float]:
+    """Pixel-steps of the first commits of a job, and the seconds that their devices took."""
     twice = has_two_pass_guidance(job.config.model)
     pixel_steps = seconds = 0.0
     seen = 0
@@ -121,7 +158,4 @@ def remember_rate(store: Store, job: JobRecord, plan: PlanReader) -> None:
             seen += 1
         if seen >= _MEASURED_COMMITS:
             break
-    if seconds >= _TELLING_S:
-        rates.remember(
-            rate_key(job.config, job.model_revision), pixel_steps=pixel_steps, seconds=seconds
-        )
+    return pixel_steps, seconds

@@ -87,9 +87,26 @@ def earlier_runs(key: RateKey) -> list[EarlierRun]:
     return (here or found)[:_KEPT]
 
 
+def measured_rate(key: RateKey) -> float | None:
+    """Pixel-steps a second of one worker; None where nothing was measured."""
+    return RememberedNumbers(_FILE).get(*key.parts())
+
+
+def measured_devices(like: RateKey) -> list[str]:
+    """The devices on which anything was measured that is like the key in all else, as they were
+    given behind the key's own ``device``."""
+    parts = [[str(part) for part in key] for key in map(json.loads, _load())]
+    wanted = [str(part) for part in like.parts()]
+    return [
+        device.removeprefix(like.device)
+        for *what, device, batch in parts
+        if [*what, batch] == [*wanted[:-2], wanted[-1]] and device.startswith(like.device)
+    ]
+
+
 def estimate(key: RateKey, pixel_steps: float, *, workers: int = 1) -> float | None:
     """Seconds that ``workers`` like the measured one need; None where nothing was measured."""
-    rate = RememberedNumbers(_FILE).get(*key.parts())
+    rate = measured_rate(key)
     return None if rate is None else pixel_steps / (rate * workers)
 
 

@@ -75,7 +75,7 @@ def expected_price(config: RunConfig, book: PriceBook, size: Resources) -> int |
         return price
     takes = Takes(
         gpus=size.shape.gpus,
-        threads=size.threads,
+        threads=size.threads_on(size.largest),
         node_gpus=size.largest.gpus,
         node_cpus=size.largest.cpus,
     )

@@ -14,6 +14,7 @@ from random import Random
 
 from cluster.cell_values import plain_values
 from cluster.input_files import InputFiles
+from cluster.nodes import Node, Shape
 from cluster.pricing import Machine, best_entries, entry_for, machine_of, storage_for
 from cluster.reader import KNOWN
 from cluster.server_price import server_billing, server_machine
@@ -246,9 +247,16 @@ def _work(strata: Strata, pilot: Pilot | None, earlier: Sequence[float]) -> Work
 
 
 def _threads(config: RunConfig) -> int:
-    """Of a worker on this machine."""
-    together = _workers(config) if config.cluster.address == "local" else 1
-    return max(1, (os.cpu_count() or 1) // together)
+    """Of a worker on this machine, or on one like it that an autoscaler adds."""
+    cpus, workers = os.cpu_count() or 1, _workers(config)
+    if config.cluster.address == "local":
+        return max(1, cpus // workers)
+    if not config.cluster.autoscaled:
+        return cpus
+    gpus, wished = float(gpu_count()), config.cluster.gpus_per_worker
+    here = Node(node_id="", cpus=cpus, gpus=gpus, free_cpus=cpus, free_gpus=gpus)
+    shape = Shape(gpus=float(gpus > 0) if wished is None else wished)
+    return here.threads_each(shape, at_most=workers)
 
 
 def _workers(config: RunConfig) -> int:

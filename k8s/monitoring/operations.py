@@ -142,11 +142,24 @@ _WORKERS = Row(
             title="Workers",
             about="Workers by what they do.",
             stacked=True,
+            width=12,
             queries=(Query(expr=total("workers", "phase"), legend="{{phase}}"),),
+        ),
+        Panel(
+            title="Wanted and there",
+            about="Workers that the runs want, those that are there, and those that wait for an "
+            "autoscaler to add their machine.",
+            width=12,
+            queries=(
+                Query(expr=total("workers_wanted"), legend="wanted"),
+                Query(expr=total("workers"), legend="there"),
+                Query(expr=total("workers_waiting"), legend="waiting for a machine"),
+            ),
         ),
         Panel(
             title="Lost workers",
             about="Workers that died, hung, fell silent, or stopped for the store, in 15 minutes.",
+            width=12,
             queries=(
                 Query(expr=increase("workers_lost_total", "how", over="15m"), legend="{{how}}"),
             ),
@@ -156,6 +169,7 @@ _WORKERS = Row(
             about="The ten nodes whose devices wait most.",
             unit="percentunit",
             most=1,
+            width=12,
             queries=(
                 Query(
                     expr=f"bottomk(10, {rate('device_busy_seconds_total', 'NodeAddress')} / "

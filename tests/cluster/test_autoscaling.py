@@ -93,7 +93,8 @@ def test_a_job_grows_from_no_node_to_eight_has_a_lost_one_replaced_and_leaves_no
     assert " was lost with its node: replaced\n" in job.output
     assert (
         "workers: 0 at work, 8 waiting for an autoscaler to add machines (each needs 1 CPU and 1 "
-        "GPU); 8 wanted: cluster.max_workers\n" in job.output
+        "GPU); 8 wanted: cluster.max_workers; without any the run ends after 30 min 00 s "
+        "(cluster.start_timeout_s)\n" in job.output
     )
     wait_until(lambda: not cluster.nodes(), "no node is left")
     _assert_closed(output, tmp_path)

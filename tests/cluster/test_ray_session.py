@@ -20,6 +20,7 @@ def cluster() -> Iterator[None]:
     ray.init(
         "local",
         num_cpus=4,
+        resources={"accelerator_type:L4": 1},
         include_dashboard=False,
         log_to_driver=False,
         object_store_memory=80 * 1024 * 1024,
@@ -66,6 +67,20 @@ def test_an_exact_number_is_cut_to_what_fits_and_that_is_said(
         "of cluster.workers=9 the cluster can hold 4: each needs 1 CPU on one node; there are "
         "4 CPU, 0 GPU on 1 node"
     ]
+
+
+def test_where_nodes_are_still_to_come_threads_are_counted_by_the_node(cluster: None) -> None:
+    size = sized("cluster.address=auto", "cluster.autoscaled=true", "cluster.max_workers=2")
+    (node,) = nodes_now()
+    assert (size.grows, size.threads, size.threads_on(node)) == (True, None, 2)
+
+
+def test_which_gpus_the_nodes_have_is_as_ray_says(cluster: None) -> None:
+    (node,) = nodes_now()
+    assert node.accelerator == "L4"
+    assert sized().accelerators == {"L4"}
+    waiting = sized("cluster.address=auto", "cluster.autoscaled=true", "cluster.gpus_per_worker=1")
+    assert waiting.accelerators == frozenset(), "no node of theirs is there"
 
 
 def test_a_model_that_needs_a_gpu_is_refused_where_there_is_none(cluster: None) -> None:

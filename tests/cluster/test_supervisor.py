@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,20 +10,28 @@ from pathlib import Path
 
 import pytest
 import ray
+import yaml
 
 from cluster import layout
 from cluster.coordinator import Snapshot
 from cluster.crew import Assignment
-from cluster.nodes import Shape
+from cluster.nodes import Shape, nodes_now
 from cluster.ray_session import Resources, ray_session
 from cluster.setbacks import Loss
 from cluster.supervisor import RunEnd, Supervisor
 from conf.errors import CoordinatorLost, NoWorkers
 from conf.price_book import book_of
+from conf.schema import PricingConfig
 from jobs.run import run
 from jobs.verify import verify
 from tests.cluster.job_process import wait_until
-from tests.small_jobs import SmallJob, begin_run, prepare_small_job, write_input
+from tests.small_jobs import (
+    SmallJob,
+    begin_run,
+    prepare_small_job,
+    small_config,
+    write_input,
+)
 
 ROWS = [{"prompt": f"picture {n}", "width": 16, "height": 16, "steps": 2} for n in range(8)]
 HERE = Resources(shape=Shape(gpus=0.0), least=1, most=1, per_node=None, workers=1, threads=1)
@@ -46,15 +55,20 @@ class Control:
         return None
 
 
+@pytest.fixture(scope="module")
+def connected(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A Ray of this module, which every test leaves without actors."""
+    with ray_session(small_config(tmp_path_factory.mktemp("ray"))):
+        yield
+
+
 @pytest.fixture
-def small(tmp_path: Path) -> Iterator[SmallJob]:
-    job = prepare_small_job(tmp_path, ROWS, **{"job.max_attempts": 1})
-    with ray_session(job.config):
-        yield job
+def small(connected: None, tmp_path: Path) -> SmallJob:
+    return prepare_small_job(tmp_path, ROWS, **{"job.max_attempts": 1})
 
 
 def supervise(
-    small: SmallJob, size: Resources, control: Control, *, start_timeout_s: float = 120.0
+    small: SmallJob, size: Resources, control: Control, *, start_timeout_s: float | None = None
 ) -> RunEnd:
     cluster = replace(small.config.cluster, start_timeout_s=start_timeout_s)
     config = replace(small.config, cluster=cluster)
@@ -72,22 +86,6 @@ def assigned(small: SmallJob) -> Assignment:
     )
 
 
-def test_when_no_worker_can_start_it_is_said_what_is_missing(small: SmallJob) -> None:
-    with pytest.raises(NoWorkers) as raised:
-        supervise(small, NOWHERE, Control(), start_timeout_s=1.0)
-    message = str(raised.value)
-    assert "cluster.start_timeout_s=1: each needs 1 CPU and 64 GPUs; free in the" in message
-    assert message.endswith("free some, or change cluster.*")
-
-
-def test_when_no_machine_was_added_in_time_the_autoscaler_is_named(small: SmallJob) -> None:
-    with pytest.raises(NoWorkers) as raised:
-        supervise(small, replace(NOWHERE, grows=True), Control(), start_timeout_s=1.0)
-    message = str(raised.value)
-    assert message.startswith("no worker could start within cluster.start_timeout_s=1: each needs")
-    assert "no autoscaler added what was waited for; see what it says, or give it" in message
-
-
 class Hog:
     """An actor of somebody else's."""
 
@@ -95,12 +93,14 @@ class Hog:
         return True
 
 
-def test_a_job_that_no_worker_could_start_on_says_how_to_go_on(tmp_path: Path) -> None:
+def test_a_job_that_no_worker_could_start_on_says_how_to_go_on(
+    connected: None, tmp_path: Path
+) -> None:
     write_input(tmp_path, ROWS)
     output = tmp_path / "an output"
-    ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+    cpus = ray.cluster_resources()["CPU"]
+    hog = ray.remote(Hog).options(num_cpus=cpus).remote()
     try:
-        hog = ray.remote(Hog).options(num_cpus=1).remote()
         assert ray.get(hog.here.remote())
         with pytest.raises(NoWorkers) as raised:
             run(
@@ -112,20 +112,55 @@ def test_a_job_that_no_worker_could_start_on_says_how_to_go_on(tmp_path: Path) -
                 ]
             )
     finally:
-        ray.shutdown()
+        ray.kill(hog)
     assert f"imagemill resume '{output}'" in str(raised.value)
-    assert "free in the cluster: 0 CPU, 0 GPU on 1 node; in all: 1 CPU" in str(raised.value)
+    free = "free in the cluster: 0 CPU, 0 GPU on 1 node; in all: "
+    assert f"{free}{cpus:g} CPU" in str(raised.value)
     assert "free some, or change cluster.*" in str(raised.value)
 
 
-def test_where_an_autoscaler_may_add_nodes_workers_wait_for_them(small: SmallJob) -> None:
-    """The second one has no room by our own count; Ray, which nobody tells to wait, starts it."""
+def test_when_no_worker_can_start_it_is_said_what_is_missing(small: SmallJob) -> None:
+    with pytest.raises(NoWorkers) as raised:
+        supervise(small, NOWHERE, Control(), start_timeout_s=1.0)
+    message = str(raised.value)
+    assert "cluster.start_timeout_s=1: each needs 1 CPU and 64 GPUs; free in the" in message
+    assert message.endswith("free some, or change cluster.*")
+
+
+def test_when_no_machine_was_added_in_time_the_autoscaler_is_named(
+    small: SmallJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half an hour is as a second here, and only machines that are to come are given so long."""
+    monkeypatch.setattr("cluster.start_timeout._TO_COME_S", 1.0)
+    with pytest.raises(NoWorkers) as raised:
+        supervise(small, replace(NOWHERE, grows=True), Control())
+    message = str(raised.value)
+    assert message.startswith("no worker could start within cluster.start_timeout_s=1: each needs")
+    assert "no autoscaler added what was waited for; see what it says, or give it" in message
+
+
+def half_a_machine(small: SmallJob, book: Path) -> PricingConfig:
+    """Prices of a machine with twice the CPUs of the node here."""
+    (node,) = nodes_now()
+    entry = {"instance_type": "tower", "price_per_hour": "1", "vcpus": int(2 * node.cpus)}
+    plain = {"version": "t", "currency": "USD", "instances": [entry]}
+    book.write_text(yaml.safe_dump(plain))
+    return replace(small.config.pricing, book=str(book), instance_type="tower")
+
+
+def test_where_an_autoscaler_may_add_nodes_workers_wait_for_them(
+    small: SmallJob, tmp_path: Path
+) -> None:
+    """The second one has no room by our own count; Ray, which nobody tells to wait, starts it. Each
+    takes, and pays, all threads of the node that it finds itself on."""
     slow = replace(small.config.engine, simulated_speed=0.03)
-    small = replace(small, config=replace(small.config, engine=slow))
-    growing = replace(HERE, most=2, per_node=1, grows=True)
+    pricing = half_a_machine(small, tmp_path / "book.yaml")
+    small = replace(small, config=replace(small.config, engine=slow, pricing=pricing))
+    growing = replace(HERE, most=2, per_node=1, threads=None, grows=True)
     end = supervise(small, growing, Control())
     assert (end.finished, end.restarts) == (True, 0)
-    assert len(small.store.listing(layout.WORKERS)) == 2
+    stamps = [small.store.get(entry.key) or b"" for entry in small.store.listing(layout.WORKERS)]
+    assert [json.loads(stamp)["price"]["share"] for stamp in stamps] == ["1/2", "1/2"]
 
 
 def test_who_waits_for_a_machine_is_dropped_when_no_shard_is_left_for_it(small: SmallJob) -> None:

@@ -15,9 +15,10 @@ from cluster.coordinator import Counts
 from cluster.crew import Member
 from cluster.crew_size import START_S, CrewSize, Staffing
 from cluster.driver_mark import read_mark
-from cluster.nodes import Shape
+from cluster.nodes import Node, Shape
 from cluster.ray_session import Resources
 from cluster.sizing import Aim, Wish
+from cluster.start_timeout import start_timeout
 from jobs.crew_news import CrewNews
 from jobs.presence import Presence
 from jobs.status import status, status_lines
@@ -69,10 +70,37 @@ def test_a_crew_that_is_still_to_come_is_expected_as_large_as_it_may_be() -> Non
     assert (GROWING.expected, replace(FIXED, most=8).expected) == (1, 1)
 
 
+@pytest.mark.parametrize(
+    ("size", "cpus", "gpus", "threads"),
+    [
+        (replace(FIXED, threads=7), 64, 8, 7),
+        (replace(GROWING, threads=None, most=50), 64, 8, 8),
+        (replace(GROWING, threads=None, most=2), 64, 8, 32),
+        (replace(GROWING, threads=None, most=50), 3, 1, 3),
+        (replace(GROWING, threads=None, shape=Shape(gpus=0.0), most=4), 16, 0, 4),
+        (replace(GROWING, threads=None, shape=Shape(gpus=0.0), per_node=1), 16, 0, 16),
+        (replace(GROWING, threads=None, shape=Shape(gpus=0.0), most=50), 16, 0, 1),
+        (replace(GROWING, threads=None), 2, 0, 2),
+    ],
+)
+def test_a_worker_takes_its_share_of_the_node_that_it_lands_on_where_nodes_come_later(
+    size: Resources, cpus: int, gpus: int, threads: int
+) -> None:
+    node = Node(node_id="n", cpus=cpus, gpus=gpus, free_cpus=0, free_gpus=0)
+    assert size.threads_on(node) == threads
+
+
 def test_those_who_are_being_taken_away_are_no_part_of_the_crew(tmp_path: Path) -> None:
     going = member("ada", asked_s_ago=1)
     going.leave_by_s = time.monotonic()
     assert sizer(tmp_path, FIXED).ask(BEGUN, [going], room=1).workers == 1
+
+
+def test_a_run_that_stops_wants_nobody_and_says_why(tmp_path: Path) -> None:
+    there = [member("ada", asked_s_ago=1)]
+    bounded = replace(GROWING, most=8)
+    found = sizer(tmp_path, bounded).ask(BEGUN, there, room=3, stopping="cancelled")
+    assert (found.workers, found.keep, found.why) == (0, 0, "cancelled")
 
 
 def test_a_deadline_is_reckoned_by_what_is_left_and_the_rate_so_far(tmp_path: Path) -> None:
@@ -141,6 +169,35 @@ def test_who_is_at_work_and_waited_for_is_said_once_and_told_by_status(
     assert caplog.messages == [f"workers: {text}"]
     assert f"workers    {text}" in lines
     assert any(line.startswith("deadline   2") and ": in 59 min" in line for line in lines)
+
+
+def test_who_waits_for_the_first_machine_is_told_until_when_and_reminded(
+    small: SmallJob, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "imagemill")
+    for name in ("_LOOK_EVERY_S", "_SAY_EVERY_S", "_REMIND_EVERY_S"):
+        monkeypatch.setattr(f"jobs.crew_news.{name}", 0.0)
+    news = CrewNews(small.job, GROWING, presence(small))
+    nobody = replace(WAITING, at_work=0, waiting=8)
+    for staffing in (nobody, nobody, WAITING, WAITING):
+        news.show(staffing)
+    first, second = caplog.messages
+    ends = "without any the run ends after 30 min 00 s (cluster.start_timeout_s)"
+    assert "0 at work, 8 waiting for an autoscaler to add machines" in first
+    assert f"; 8 wanted: cluster.max_workers; {ends}; nobody for 0 s" in first
+    assert first.partition("; nobody")[0] == second.partition("; nobody")[0]
+
+
+@pytest.mark.parametrize(
+    ("given", "grows", "worker_s", "crew_s"),
+    [(None, False, 120, 120), (None, True, 120, 1800), (5.0, False, 5, 5), (5.0, True, 5, 5)],
+)
+def test_machines_that_have_to_come_first_are_given_half_an_hour_unless_it_is_said(
+    tmp_path: Path, given: float | None, grows: bool, worker_s: float, crew_s: float
+) -> None:
+    config = small_config(tmp_path, {"cluster.start_timeout_s": given})
+    found = start_timeout(config.cluster, grows=grows)
+    assert (found.worker_s, found.crew_s) == (worker_s, crew_s)
 
 
 def late(needed: int | None) -> Staffing:

@@ -9,13 +9,19 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tomllib
 from collections.abc import Iterator, Mapping
+from importlib.metadata import requires
+from itertools import chain
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "Dockerfile"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 TARGETS = ("cpu", "dev", "gpu")
 Instruction = tuple[str, str]
 
@@ -115,6 +121,44 @@ def test_every_install_is_held_by_the_constraints_or_an_exact_version() -> None:
         assert "--constraint /constraints.txt" in command or re.search(r"==\d", command), command
 
 
+def test_the_package_is_built_by_what_is_pinned() -> None:
+    """A build of its own fetches the newest of what ``[build-system]`` asks for."""
+    asked = {Requirement(text).name for text in PROJECT["build-system"]["requires"]}
+    assert asked <= pinned()
+    (run,) = [rest for word, rest in stages()["wheel"][1] if word == "RUN"]
+    _, install, build = run.split(" && ")
+    assert install.endswith(f"pip install --constraint /constraints.txt {' '.join(asked)}")
+    assert "pip wheel --no-build-isolation " in build
+
+
+def test_everything_that_is_installed_has_its_exact_version() -> None:
+    """Whatever our packages ask for, and what these ask for, with all extras."""
+    project = PROJECT["project"]
+    extras = project["optional-dependencies"]
+    asked = [Requirement(text) for text in chain(project["dependencies"], *extras.values())]
+    seen: set[tuple[str, frozenset[str]]] = set()
+    while asked:
+        one = asked.pop()
+        key = (canonicalize_name(one.name), frozenset(one.extras))
+        if key in seen:
+            continue
+        seen.add(key)
+        for text in requires(one.name) or []:
+            more = Requirement(text)
+            if more.marker is None or any(
+                more.marker.evaluate({"extra": extra}) for extra in ("", *one.extras)
+            ):
+                asked.append(more)
+    assert {name for name, _ in seen} - pinned() == set()
+
+
+def pinned() -> set[str]:
+    """The names in constraints.txt, as packages spell them."""
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    found = (line.partition("==") for line in lines if not line.startswith("#"))
+    return {canonicalize_name(name) for name, exactly, version in found if exactly and version}
+
+
 def test_a_second_index_gives_what_is_named_and_nothing_else() -> None:
     """Beside an index that is only added, whoever puts a higher version of any name there wins."""
     assert "--extra-index-url" not in RECIPE.read_text()
@@ -151,12 +195,14 @@ def test_the_recipe_makes_a_package_that_runs_and_a_list_of_what_is_beside_it(
     places = {
         "/wheels": tmp_path / "wheels",
         "/opt/lister": tmp_path / "lister",
+        "/opt/build": tmp_path / "build",
+        "/constraints.txt": ROOT / "constraints.txt",
         "/opt/venv": tmp_path / "venv",
         "/sbom": tmp_path / "sbom",
     }
     source = tmp_path / "src"
     for word, rest in stages()["wheel"][1]:
-        if word == "COPY":
+        if word == "COPY" and rest.split()[-1] not in places:
             *copied, target = rest.split()
             for name in copied:
                 here, there = (

@@ -12,6 +12,7 @@ from ray.util import metrics as ray_metrics
 
 from cluster.budget import Caps, Spent
 from cluster.coordinator import Coordinator, Counts, Snapshot, WorkerProgress
+from cluster.headcount import Headcount
 from cluster.metrics import RunMetrics, Value, WorkerMetrics, run_values, worker_values
 from cluster.reading import Reading
 from cluster.series import (
@@ -30,6 +31,7 @@ from tests.snapshots import snapshot_of
 
 NO_CAPS = Caps(nano=None, ns=None, currency="USD")
 CAPS = Caps(nano=40 * 10**9, ns=None, currency="USD")
+STAFFED = Headcount(wanted=8, waiting=5)
 SERIES = {series.name: series for series in (*RUN_SERIES, *WORKER_SERIES)}
 JOB = {"job_name": "cats", "project": "shop"}
 
@@ -49,8 +51,8 @@ def snapshot(**changes: Any) -> Snapshot:
     return snapshot_of(**(known | changes))
 
 
-def values_of(now: Snapshot, caps: Caps) -> list[Value]:
-    return list(run_values(now, rows=100, max_quarantined=0.02, caps=caps))
+def values_of(now: Snapshot, caps: Caps, headcount: Headcount | None = STAFFED) -> list[Value]:
+    return list(run_values(now, rows=100, max_quarantined=0.02, caps=caps, headcount=headcount))
 
 
 def by_labels(values: list[Value]) -> dict[tuple[str, str], float]:
@@ -73,6 +75,8 @@ def test_a_run_tells_rows_shards_workers_and_money() -> None:
         ("imagemill_workers", "loading"): 1,
         ("imagemill_workers", "running"): 2,
         ("imagemill_workers", "leaving"): 0,
+        ("imagemill_workers_wanted", ""): 8,
+        ("imagemill_workers_waiting", ""): 5,
         ("imagemill_workers_lost_total", "died"): 2,
         ("imagemill_workers_lost_total", "hung"): 0,
         ("imagemill_workers_lost_total", "silent"): 0,
@@ -92,6 +96,8 @@ def test_what_nobody_knows_or_capped_is_not_told() -> None:
     assert {name for name, _ in unpriced if "spent" in name or "budget" in name} == {
         "imagemill_budget_used_ratio"
     }
+    unasked = by_labels(values_of(snapshot(), CAPS, headcount=None))
+    assert not [name for name, _ in unasked if "wanted" in name or "waiting" in name]
 
 
 def test_a_worker_tells_running_totals_and_queues() -> None:

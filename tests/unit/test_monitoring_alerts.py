@@ -27,6 +27,8 @@ HEALTHY = {
     "commits_total": "0+2x60",
     'workers{phase="running"}': "4x60",
     'workers{phase="loading"}': "0x60",
+    "workers_wanted": "4x60",
+    "workers_waiting": "0x60",
     'workers_lost_total{how="died"}': "0x60",
     'workers_lost_total{how="hung"}': "0x60",
     'workers_lost_total{how="silent"}': "0x60",
@@ -105,6 +107,20 @@ FIRING = (
         alert="ImageMillWorkersSilent",
         about="one ten minutes ago",
         changes={'workers_lost_total{how="silent"}': "0x50 1x10"},
+    ),
+    Case(
+        alert="ImageMillWorkersMissing",
+        about="it began 22 minutes ago and no machine has come",
+        changes={
+            'workers{phase="running"}': "_x38 0x22",
+            'workers{phase="loading"}': "_x38 0x22",
+            "workers_waiting": "_x38 8x22",
+        },
+    ),
+    Case(
+        alert="ImageMillWorkersMissing",
+        about="four are at work and two more do not come for 22 minutes",
+        changes={"workers_waiting": "0x38 2x22"},
     ),
     Case(
         alert="ImageMillStoreErrors",
@@ -221,6 +237,28 @@ QUIET = (
         alert="ImageMillWorkersSilent",
         about="one long ago",
         changes={'workers_lost_total{how="silent"}': "0x5 1x55"},
+    ),
+    Case(
+        alert="ImageMillWorkersMissing",
+        about="it began 18 minutes ago",
+        changes={
+            'workers{phase="running"}': "_x42 0x18",
+            'workers{phase="loading"}': "_x42 0x18",
+            "workers_waiting": "_x42 8x18",
+        },
+    ),
+    Case(
+        alert="ImageMillWorkersMissing",
+        about="four are at work, and two more are waited for since 18 minutes",
+        changes={"workers_waiting": "0x42 2x18"},
+    ),
+    Case(
+        alert="ImageMillWorkersMissing",
+        about="one comes every ten minutes",
+        changes={
+            'workers{phase="running"}': "0x9 1x9 2x9 3x9 4x9 5x9 6x6",
+            "workers_waiting": "6x60",
+        },
     ),
     Case(
         alert="ImageMillStoreErrors",

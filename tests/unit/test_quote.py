@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -220,6 +221,24 @@ def test_what_is_said_of_a_clusters_nodes_is_not_said_of_this_machine(tmp_path: 
     found = asked(tmp_path, "cluster.address=auto", "pricing.instance_type=other")
     speeds = {offer.entry.instance_type: offer.speed for offer in found.offers}
     assert speeds == {"local": 1, "fast": 4, "other": None}
+
+
+@pytest.mark.parametrize(
+    ("more", "threads"),
+    [
+        (["cluster.address=auto"], 12),
+        (["cluster.address=auto", "cluster.autoscaled=true"], 3),
+        (["cluster.address=local"], 3),
+    ],
+)
+def test_a_worker_on_a_node_that_an_autoscaler_adds_has_and_pays_its_share_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: list[str], threads: int
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 12)
+    write_rows(tmp_path / "in" / "a.parquet", prompts(40))
+    book_at(tmp_path, instances=[HERE | {"vcpus": 12}])
+    (offer,) = quote(words(tmp_path, "cluster.max_workers=4", *more)).offers
+    assert offer.nano_per_hour == 3 * threads * 10**9
 
 
 def test_a_pilot_that_makes_nothing_says_why() -> None:

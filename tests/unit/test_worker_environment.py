@@ -24,6 +24,10 @@ def test_a_worker_with_a_gpu_grows_its_segments() -> None:
     }
 
 
+def test_a_worker_that_knows_its_node_only_later_is_given_no_number_of_threads() -> None:
+    assert "OMP_NUM_THREADS" not in worker_environment({}, gpus=0, threads=None)
+
+
 @pytest.mark.parametrize("name", ["MALLOC_TOP_PAD_", "MALLOC_MMAP_THRESHOLD_", "OMP_WAIT_POLICY"])
 def test_what_the_user_set_goes_to_the_cpu_workers(name: str) -> None:
     assert worker_environment({name: "mine"}, gpus=0, threads=1)[name] == "mine"

@@ -11,6 +11,8 @@ from shard_records import PRICE
 
 from cluster import actors
 from cluster.lifetime import utc_now
+from cluster.nodes import Shape
+from cluster.ray_session import Resources
 from cluster.records import stamp_from_json
 from cluster.store import Store
 from cluster.worker import WorkerOutcome
@@ -184,6 +186,9 @@ def test_a_first_stamp_that_cannot_be_written_is_an_outcome_and_no_crash(tmp_pat
     assert stage.whole() == (0, 0, 4)
 
 
+ALONE = Resources(shape=Shape(gpus=0.0), least=1, most=1, per_node=None, workers=1, threads=1)
+
+
 def actor_of(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> actors.WorkerActor:
     """The worker's actor in this process, without Ray."""
     monkeypatch.setattr(actors.ray, "get_gpu_ids", list)
@@ -196,6 +201,7 @@ def actor_of(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> actors.WorkerActo
         generation=0,
         model_revision="simulated",
         book=book_of(stage.small.config.pricing),
+        size=ALONE,
         coordinator=None,
     )
 
