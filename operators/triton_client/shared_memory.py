@@ -46,12 +46,16 @@ class SharedMemory:
     def __init__(self, client: TritonClient, *, wanted: bool) -> None:
         self._client = client
         self._off = not wanted
-        self._shared = False
         self._owner: MemoryOwner | None = None
         self._region: MemoryRegion | None = None
         self._opening = asyncio.Lock()
         self._rests_until_s = 0.0
         self._leaving: dict[str, asyncio.Task[None]] = {}
+
+    @property
+    def shared(self) -> bool:
+        """Whether the server has a region of ours now."""
+        return self._region is not None
 
     @asynccontextmanager
     async def place(self, size: int) -> AsyncIterator[Place | None]:
@@ -124,13 +128,12 @@ class SharedMemory:
             return None
         finally:
             region.hide()
-        if not self._shared:
-            self._shared = True
-            log.info(
-                "images of %s come through shared memory",
-                self._client.address,
-                extra={"event": "shared_memory"},
-            )
+        log.debug(
+            "%s has a region of ours: %s",
+            self._client.address,
+            region.name,
+            extra={"event": "shared_memory"},
+        )
         return region
 
     async def _begin(self) -> MemoryOwner:
@@ -162,7 +165,7 @@ class SharedMemory:
     def _stop(self, why: str) -> None:
         """From now on all images travel by gRPC."""
         self._off = True
-        log.info(
+        log.debug(
             "images of %s travel by gRPC: %s",
             self._client.address,
             why,
@@ -171,7 +174,12 @@ class SharedMemory:
 
     def _rest(self, said: str) -> None:
         self._rests_until_s = _now_s() + _REST_S
-        log.debug("%s has no region of ours now: %s", self._client.address, said)
+        log.debug(
+            "%s has no region of ours now: %s",
+            self._client.address,
+            said,
+            extra={"event": "shared_memory_lost"},
+        )
 
     def _leave(self, region: MemoryRegion) -> None:
         """Lend nothing there any more."""

@@ -21,7 +21,7 @@ Peers = Callable[..., TritonPeer]
 def told(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
     """What was said of shared memory."""
     name = "operators.triton_client.shared_memory"
-    caplog.set_level(logging.INFO, name)
+    caplog.set_level(logging.DEBUG, name)
     return lambda: [record.getMessage() for record in caplog.records if record.name == name]
 
 
@@ -40,7 +40,8 @@ def test_a_server_that_sends_images_although_it_has_the_region_is_taken_at_its_w
     engine = engine_at(peer)
     check(engine)
     assert (peer.calls["register"], len(peer.regions)) == (1, 1)
-    assert told() == [f"images of grpc://{peer.grpc} come through shared memory"]
+    assert engine.info.shared_memory
+    assert told() == [f"grpc://{peer.grpc} has a region of ours: {peer.regions[0]}"]
     engine.close()
     assert peer.regions == []
 
@@ -51,7 +52,9 @@ def test_a_server_that_would_die_of_it_is_not_asked(
 ) -> None:
     peer = peers()
     peer.version = version
-    check(engines(peer))
+    engine = engines(peer)
+    check(engine)
+    assert not engine.info.shared_memory
     assert (peer.calls["metadata"], peer.calls["register"]) == (1, 0)
     (message,) = told()
     assert message == (
@@ -86,16 +89,16 @@ def test_a_server_that_is_silent_when_it_is_asked_is_asked_again_later(
     goes_on = threading.Event()
 
     def silent(name: str) -> None:
-        if name == "register":
-            goes_on.wait()
+        if name == "register" and peer.calls["register"] == 1:
+            goes_on.wait(30)
 
     peer.asked = silent
     engine = engines(peer)
     check(engine)
-    assert told() == []
     goes_on.set()
-    check(engine)
-    assert told() == [f"images of grpc://{peer.grpc} come through shared memory"]
+    assert peer.calls["register"] > 1
+    assert told()[0].startswith(f"grpc://{peer.grpc} has no region of ours now: ")
+    assert told()[-1].startswith(f"grpc://{peer.grpc} has a region of ours: imagemill-")
 
 
 def test_an_image_that_is_not_where_it_is_said_to_be_is_asked_for_again_by_grpc(
