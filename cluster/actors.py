@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -314,22 +315,24 @@ class WorkerActor:
             currency=self._identity.price.currency,
         )
         store.traffic.put_took = metrics.put_took
+        closing = ExitStack()
         worker = Worker(
             config,
             self._identity,
             store=store,
             shards=plan,
             link=self._link,
-            make_engine=self._engine,
+            make_engine=lambda: self._engine(closing),
             lifetime=self._lifetime,
             told=metrics.tell,
         )
         self._term.watch(lambda: worker.preempt("its process was told to end (SIGTERM)"))
-        return worker.run()
+        with closing:
+            return worker.run()
 
-    def _engine(self) -> Engine:
+    def _engine(self, closing: ExitStack) -> Engine:
         """The engine, with the very model that the job began with."""
-        engine = engine_of(self._config)
+        engine = engine_of(self._config, closing)
         found = engine.info.model_revision
         if found != self._model_revision:
             where = (

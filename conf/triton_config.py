@@ -37,6 +37,11 @@ class TritonConfig:
         "batches full, found by its statistics",
         low=1,
     )
+    shared_memory: str = key(
+        "auto: a server that sees this machine's /dev/shm writes images there instead of sending "
+        "them; off: all are sent",
+        choices=("auto", "off"),
+    )
     owned: bool = key(
         "true: the servers work for this job alone, which pays for them from its worker's start to "
         "its end; false: it pays for the GPU time of its images"

@@ -47,10 +47,11 @@ class EngineNews:
     def _say(self, engine: EngineInfo) -> None:
         if engine.name == "triton":
             log.info(
-                "engine: %s, %d at a time, each with batches of up to %d",
+                "engine: %s, %d at a time, each with batches of up to %d%s",
                 engine.device,
                 engine.devices,
                 engine.max_batch,
+                ", images through shared memory" if engine.shared_memory else "",
                 extra={"event": "engine_ready"},
             )
             return

@@ -25,6 +25,7 @@ class EngineInfo:
 
     ``precision`` and ``compile`` are what became of the keys of these names, ``compile_seconds``
     what compiling took at loading. ``devices`` is how many make images at a time.
+    ``shared_memory``: a server wrote into memory of this process when the engine began.
     """
 
     name: str
@@ -37,6 +38,7 @@ class EngineInfo:
     compile: str = "off"
     compile_seconds: float = 0.0
     devices: int = 1
+    shared_memory: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.resources import files
@@ -143,6 +144,7 @@ def work_on(
     record = begin_run(store, generation=generation, config=config)
     ids = list(range(small.plan.shards) if shards is None else shards)
     coordinator = Coordinator(iter(ids), total=len(ids), lease_s=config.cluster.lease_s)
+    closing = ExitStack()
     worker = Worker(
         config,
         Identity(
@@ -157,9 +159,10 @@ def work_on(
         store=store,
         shards=small.plan,
         link=coordinator,
-        make_engine=lambda: engine_of(config),
+        make_engine=lambda: engine_of(config, closing),
     )
-    return replace(small, outcomes=(*small.outcomes, worker.run()))
+    with closing:
+        return replace(small, outcomes=(*small.outcomes, worker.run()))
 
 
 def run_small_job(

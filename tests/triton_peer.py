@@ -46,7 +46,8 @@ class TritonPeer(service_pb2_grpc.GRPCInferenceServiceServicer):
     ``answer`` hears each prompt before its image is made: it may wait, or ``refuse``. ``asked``
     hears the name of each call, which ``calls`` counts. ``dead``: the model's only process is.
     ``explicit``: it loads and unloads models. ``state`` is the model's in the index; None: as it
-    is. ``rows`` is what its images say of their batch.
+    is. ``rows`` is what its images say of their batch. ``version`` is Triton's; ``regions`` it has
+    open, though it never writes there: ``writes_nothing`` keeps it from sending the image instead.
     """
 
     def __init__(self, *, instances: int = 1, max_batch: int = 4, streams: bool = False) -> None:
@@ -60,6 +61,9 @@ class TritonPeer(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.state: str | None = None
         self.made = 0
         self.rows = 1
+        self.version = "2.49.0"
+        self.regions: list[str] = []
+        self.writes_nothing = False
         self.batches: dict[int, int] = {}
         self.calls: Counter[str] = Counter()
         self.prompts: list[str] = []
@@ -127,6 +131,29 @@ class TritonPeer(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.begin_anew()
         return service_pb2.RepositoryModelLoadResponse()
 
+    def ServerMetadata(self, request: Any, context: Any) -> Any:
+        self._count("metadata")
+        return service_pb2.ServerMetadataResponse(name="triton", version=self.version)
+
+    def SystemSharedMemoryStatus(self, request: Any, context: Any) -> Any:
+        found = service_pb2.SystemSharedMemoryStatusResponse()
+        for name in self.regions:
+            found.regions[name].name = name
+        return found
+
+    def SystemSharedMemoryRegister(self, request: Any, context: Any) -> Any:
+        self.regions.append(request.name)
+        try:
+            self._count("register")
+        except Refused as error:
+            context.abort(error.status, error.said)
+        return service_pb2.SystemSharedMemoryRegisterResponse()
+
+    def SystemSharedMemoryUnregister(self, request: Any, context: Any) -> Any:
+        self._count("unregister")
+        self.regions = [name for name in self.regions if name != request.name]
+        return service_pb2.SystemSharedMemoryUnregisterResponse()
+
     def ModelInfer(self, request: Any, context: Any) -> Any:
         try:
             return self._infer(request)
@@ -162,7 +189,13 @@ class TritonPeer(service_pb2_grpc.GRPCInferenceServiceServicer):
         with self._lock:
             self.made += 1
         height, width = (int.from_bytes(values[name], "little") for name in ("height", "width"))
-        return self._image(height, width)
+        answer = self._image(height, width)
+        region = request.outputs[0].parameters["shared_memory_region"].string_param
+        if region and region not in self.regions:
+            refuse("NOT_FOUND", f"Unable to find shared memory region: '{region}'")
+        if region and self.writes_nothing:
+            answer.raw_output_contents[0] = b""
+        return answer
 
     def _image(self, height: int, width: int) -> Any:
         made = {

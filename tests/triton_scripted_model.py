@@ -2,8 +2,9 @@
 
 ``crash`` kills its process, ``fail`` is a row's own failure, ``odd`` fails as no row of ours does,
 ``hang`` goes on until it is cancelled, ``until PATH`` until there is such a file, ``wait S`` takes
-so long. ``place`` tells as its truncated tokens how many requests came before it. The rest becomes
-a picture.
+so long. ``place`` tells as its truncated tokens how many requests came before it. ``late PATH``
+makes such a file and is kept, cancelled or not, until the picture of an ``after late`` is sent,
+whose request ends only after that. The rest becomes a picture.
 """
 
 import json
@@ -23,15 +24,42 @@ class TritonPythonModel:
     def initialize(self, arguments):
         parameters = json.loads(arguments["model_config"])["parameters"]
         self._revision = parameters["imagemill_model_revision"]["string_value"]
+        config = json.loads(arguments["model_config"])
+        self._continuous = backend.using_decoupled_model_transaction_policy(config)
+        self._late = []
 
     def execute(self, requests):
-        return [self._response(request, len(requests)) for request in requests]
+        if not self._continuous:
+            return [self._response(request, len(requests)) for request in requests]
+        for request in requests:
+            self._send(request, len(requests))
+        return None
+
+    def _send(self, request, rows):
+        sender, final = request.get_response_sender(), backend.TRITONSERVER_RESPONSE_COMPLETE_FINAL
+        response, prompt = self._response(request, rows), self._prompt(request)
+        if prompt.startswith("late "):
+            open(prompt[5:], "w").close()
+            self._late.append((sender, response))
+            return
+        if prompt == "after late":
+            sender.send(response)
+            for late, kept in self._late:
+                late.send(kept, flags=final)
+            self._late = []
+            sender.send(flags=final)
+            return
+        sender.send(response, flags=final)
+
+    def _prompt(self, request):
+        found = backend.get_input_tensor_by_name(request, "prompt").as_numpy()
+        return found.reshape(-1)[0].decode()
 
     def _response(self, request, rows):
         def value(name):
             return backend.get_input_tensor_by_name(request, name).as_numpy().reshape(-1)[0]
 
-        prompt = value("prompt").decode()
+        prompt = self._prompt(request)
         if prompt == "crash":
             os.kill(os.getpid(), signal.SIGKILL)
         if prompt == "fail":

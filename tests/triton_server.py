@@ -6,6 +6,7 @@ Owns the processes, their ports and their shared memory. Knows nothing of ImageM
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import random
 import shutil
@@ -172,6 +173,11 @@ class TritonServer:
     def go_on(self) -> None:
         """Let it go on after ``pause``."""
         os.killpg(self._running().pid, signal.SIGCONT)
+
+    def regions(self) -> list[str]:
+        """The names of the regions of its clients' shared memory that it has open."""
+        with urllib.request.urlopen(f"http://{self.http}/v2/systemsharedmemory/status") as answer:
+            return sorted(region["name"] for region in json.load(answer))
 
     def shared_memory(self) -> list[Path]:
         """The files in /dev/shm of the server's python backend."""

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import importlib
+from contextlib import ExitStack
 
 from conf.errors import ConfigError
 from conf.schema import EngineConfig, ModelConfig, RunConfig
 from operators.engine import Engine
 
 
-def engine_of(config: RunConfig) -> Engine:
+def engine_of(config: RunConfig, closing: ExitStack) -> Engine:
     """The engine of a job, ready to admit requests.
+
+    Args:
+        closing: takes leave of the servers behind the engine, when it makes nothing any more.
 
     Raises:
         ServerLost: the job's Triton servers make no images now.
@@ -21,7 +25,9 @@ def engine_of(config: RunConfig) -> Engine:
     # late, as below: tritonclient is an extra
     from operators.engines.triton import load
 
-    return load(config.triton, config.model, priority=config.job.priority)
+    served = load(config.triton, config.model, priority=config.job.priority)
+    closing.callback(served.close)
+    return served
 
 
 def load_engine(engine: EngineConfig, model: ModelConfig) -> Engine:

@@ -140,6 +140,7 @@ class TritonEngine:
             max_batch=pool.model.max_batch,
             simulated=pool.model.simulated,
             devices=pool.devices,
+            shared_memory=any(server.memory.shared for server in pool.servers),
         )
         self._lookahead = _LOOKAHEAD_BATCHES * self._info.max_batch * self._info.devices
 

@@ -16,6 +16,7 @@ from operators.request import Request
 from operators.triton_client.access import Access
 from operators.triton_client.connection import tls_advice
 from operators.triton_client.errors import Cause, ServerError, read_error
+from operators.triton_client.memory_region import Place
 from operators.triton_client.wire import Answer, answer_of, inputs_of, outputs_wanted
 
 T = TypeVar("T")
@@ -96,14 +97,47 @@ class TritonClient:
         found = await self._statistics(timeout_s)
         return sum(int(model.inference_stats.success.count) for model in found)
 
+    async def version(self, *, timeout_s: float) -> str:
+        """The server's own, as 2.51.0."""
+        answer = self._client.get_server_metadata(headers=self._headers, client_timeout=timeout_s)
+        return str((await self._said(answer, timeout_s)).version)
+
+    async def regions(self, *, timeout_s: float) -> list[str]:
+        """The names of the regions of system shared memory that the server has open."""
+        answer = self._client.get_system_shared_memory_status(
+            headers=self._headers, client_timeout=timeout_s
+        )
+        return sorted((await self._said(answer, timeout_s)).regions)
+
+    async def register(self, name: str, size: int, *, timeout_s: float) -> None:
+        """Have the server open the file of this name and size in its /dev/shm as a region."""
+        answer = self._client.register_system_shared_memory(
+            name, f"/{name}", size, headers=self._headers, client_timeout=timeout_s
+        )
+        await self._said(answer, timeout_s)
+
+    async def unregister(self, name: str, *, timeout_s: float) -> None:
+        """Have the server close a region, if it has it; it refuses while a request writes there."""
+        answer = self._client.unregister_system_shared_memory(
+            name, headers=self._headers, client_timeout=timeout_s
+        )
+        await self._said(answer, timeout_s)
+
     async def infer(
-        self, request: Request, *, streams: bool, priority: int, timeout_s: float
+        self,
+        request: Request,
+        place: Place | None,
+        *,
+        streams: bool,
+        priority: int,
+        timeout_s: float,
     ) -> Answer:
-        """Have an image made. Cancelling the call cancels it on the server."""
+        """Have an image made, and written to its place if there is one. Cancelling the call cancels
+        it on the server."""
         asked = {
             "model_name": self.model,
             "inputs": inputs_of(request),
-            "outputs": outputs_wanted(),
+            "outputs": outputs_wanted(place),
             "request_id": request.image_id,
             "priority": priority,
         }
@@ -111,7 +145,7 @@ class TritonClient:
             answer = self._stream(asked, timeout_s)
         else:
             answer = self._client.infer(**asked, headers=self._headers, client_timeout=timeout_s)
-        return answer_of(await self._said(answer, timeout_s), request)
+        return answer_of(await self._said(answer, timeout_s), request, place)
 
     async def close(self) -> None:
         """End the connection and what is under way on it."""

@@ -24,6 +24,8 @@ class Cause(Enum):
     DEAD_MODEL = "the process of the server's model died"
     REFUSED = "the server does not let us in"
     UNFIT = "the model takes other requests than ours"
+    SHARED_MEMORY = "the server cannot write an image into our memory"
+    UNWRITTEN = "the image is said to be in our memory, and is not"
     FAILED = "it failed, nobody knows why"
 
 
@@ -57,6 +59,8 @@ _BY_TEXT = (
     ("request for unknown model", Cause.NOT_LOADED),
     ("is not ready", Cause.NOT_LOADED),
     ("has no available versions", Cause.NOT_LOADED),
+    ("shared memory region", Cause.SHARED_MEMORY),
+    ("shared memory size specified", Cause.SHARED_MEMORY),
     ("larger than max", Cause.TOO_LARGE),
     ("message exceeds maximum size", Cause.TOO_LARGE),
     ("header with status: 413", Cause.TOO_LARGE),

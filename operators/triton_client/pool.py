@@ -21,6 +21,7 @@ from operators.triton_client.keeper import Keeper
 from operators.triton_client.lost_time import LostTime
 from operators.triton_client.server import Server
 from operators.triton_client.server_model import ServerModel, check_priority
+from operators.triton_client.shared_memory import SharedMemory
 
 _WELL_S = 30.0
 """How long servers that answer may take to make a first image, loading the model anew included."""
@@ -68,7 +69,8 @@ class Pool:
             for client, model in zip(clients, models, strict=True):
                 check_priority(terms.priority, model, server=str(client.address))
         except BaseException:
-            await _close(clients)
+            for client in clients:
+                await client.close()
             raise
         servers = [
             _server(client, model, terms.config)
@@ -106,7 +108,7 @@ class Pool:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await _close([server.client for server in self.servers])
+        await asyncio.gather(*(server.close() for server in self.servers))
 
     async def _begin(self, terms: Terms, random: Random) -> None:
         """Have each server probed by its keeper, until one is well."""
@@ -161,7 +163,8 @@ def _server(client: TritonClient, model: ServerModel, config: TritonConfig) -> S
     limit = search.limit if search is not None else config.max_in_flight
     assert limit is not None
     endpoint = Endpoint(name=str(client.address), limit=limit)
-    return Server(client=client, endpoint=endpoint, expected=model, search=search)
+    memory = SharedMemory(client, wanted=config.shared_memory == "auto")
+    return Server(client=client, memory=memory, endpoint=endpoint, expected=model, search=search)
 
 
 async def _find(
@@ -188,8 +191,3 @@ async def _find(
     refused = all(isinstance(error, ServerError) and error.cause in _FOR_GOOD for error in found)
     question = "" if refused else ". Is it running, and is this its gRPC port?"
     raise ServerLost(f"no Triton server answers: {said}{question}")
-
-
-async def _close(clients: Sequence[TritonClient]) -> None:
-    for client in clients:
-        await client.close()

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import math
 from dataclasses import dataclass, field
+from functools import partial
 
 from conf.errors import ServerUnfit
 from operators.request import Request
 from operators.triton_client.client import TritonClient
 from operators.triton_client.concurrency import BatchHistogram, InFlightSearch
 from operators.triton_client.endpoints import Endpoint
-from operators.triton_client.errors import Cause
+from operators.triton_client.errors import Cause, ServerError
 from operators.triton_client.server_model import ServerModel, read_model
+from operators.triton_client.shared_memory import SharedMemory
 from operators.triton_client.wire import Answer
 from operators.work import Work
 
@@ -61,6 +63,7 @@ class Server:
     """
 
     client: TritonClient
+    memory: SharedMemory
     endpoint: Endpoint
     expected: ServerModel
     search: InFlightSearch | None
@@ -82,9 +85,26 @@ class Server:
         Raises:
             ServerError: why there is none.
         """
-        return await self.client.infer(
-            request, streams=self.expected.streams, priority=priority, timeout_s=timeout_s
+        asked = partial(
+            self.client.infer,
+            request,
+            streams=self.expected.streams,
+            priority=priority,
+            timeout_s=timeout_s,
         )
+        try:
+            async with self.memory.place(3 * request.width * request.height) as place:
+                return await asked(place)
+        except ServerError as error:
+            if error.cause is not Cause.SHARED_MEMORY:
+                raise
+        # it has begun anew, or another server of the same address answered
+        return await asked(None)
+
+    async def close(self) -> None:
+        """Leave it, when nothing is asked for any more."""
+        await self.memory.close()
+        await self.client.close()
 
     async def check(self) -> None:
         """See that it has the very model of the job, and how it wants to be asked for it by now.

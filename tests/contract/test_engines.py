@@ -89,10 +89,10 @@ def served(request, models, tmp_path_factory):
         url = ["engine=triton", f"triton.url=grpc://{server.grpc}"]
         config = compose([*url, "input.path=none", "output.path=none"]).triton
 
-        def new_engine(mode):
+        def new_engine(mode, **keys):
             model = models["stepwise"]
             # the image with which it begins is part of loading where the servers are our own
-            served = dataclasses.replace(config, model=mode, owned=True)
+            served = dataclasses.replace(config, model=mode, owned=True, **keys)
             engine = load_triton(served, model, priority=0)
             closing.callback(engine.close)
             return engine
@@ -304,6 +304,18 @@ def test_a_server_makes_the_pictures_of_the_engine_in_process(new_engine_of, nam
         assert np.abs(found.pixels.astype(int) - expected.pixels.astype(int)).max() <= 1
         assert found.truncated_tokens == expected.truncated_tokens
     assert sum(isinstance(outcome, ImageFailure) for outcome in there.values()) == 1
+
+
+@pytest.mark.parametrize("name", SERVED)
+def test_a_picture_is_the_same_to_the_bit_by_shared_memory_and_by_grpc(served, name):
+    rows = [ask(n, steps=1 + n, width=SIZE * (1 + n % 2)) for n in range(4)]
+    made = []
+    for way in ("auto", "off"):
+        # one at a time: a batch's size alone may change a rounding
+        engine = served(name.partition(":")[2], shared_memory=way, max_in_flight=1)
+        made.append({outcome.request: outcome.pixels for outcome in run(engine, rows)})
+    for row in rows:
+        assert (made[0][row] == made[1][row]).all()
 
 
 @pytest.mark.parametrize("name", STEPPING)

@@ -29,7 +29,7 @@ def test_text_that_is_too_large_for_the_way_costs_its_row_alone_and_is_told_with
     server: TritonServer,
 ) -> None:
     with proxy_to(server.grpc, request_bytes=LIMIT) as proxy:
-        engine = engine_at_url(f"grpc://{proxy}")
+        engine = engine_at_url(f"grpc://{proxy}", shared_memory="off")
         engine.admit([row(0), row(1, "fox " * LIMIT), row(2)])
         found = {outcome.request.row_id: outcome for outcome in drain(engine)}
         engine.close()
@@ -61,14 +61,14 @@ def test_images_that_are_too_large_for_the_way_are_told_before_anything_starts(
             rf"has 7 bytes of text, its image of {SIZE}x{SIZE} {IMAGE:,} bytes; raise the limit",
         ),
     ):
-        engine_at_url(f"grpc://{proxy}")
+        engine_at_url(f"grpc://{proxy}", shared_memory="off")
 
 
 def test_a_larger_image_than_the_others_is_the_only_one_that_is_given_up(
     server: TritonServer,
 ) -> None:
     with proxy_to(server.grpc, answer_bytes=2 * IMAGE) as proxy:
-        engine = engine_at_url(f"grpc://{proxy}")
+        engine = engine_at_url(f"grpc://{proxy}", shared_memory="off")
         large = dataclasses.replace(row(1), width=4 * SIZE)
         engine.admit([row(0), large, row(2)])
         found = {outcome.request.row_id: outcome for outcome in drain(engine)}

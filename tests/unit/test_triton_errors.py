@@ -35,6 +35,24 @@ FAILURE = {
         ("too many", "RESOURCE_EXHAUSTED", Cause.BUSY),
         ("no token", "UNAUTHENTICATED", Cause.REFUSED),
         ("unexpected inference input 'cfg' for model 'm'", "INVALID_ARGUMENT", Cause.UNFIT),
+        ("Unable to find shared memory region: 'm-0'", "NOT_FOUND", Cause.SHARED_MEMORY),
+        ("Unable to find shared memory region: 'm-0'", None, Cause.SHARED_MEMORY),
+        (
+            "Cannot unregister shared memory region 'm-0', it is currently in use.",
+            "INTERNAL",
+            Cause.SHARED_MEMORY,
+        ),
+        (
+            "shared memory size specified with the request for output 'image' (100 bytes) should "
+            "be at least 3072 bytes to hold the results",
+            "INTERNAL",
+            Cause.SHARED_MEMORY,
+        ),
+        (
+            "Failed to increase the shared memory pool size for key 'triton_python_backend_shm'",
+            "INTERNAL",
+            Cause.FAILED,
+        ),
         ("CUDA error: out of luck", "INTERNAL", Cause.FAILED),
         ("{} is no failure of a row", None, Cause.FAILED),
         ('{"stage": "check"}', None, Cause.FAILED),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import closing
+
 import numpy as np
 import pytest
 from tritonclient.grpc import InferResult, service_pb2
@@ -9,7 +12,9 @@ from tritonclient.utils import deserialize_bytes_tensor, serialize_byte_tensor
 
 from operators.request import Request
 from operators.triton_client.errors import Cause, ServerError
-from operators.triton_client.wire import answer_of, inputs_of
+from operators.triton_client.memory_owner import MemoryOwner
+from operators.triton_client.memory_region import MemoryRegion
+from operators.triton_client.wire import answer_of, inputs_of, outputs_wanted
 from operators.triton_signature import INPUTS
 
 REQUEST = Request(
@@ -73,7 +78,7 @@ def result(**changes: object) -> InferResult:
 
 
 def test_an_answer_is_an_image_and_what_it_cost() -> None:
-    answer = answer_of(result(), REQUEST)
+    answer = answer_of(result(), REQUEST, None)
     assert answer.pixels.shape == (16, 24, 3)
     assert answer.pixels[15, 23].tolist() == [125, 126, 127]
     assert (answer.gpu_seconds, answer.batch_rows, answer.truncated_tokens) == (0.125, 7, 2)
@@ -84,6 +89,7 @@ def test_an_answer_is_an_image_and_what_it_cost() -> None:
     ("changes", "message"),
     [
         ({"batch_rows": None}, "its answer has no output 'batch_rows'"),
+        ({"image": None}, "its answer has no output 'image'"),
         (
             {"image": np.zeros((1, 24, 16, 3), np.uint8)},
             r"an image of shape \[1, 24, 16, 3\] and type uint8; expected \[1, 16, 24, 3\]",
@@ -96,5 +102,58 @@ def test_an_answer_that_is_no_such_image_is_refused(
     changes: dict[str, object], message: str
 ) -> None:
     with pytest.raises(ServerError, match=message) as refused:
-        answer_of(result(**changes), REQUEST)
+        answer_of(result(**changes), REQUEST, None)
     assert refused.value.cause is Cause.UNFIT
+
+
+@pytest.fixture
+def region() -> Iterator[MemoryRegion]:
+    with closing(MemoryOwner()) as owner, closing(MemoryRegion(owner.name())) as made:
+        made.hide()
+        yield made
+
+
+def described(**changes: object) -> InferResult:
+    """An answer without the bytes of its image."""
+    found = result(**changes)
+    found.get_response().raw_output_contents[0] = b""
+    return found
+
+
+def test_an_image_that_was_written_to_its_place_is_copied_from_there(region: MemoryRegion) -> None:
+    region.lend(1)
+    place = region.lend(16 * 24 * 3)
+    assert place is not None
+    image = next(one for one in outputs_wanted(place) if one.name() == "image")
+    told = {name: str(value) for name, value in image._get_tensor().parameters.items()}
+    assert told == {
+        "shared_memory_region": f'string_param: "{region.name}"\n',
+        "shared_memory_byte_size": "int64_param: 1152\n",
+        "shared_memory_offset": f"int64_param: {place.offset}\n",
+    }
+    sent = answer_of(result(), REQUEST, None).pixels
+    region.memory[place.offset : place.offset + place.size] = sent.tobytes()
+    pixels = answer_of(described(), REQUEST, place).pixels
+    region.memory[place.offset : place.offset + place.size] = bytes(place.size)
+    assert (pixels == sent).all()
+    assert pixels.shape == (16, 24, 3)
+
+
+def test_an_image_that_is_sent_although_it_has_a_place_is_taken(region: MemoryRegion) -> None:
+    place = region.lend(16 * 24 * 3)
+    assert answer_of(result(), REQUEST, place).pixels[15, 23].tolist() == [125, 126, 127]
+
+
+def test_an_image_that_is_nowhere_is_none(region: MemoryRegion) -> None:
+    place = region.lend(16 * 24 * 3)
+    with pytest.raises(
+        ServerError, match="has no image, and none is where it was to write it"
+    ) as e:
+        answer_of(described(), REQUEST, place)
+    assert e.value.cause is Cause.UNWRITTEN
+
+
+def test_an_image_of_another_size_is_refused_in_its_place_too(region: MemoryRegion) -> None:
+    place = region.lend(16 * 24 * 3)
+    with pytest.raises(ServerError, match=r"an image of shape \[1, 24, 16, 3\] and type uint8; "):
+        answer_of(described(image=np.zeros((1, 24, 16, 3), np.uint8)), REQUEST, place)

@@ -1,0 +1,127 @@
+"""What is done about a server that does not go along with shared memory, or only now and then."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from operators.engine import ImageResult
+from operators.engines.triton import TritonEngine
+from tests.scripted_triton import drain, engine_at, numbers, row
+from tests.triton_peer import TritonPeer, refuse
+
+Engines = Callable[..., TritonEngine]
+Peers = Callable[..., TritonPeer]
+
+
+@pytest.fixture
+def told(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    """What was said of shared memory."""
+    name = "operators.triton_client.shared_memory"
+    caplog.set_level(logging.DEBUG, name)
+    return lambda: [record.getMessage() for record in caplog.records if record.name == name]
+
+
+def check(engine: TritonEngine, rows: int = 8) -> None:
+    engine.admit([row(number) for number in range(rows)])
+    outcomes = drain(engine)
+    assert all(isinstance(outcome, ImageResult) for outcome in outcomes), outcomes
+    assert numbers(outcomes) == list(range(rows))
+
+
+def test_a_server_that_sends_images_although_it_has_the_region_is_taken_at_its_word(
+    peers: Peers, told: Callable[[], list[str]]
+) -> None:
+    peer = peers()
+    peer.version = "2.51.0"
+    engine = engine_at(peer)
+    check(engine)
+    assert (peer.calls["register"], len(peer.regions)) == (1, 1)
+    assert engine.info.shared_memory
+    assert told() == [f"grpc://{peer.grpc} has a region of ours: {peer.regions[0]}"]
+    engine.close()
+    assert peer.regions == []
+
+
+@pytest.mark.parametrize("version", ["2.49.0", "2.50.0", "1.99", "main"])
+def test_a_server_that_would_die_of_it_is_not_asked(
+    peers: Peers, engines: Engines, told: Callable[[], list[str]], version: str
+) -> None:
+    peer = peers()
+    peer.version = version
+    engine = engines(peer)
+    check(engine)
+    assert not engine.info.shared_memory
+    assert (peer.calls["metadata"], peer.calls["register"]) == (1, 0)
+    (message,) = told()
+    assert message == (
+        f"images of grpc://{peer.grpc} travel by gRPC: it is Triton {version}; expected 2.51 or "
+        "newer"
+    )
+
+
+def test_a_server_that_does_not_know_of_it_is_asked_once(
+    peers: Peers, engines: Engines, told: Callable[[], list[str]]
+) -> None:
+    peer = peers()
+    peer.version = "2.51.0"
+
+    def unknown(name: str) -> None:
+        if name == "register":
+            refuse("UNIMPLEMENTED", "no such thing")
+
+    peer.asked = unknown
+    check(engines(peer))
+    assert peer.calls["register"] == 1
+    assert told() == [f"images of grpc://{peer.grpc} travel by gRPC: no such thing"]
+
+
+def test_a_server_that_is_silent_when_it_is_asked_is_asked_again_later(
+    peers: Peers, engines: Engines, monkeypatch: pytest.MonkeyPatch, told: Callable[[], list[str]]
+) -> None:
+    monkeypatch.setattr("operators.triton_client.shared_memory._REST_S", 0.0)
+    monkeypatch.setattr("operators.triton_client.shared_memory._CALL_S", 0.1)
+    peer = peers()
+    peer.version = "2.51.0"
+    goes_on = threading.Event()
+
+    def silent(name: str) -> None:
+        if name == "register" and peer.calls["register"] == 1:
+            goes_on.wait(30)
+
+    peer.asked = silent
+    engine = engines(peer)
+    check(engine)
+    goes_on.set()
+    assert peer.calls["register"] > 1
+    assert told()[0].startswith(f"grpc://{peer.grpc} has no region of ours now: ")
+    assert told()[-1].startswith(f"grpc://{peer.grpc} has a region of ours: imagemill-")
+
+
+def test_an_image_that_is_not_where_it_is_said_to_be_is_asked_for_again_by_grpc(
+    peers: Peers, engines: Engines, told: Callable[[], list[str]]
+) -> None:
+    peer = peers()
+    peer.version, peer.writes_nothing = "2.51.0", True
+    check(engines(peer))
+    assert peer.calls["register"] == 1
+    assert told()[1:] == [
+        f"images of grpc://{peer.grpc} travel by gRPC: its answer has no image, and none is where "
+        "it was to write it"
+    ]
+
+
+def test_no_row_is_to_blame_where_another_server_behind_the_address_has_no_such_region(
+    peers: Peers, engines: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("operators.triton_client.shared_memory._REST_S", 0.0)
+    peer = peers()
+    peer.version = "2.51.0"
+    peer.asked = lambda name: peer.regions.clear() if name == "register" else None
+    engine = engines(peer)
+    check(engine)
+    assert engine.stats.estimated_ns == 0, "nothing was lost"
+    assert peer.calls["register"] > 1
