@@ -20,11 +20,13 @@ _NS = 10**9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
-    """A worker's cost as it reported it; ``nano_per_hour`` None: it has no price."""
+    """A worker's cost as it reported it; ``nano_per_hour`` None: it has no price. Each hour counts
+    for as many hours as ``devices`` are billed: those of servers that work for it, or one."""
 
     spent: Spent
     nano_per_hour: int | None
     seen_at_s: float
+    devices: int = 1
 
     def at(self, now_s: float) -> Spent:
         """The cost by now: a worker that reports nothing is paid for all the same."""
@@ -33,7 +35,8 @@ class Account:
     def since(self, now_s: float) -> Spent:
         """What the time since the report comes to."""
         since_ns = max(0, _clock_ns(now_s) - _clock_ns(self.seen_at_s))
-        return Spent(nano=rounded_up((self.nano_per_hour or 0) * since_ns), ns=since_ns)
+        nano = rounded_up((self.nano_per_hour or 0) * since_ns)
+        return Spent(nano=nano, ns=since_ns * self.devices)
 
     def at_least(self, spent: Spent) -> Account:
         """The same report, of no less than was known to be spent: one that took longer on its way
@@ -45,9 +48,10 @@ class Account:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Sums:
     """What the accounts of workers add up to, so that nobody has to go through them: each clock
-    reading in nanoseconds, ``rate_by_seen`` the sum of price by clock reading."""
+    reading in nanoseconds, ``seen_ns`` the sum of devices by clock reading, ``rate_by_seen`` that
+    of price."""
 
-    workers: int = 0
+    devices: int = 0
     spent: Spent = NOTHING
     reserved: Spent = NOTHING
     rate: int = 0
@@ -58,11 +62,11 @@ class _Sums:
         """With one account more, or less."""
         rate, seen_ns = account.nano_per_hour or 0, _clock_ns(account.seen_at_s)
         return _Sums(
-            workers=self.workers + sign,
+            devices=self.devices + sign * account.devices,
             spent=self.spent + account.spent if sign > 0 else self.spent - account.spent,
             reserved=self.reserved + reserved if sign > 0 else self.reserved - reserved,
             rate=self.rate + sign * rate,
-            seen_ns=self.seen_ns + sign * seen_ns,
+            seen_ns=self.seen_ns + sign * account.devices * seen_ns,
             rate_by_seen=self.rate_by_seen + sign * rate * seen_ns,
         )
 
@@ -70,7 +74,7 @@ class _Sums:
         """What the time since all reports comes to, rounded up once."""
         now_ns = _clock_ns(now_s)
         since = max(0, self.rate * now_ns - self.rate_by_seen)
-        return Spent(nano=rounded_up(since), ns=max(0, self.workers * now_ns - self.seen_ns))
+        return Spent(nano=rounded_up(since), ns=max(0, self.devices * now_ns - self.seen_ns))
 
 
 class Budget:
@@ -199,7 +203,8 @@ class Budget:
         return self._sums.reserved + silent + untold
 
     def _reserve_of(self, account: Account) -> Spent:
-        return reserve_of(account.nano_per_hour, self._leave_s)
+        alone = reserve_of(account.nano_per_hour, self._leave_s)
+        return replace(alone, ns=alone.ns * account.devices)
 
 
 def _clock_ns(clock_s: float) -> int:

@@ -362,10 +362,14 @@ class Coordinator:
         if self._budget is None:
             return
         now_s = self._clock()
-        spent = Spent(nano=progress.cost_nano, ns=progress.lifetime_ns)
-        self._budget.report(
-            worker, Account(spent=spent, nano_per_hour=progress.nano_per_hour, seen_at_s=now_s)
+        engine = progress.engine
+        account = Account(
+            spent=Spent(nano=progress.cost_nano, ns=progress.lifetime_ns),
+            nano_per_hour=progress.nano_per_hour,
+            seen_at_s=now_s,
+            devices=engine.devices if engine else 1,
         )
+        self._budget.report(worker, account)
         self._watch_budget(now_s)
 
     def _watch_budget(self, now_s: float) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import given, settings
@@ -14,6 +14,7 @@ from cluster.coordinator import Coordinator, WorkerProgress
 from cluster.leases import Dismiss, Grant
 from conf.errors import ConfigError
 from jobs.configure import compose
+from operators.engine import EngineInfo
 
 SECOND = 10**9
 HOUR = 3600 * SECOND
@@ -228,6 +229,24 @@ def test_a_worker_is_paid_for_from_its_first_word_on_although_it_never_beats() -
     for late in (coordinator.hired, lambda name: coordinator.begun(name, HOUR)):
         late("b")
     assert coordinator.snapshot().reserved.nano == 10 * SECOND, "who is gone is not waited for"
+
+
+def test_of_a_worker_whose_servers_have_four_devices_four_hours_an_hour_are_reserved() -> None:
+    coordinator = Coordinator(
+        iter(range(9)), total=9, lease_s=60, budget=Budget(caps(None, HOUR), Spent(), leave_s=10)
+    )
+    servers = EngineInfo(
+        name="triton",
+        model="m",
+        model_revision="r",
+        device="servers",
+        precision="float16",
+        max_batch=8,
+        simulated=False,
+        devices=4,
+    )
+    coordinator.beat("a", replace(progress(0), engine=servers))
+    assert coordinator.snapshot().reserved.ns == 40 * SECOND
 
 
 def test_a_worker_without_a_price_ends_a_run_at_its_first_word() -> None:

@@ -92,3 +92,19 @@ def test_a_cap_stops_a_run_at_the_same_moment_however_its_workers_are_paid(by_us
     budget.report("b", account(0, 0.0))
     assert budget.stop(14.9) == ""
     assert budget.stop(15.0).startswith("budget.max_cost=30 USD is all but used")
+
+
+@pytest.mark.parametrize("by_use", [False, True])
+def test_hours_of_servers_are_those_of_all_their_devices_until_the_worker_has_left(
+    by_use: bool,
+) -> None:
+    """Four devices are billed for each second: the cap of hours leaves them 10 s to leave."""
+    caps = Caps(nano=None, ns=80 * SECOND, currency="USD")
+    budget = Budget(caps, Spent(), leave_s=10, by_use=by_use)
+    told = Account(spent=Spent(ns=20 * SECOND), nano_per_hour=4 * HOUR, seen_at_s=5.0, devices=4)
+    budget.report("a", told)
+    assert budget.reserved(5.0) == Spent(nano=40 * SECOND, ns=40 * SECOND)
+    assert budget.stop(9.9) == ""
+    assert budget.stop(10.0).startswith("budget.max_hours=0.0222222 is all but used")
+    budget.gone("a", 6.0)
+    assert budget.spent(9.0).ns + budget.reserved(9.0).ns == 24 * SECOND
