@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.plan_file import PlanReader
@@ -129,7 +130,7 @@ def survey(store: Store, plan: PlanReader, *, images: bool = True, rejected: boo
     Without ``images`` only shards are read that may hold rejected rows.
 
     Raises:
-        CorruptOutput: a table that a counted commit names does not exist.
+        CorruptOutput: a table that a counted commit names does not exist or is damaged.
     """
     result = Survey()
     every = range(plan.shards)
@@ -161,7 +162,7 @@ def rejected_rows(store: Store, counted: CountedCommit) -> Any:
     """A commit's quarantined rows that count, for ``Survey.add_rejected``; None: there are none.
 
     Raises:
-        CorruptOutput: the table that it names does not exist.
+        CorruptOutput: the table that it names does not exist or is damaged.
     """
     quarantine = counted.commit.quarantine
     if quarantine is None or not counted.quarantine:
@@ -173,7 +174,10 @@ def _table(store: Store, ref: ObjectRef, columns: list[str]) -> Any:
     data = store.get(ref.key)
     if data is None:
         raise CorruptOutput(f"{ref.key} is named by a counted commit but does not exist")
-    return read_parquet(data, columns)
+    try:
+        return read_parquet(data, columns)
+    except (pa.ArrowException, OSError) as error:
+        raise CorruptOutput(f"{ref.key} is damaged: {error}") from error
 
 
 def _example(row: dict[str, Any]) -> Example:

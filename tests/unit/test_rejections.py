@@ -10,6 +10,7 @@ import pytest
 
 from cluster import layout
 from cluster.supervisor import RunEnd
+from conf.errors import CorruptOutput
 from jobs.finish import finish
 from jobs.rejections import MOST_TABLES, Rejections, reason_lines, rejections
 from jobs.report.survey import Example, ReasonCount, survey
@@ -81,6 +82,18 @@ def test_a_table_that_is_gone_hides_the_reasons_and_nothing_else(tmp_path: Path)
     lines = status_lines(status(small.store, watch_s=0.02))
     assert why(lines) == [f"not known: {entry.key} is named by a counted commit but does not exist"]
     assert "rows       2: 1 committed, 1 quarantined, 0 pending" in lines
+
+
+def test_a_damaged_table_hides_the_reasons_and_nothing_else(tmp_path: Path) -> None:
+    small = made(tmp_path, [FINE, {"prompt": ""}])
+    (entry,) = small.store.listing("quarantine/")
+    small.store.put(entry.key, b"PAR1 it was a table once")
+    lines = status_lines(status(small.store, watch_s=0.02))
+    (said,) = why(lines)
+    assert said.startswith(f"not known: {entry.key} is damaged: ")
+    assert "rows       2: 1 committed, 1 quarantined, 0 pending" in lines
+    with pytest.raises(CorruptOutput, match=r"imagemill verify .* names all that is missing"):
+        finish(small.store, small.job, small.plan, generation=0, end=end_of_run(), wall_s=1.0)
 
 
 def test_status_tells_the_reasons_of_a_job_that_is_not_finished(tmp_path: Path) -> None:
