@@ -13,6 +13,7 @@ import yaml
 from conf.errors import ConfigError
 from jobs.cli import main
 from jobs.rayjob import SHELL, render
+from jobs.sendable import refuse_secrets
 from k8s.lint.bundle import Bundle
 from k8s.lint.crd_schemas import CRD_RULES
 from k8s.lint.manifest import parse
@@ -195,6 +196,7 @@ def test_a_job_like_one_on_spot_commits_as_often() -> None:
         "budget.alert=https://hooks.example.com/abcdef",
         "budget.alert='https://hooks.example.com/abcdef'",
         "triton.headers.authorization=abcdef",
+        "triton.headers={x-tenant:TRITON_TENANT,authorization:abcdef}",
     ],
 )
 @pytest.mark.parametrize("how", [("--to", "http://127.0.0.1:9"), ("--render", str(PATTERN))])
@@ -238,3 +240,16 @@ def test_what_is_no_secret_may_be_sent(capsys: pytest.CaptureFixture[str]) -> No
     status, text = submit(capsys, *ASKED[:2], *given, "--render", str(PATTERN))
     assert status == 0, text
     assert set(given) <= set(only_job(text)["spec"]["entrypoint"].split())
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "triton.headers={x-tenant:TRITON_TENANT,x-team: 'TRITON_TEAM'}",
+        "triton.headers={}",
+        "input.path=s3://bucket/rows@v2/mail@shop.parquet",
+        "input.path=abfs://prompts@account.dfs.core.windows.net/rows.parquet",
+    ],
+)
+def test_what_only_looks_like_a_secret_may_be_sent(given: str) -> None:
+    refuse_secrets([given])
