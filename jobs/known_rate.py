@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from cluster.job_log import JobRecord
 from cluster.plan_file import PlanReader
 from cluster.ray_session import Resources
 from cluster.store import Store
 from jobs import rates
-from jobs.measured import cluster_key, measured_work, rate_key, telling
+from jobs.measured import CPU, cluster_key, measured_work, rate_key, telling
 
 _SIMULATED = "simulated"
 """What the simulated engine calls its device: it is as fast everywhere."""
@@ -43,7 +44,8 @@ def known_rate(
         here = rates.measured_rate(rate_key(config, job.model_revision))
         why = "no run of this model with this engine was measured on this machine"
         return KnownRate(pixel_steps=here, source="earlier runs on this machine" if here else why)
-    if resumed and (own := telling(*measured_work(store, job, plan))) is not None:
+    made_on = partial(_may_be_of, size)
+    if resumed and (own := telling(*measured_work(store, job, plan, made_on=made_on))) is not None:
         return KnownRate(pixel_steps=own, source="earlier runs of this job")
     if config.engine.name == "simulated":
         return _remembered(job, [_SIMULATED])
@@ -58,6 +60,17 @@ def known_rate(
     like = cluster_key(config, job.model_revision, device="")
     found = [one for one in rates.measured_devices(like) if is_named(one, accelerator)]
     return _remembered(job, found or [accelerator])
+
+
+def _may_be_of(size: Resources, device: str) -> bool:
+    """Whether a worker may have such a device, as far as its nodes tell: a resumed job may have
+    been elsewhere before."""
+    if device == _SIMULATED:
+        return True
+    if device == CPU:
+        return not size.shape.gpus
+    found = size.accelerators
+    return size.shape.gpus > 0 and (not found or any(is_named(device, one) for one in found))
 
 
 def is_named(device: str, accelerator: str) -> bool:

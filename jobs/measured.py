@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import subprocess
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 
@@ -29,8 +29,9 @@ _MEASURED_COMMITS = 64
 _TELLING_S = 5.0
 """A job that kept the device busy for less tells more of its first steps than of the machine."""
 _ON_A_CLUSTER = "a cluster's "
-_CPU = "cpu"
-_COLUMNS = ["width", "height", "steps", "guidance_scale", "sampler", "gpu_seconds"]
+CPU = "cpu"
+"""What engines call a device that is no GPU."""
+_COLUMNS = ["width", "height", "steps", "guidance_scale", "sampler", "gpu_seconds", "device"]
 
 
 def cluster_key(config: RunConfig, revision: str, *, device: str) -> rates.RateKey:
@@ -60,7 +61,8 @@ def _engine_name(engine: EngineConfig, precision: str) -> str:
     """A simulated engine is as fast as it was told to be, so its speed and table belong to it."""
     name = f"{engine.name}-{precision}"
     if engine.name != "simulated":
-        return name if engine.compile in {"auto", "off"} else f"{name}-{engine.compile}"
+        name = name if engine.compile in {"auto", "off"} else f"{name}-{engine.compile}"
+        return name if engine.offload == "off" else f"{name}-offload-{engine.offload}"
     table = json.dumps(sorted(engine.simulated_seconds.items())).encode()
     return f"{name}-x{engine.simulated_speed:g}-{hashlib.sha256(table).hexdigest()[:12]}"
 
@@ -117,17 +119,20 @@ def remember_rate(
     store: Store, job: JobRecord, plan: PlanReader, devices: Collection[str] = ()
 ) -> None:
     """Remember the rate that the first commits of a job show, for later estimates: of this machine,
-    or of a cluster whose workers all had the same of ``devices``. CPUs of other machines are not
-    told apart, and servers belong to others too."""
+    or of a cluster whose workers all had the same of ``devices``. What other devices made, in
+    earlier runs of a job that was resumed, does not count. CPUs of other machines are not told
+    apart, and servers belong to others too."""
     config, revision = job.config, job.model_revision
     if config.engine.name == "triton":
         return
     key = rate_key(config, revision)
     if config.cluster.address != "local":
-        if len(set(devices)) != 1 or _CPU in devices:
+        if len(set(devices)) != 1 or CPU in devices:
             return
         key = cluster_key(config, revision, device=next(iter(devices)))
-    pixel_steps, seconds = measured_work(store, job, plan)
+    pixel_steps, seconds = measured_work(
+        store, job, plan, made_on=lambda device: not devices or device in devices
+    )
     if telling(pixel_steps, seconds) is not None:
         rates.remember(key, pixel_steps=pixel_steps, seconds=seconds)
 
@@ -137,8 +142,11 @@ def telling(pixel_steps: float, seconds: float) -> float | None:
     return pixel_steps / seconds if seconds >= _TELLING_S else None
 
 
-def measured_work(store: Store, job: JobRecord, plan: PlanReader) -> tuple[float, float]:
-    """Pixel-steps of the first commits of a job, and the seconds that their devices took."""
+def measured_work(
+    store: Store, job: JobRecord, plan: PlanReader, *, made_on: Callable[[str], bool]
+) -> tuple[float, float]:
+    """Pixel-steps of the first commits of a job, and the seconds that their devices took; of the
+    images only that were ``made_on`` such a device."""
     twice = has_two_pass_guidance(job.config.model)
     pixel_steps = seconds = 0.0
     seen = 0
@@ -148,6 +156,8 @@ def measured_work(store: Store, job: JobRecord, plan: PlanReader) -> tuple[float
             if data is None:
                 continue
             for row in read_parquet(data, _COLUMNS).to_pylist():
+                if not made_on(row["device"]):
+                    continue
                 weight = rates.weighted_steps(
                     sampler=row["sampler"],
                     steps=row["steps"],

@@ -12,7 +12,7 @@ from input_tables import prompts, write_rows
 
 from jobs import measured, rates
 from jobs.dry_run import dry_run_lines
-from jobs.measured import device_name, rate_key
+from jobs.measured import cluster_key, device_name, rate_key
 from tests.small_jobs import run_small_job, small_config
 
 
@@ -135,6 +135,15 @@ def test_the_speed_of_a_real_engine_is_not_told_by_the_simulated_ones(tmp_path: 
     real = replace(config, engine=replace(config.engine, name="stepwise"))
     other = replace(real, engine=replace(real.engine, simulated_speed=7.0))
     assert rate_key(real, "r") == rate_key(other, "r")
+
+
+def test_weights_that_come_and_go_have_a_rate_of_their_own(tmp_path: Path) -> None:
+    config = small_config(tmp_path)
+    real = replace(config, engine=replace(config.engine, name="stepwise"))
+    slow = replace(real, engine=replace(real.engine, offload="sequential"))
+    assert rate_key(real, "r") != rate_key(slow, "r")
+    keys = (cluster_key(one, "r", device="NVIDIA L4") for one in (real, slow))
+    assert len(set(keys)) == 2
 
 
 def test_the_device_is_named_by_the_driver_then_by_nvidia_smi_then_by_cores(

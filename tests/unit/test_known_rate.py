@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from cluster.job_log import JobRecord
@@ -25,6 +27,8 @@ GPUS = Resources(
     shape=Shape(gpus=1.0), least=1, most=8, per_node=None, workers=1, threads=None, grows=True
 )
 L4, A100 = "NVIDIA L4", "NVIDIA A100-SXM4-40GB"
+MADE_ON = "simulated"
+"""What the images of ``done`` say of their device."""
 
 
 @pytest.fixture(autouse=True)
@@ -114,24 +118,65 @@ def test_a_job_that_is_resumed_counts_by_its_own_images(
     assert known(done, job, resumed=True) == KnownRate(pixel_steps=None, source=none_yet)
     monkeypatch.setattr(measured, "_TELLING_S", 0.0)
     found = known(done, job, resumed=True)
-    work, seconds = measured.measured_work(done.store, job, done.plan)
+    work, seconds = measured.measured_work(done.store, job, done.plan, made_on=lambda _: True)
     assert work == 4 * PIXEL_STEPS
     assert found == KnownRate(pixel_steps=work / seconds, source="earlier runs of this job")
 
 
 @pytest.mark.parametrize(
-    ("devices", "kept"), [([L4], True), ([L4, A100], False), (["cpu"], False), ([], False)]
+    ("device", "gpus", "accelerators", "counts"),
+    [
+        (L4, 1.0, {"L4"}, True),
+        (L4, 1.0, set(), True),
+        (L4, 1.0, {"A100"}, False),
+        (L4, 1.0, {"A100", "L4"}, True),
+        (L4, 0.0, {"L4"}, False),
+        ("cpu", 1.0, set(), False),
+        ("cpu", 0.0, {"L4"}, True),
+    ],
+)
+def test_of_a_resumed_job_only_images_of_devices_that_its_workers_may_have_count(
+    done: SmallJob,
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    gpus: float,
+    accelerators: set[str],
+    counts: bool,
+) -> None:
+    """It may have begun on this machine, or on a cluster of other GPUs."""
+    monkeypatch.setattr(measured, "_TELLING_S", 1e-9)
+    for entry in done.store.listing("metadata/"):
+        path = done.store.local_root / entry.key
+        table = pq.read_table(path)
+        column = table.schema.get_field_index("device")
+        named = pa.array([device] * table.num_rows)
+        pq.write_table(table.set_column(column, "device", named), path)
+    size = replace(GPUS, shape=Shape(gpus=gpus), accelerators=frozenset(accelerators))
+    job = on_a_cluster(done, name="stepwise")
+    found = known_rate(job, done.store, done.plan, size, resumed=True)
+    assert (found.source == "earlier runs of this job") == counts
+
+
+@pytest.mark.parametrize(
+    ("devices", "kept"),
+    [
+        ([MADE_ON], True),
+        ([MADE_ON, A100], False),
+        (["cpu"], False),
+        ([], False),
+        ([L4], False),
+    ],
 )
 def test_a_job_on_a_cluster_leaves_its_rate_where_all_workers_had_one_kind_of_gpu(
     done: SmallJob, monkeypatch: pytest.MonkeyPatch, devices: list[str], kept: bool
 ) -> None:
-    monkeypatch.setattr(measured, "_TELLING_S", 0.0)
+    monkeypatch.setattr(measured, "_TELLING_S", 1e-9)
     job = on_a_cluster(done, name="stepwise")
     remember_rate(done.store, job, done.plan, devices)
     assert rates.measured_devices(cluster_key(job.config, job.model_revision, device="")) == (
         devices if kept else []
     )
-    assert (known(done, job, "L4").pixel_steps is not None) == kept
+    assert (known(done, job, MADE_ON).pixel_steps is not None) == kept
     assert rates.measured_rate(rate_key(job.config, job.model_revision)) is None
 
 
