@@ -51,6 +51,7 @@ class CrewSize:
         self._note_start(snapshot, crew, now_s)
         start_s = START_S if self._start_s is None else self._start_s
         staying = [member for member in crew if member.leave_by_s is None]
+        exact = self._config.cluster.workers
         most, why = self._most(len(staying) + room)
         return wish(
             Question(
@@ -62,6 +63,7 @@ class CrewSize:
                 least=self._size.least,
                 most=most,
                 most_why=why,
+                least_why="cluster.min_workers" if exact is None else "cluster.workers",
             )
         )
 

@@ -89,7 +89,8 @@ class Question:
         ready_s: for each worker there is or that was asked for, in how many seconds it makes
             images; 0 for one at work.
         start_s: how long one takes that is asked for now.
-        least: how many there are to be where there is work for them, whatever they cost.
+        least: how many there are to be where there is work for them, whatever they cost;
+            ``least_why`` says by which key.
         most: how many there may be, as the configuration or the machines allow; ``most_why`` says
             which.
     """
@@ -102,6 +103,7 @@ class Question:
     least: int
     most: int
     most_why: str
+    least_why: str = "cluster.min_workers"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +138,7 @@ def wish(asked: Question) -> Wish:
     least = min(asked.least, asked.left.useful)
     if workers < least:
         workers = least
-        why = why if asked.due is not None and asked.due.rate is None else "cluster.min_workers"
+        why = why if asked.due is not None and asked.due.rate is None else asked.least_why
     return Wish(
         workers=workers,
         keep=max(workers, keep),

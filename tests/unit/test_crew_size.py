@@ -65,6 +65,17 @@ def test_an_autoscaler_is_asked_for_the_most_or_without_one_for_the_least(tmp_pa
     assert sizer(tmp_path, replace(GROWING, least=2)).ask(BEGUN, [], room=5).workers == 5
 
 
+@pytest.mark.parametrize("key", ["cluster.workers", "cluster.min_workers"])
+def test_more_than_the_deadline_asks_for_are_wanted_by_the_key_that_was_given(
+    tmp_path: Path, key: str
+) -> None:
+    fast = snapshot_of(shards=SHARDS, useful=SHARDS, rate=1000.0)
+    size = replace(GROWING, least=2, most=2 if key == "cluster.workers" else 8)
+    exact = {"cluster.workers": 2} if key == "cluster.workers" else {}
+    found = sizer(tmp_path, size, hours=1, **exact).ask(fast, [], room=0)
+    assert (found.workers, found.why) == (2, key)
+
+
 def test_a_crew_that_is_still_to_come_is_expected_as_large_as_it_may_be() -> None:
     assert replace(GROWING, most=8).expected == 8
     assert (GROWING.expected, replace(FIXED, most=8).expected) == (1, 1)
