@@ -105,7 +105,7 @@ class ProgressDisplay:
 
 def _phase(snapshot: Snapshot) -> str:
     if not snapshot.phases:
-        return "starting workers"
+        return "finishing" if snapshot.finished else "starting workers"
     if "running" in snapshot.phases:
         return "making images"
     return "loading the model" if "loading" in snapshot.phases else "finishing"

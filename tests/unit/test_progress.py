@@ -13,6 +13,7 @@ from cluster.budget import Spent
 from cluster.coordinator import Counts, Snapshot, WorkerProgress
 from jobs.progress import ProgressDisplay
 from tests.small_jobs import prepare_small_job, small_config
+from tests.snapshots import snapshot_of
 
 USD = 10**9
 
@@ -108,3 +109,10 @@ def test_nothing_is_said_of_this_runs_cost_until_a_price_is_known(
     actor.begun("r0001-w0000", 0)
     spent = f"{settled // USD}.00 USD spent" if settled else "0 USD spent"
     assert f" quarantined, {spent} so far" in shown(actor.snapshot(), capped=True)
+
+
+@pytest.mark.parametrize(("finished", "says"), [(False, "starting workers"), (True, "finishing")])
+def test_workers_that_have_left_a_finished_run_are_not_about_to_start(
+    finished: bool, says: str
+) -> None:
+    assert says in shown(snapshot_of(finished=finished), capped=False)
