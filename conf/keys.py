@@ -44,9 +44,9 @@ def known_keys(cls: type = RunConfig, prefix: str = "") -> Iterator[KeyInfo]:
 
 
 def nearest_keys(path: str) -> list[str]:
-    """Known keys that look like ``path``, best first."""
+    """Known keys that look like ``path``, best first; groups too where it names no key of one."""
     known = [info.path for info in known_keys()]
-    groups = [item.name for item in dataclasses.fields(RunConfig)]
+    groups = [] if "." in path else [item.name for item in dataclasses.fields(RunConfig)]
     found = difflib.get_close_matches(path, [*known, *groups], n=3, cutoff=0.6)
     leaf = path.rsplit(".", 1)[-1]
     return found or [k for k in known if k.rsplit(".", 1)[-1] == leaf][:3]

@@ -7,6 +7,8 @@ import difflib
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 
+_NEAR = 0.7
+"""How much two words have in common of which one may be meant by the other, as difflib counts."""
 _REST = ("overrides", "keys", "outputs")
 """Where commands keep words of which there may be any number."""
 
@@ -64,5 +66,5 @@ def _no_command(parser: argparse.ArgumentParser, word: str, commands: Iterable[s
 
 def _near(word: str, known: Iterable[str]) -> str:
     """What may have been meant, as the end of a sentence; "" where nothing is near."""
-    found = difflib.get_close_matches(word.partition("=")[0], known, n=1)
+    found = difflib.get_close_matches(word.partition("=")[0], known, n=1, cutoff=_NEAR)
     return f"; did you mean {found[0]}?" if found else ""

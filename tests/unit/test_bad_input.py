@@ -139,6 +139,7 @@ def test_an_unknown_key_names_the_nearest(
         ("input.columns=x", ["'input.columns' is a group", "input.columns.id", "and 6 more"]),
         ("job.tags=x", ["job.tags is no key itself; expected job.tags.NAME=VALUE"]),
         ("jbo=x", ["did you mean job.…?"]),
+        ("input.pth=x", ["did you mean input.path or output.path"]),
     ],
 )
 def test_a_wrong_value_names_the_key_and_what_is_expected(
