@@ -85,6 +85,8 @@ def _prepare(text: str, overrides: Sequence[str]) -> list[str]:
         return _prepare_model(value, dict(one.partition("=")[::2] for one in overrides))
     if name in GROUPS:
         return _prepare_group(name, value)
+    if f"{name}." in _OPEN:
+        raise ConfigError(f"{name} is no key itself; expected {name}.NAME=VALUE")
     if name.startswith(_OPEN):
         return [f"++{name}={_quoted(value)}"]
     kinds = {info.path: info.type_name for info in known_keys()}

@@ -33,24 +33,15 @@ def refuse_secrets(overrides: Sequence[str]) -> None:
             where = "the store's client reads it in the environment of the cluster's nodes (AWS_*)"
         elif name == "budget.alert" and is_url(value):
             where = "give a command that the head has, which reads the URL from its environment"
-        elif name.startswith("triton.headers") and not _names_variables(value):
+        elif name.startswith("triton.headers") and not is_variable(value):
             where = (
-                "give the name of an environment variable, in capital letters, that the cluster's "
-                "nodes have"
+                "give triton.headers.NAME=VARIABLE, where VARIABLE is the name, in capital "
+                "letters, of an environment variable that the cluster's nodes have"
             )
         else:
             refuse_credentials(name, value)
             continue
         raise ConfigError(f"{name} may be a secret, and {_READ_BY_OTHERS}; {where}")
-
-
-def _names_variables(value: str) -> bool:
-    """Whether a header's value, or each of ``{name:value,…}``, may be the name of a variable."""
-    inside = value.removeprefix("{").removesuffix("}")
-    if inside == value:
-        return is_variable(value)
-    given = (pair.rpartition(":")[2].strip(" '\"") for pair in inside.split(",") if pair.strip())
-    return all(map(is_variable, given))
 
 
 def refuse_credentials(name: str, value: str) -> None:

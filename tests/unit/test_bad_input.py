@@ -138,6 +138,10 @@ def test_an_unknown_key_names_the_nearest(
         ("output=x", ["'output' is a group of keys: output.path, output.format", "one by one"]),
         ("input.columns=x", ["'input.columns' is a group", "input.columns.id", "and 6 more"]),
         ("job.tags=x", ["job.tags is no key itself; expected job.tags.NAME=VALUE"]),
+        (
+            "triton.headers={a:B}",
+            ["triton.headers is no key itself; expected triton.headers.NAME="],
+        ),
         ("jbo=x", ["did you mean job.…?"]),
         ("input.pth=x", ["did you mean input.path or output.path"]),
     ],
