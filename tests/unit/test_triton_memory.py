@@ -56,8 +56,10 @@ def test_names_of_others_and_of_other_networks_are_nobodys_to_judge(owner: Memor
     name = owner.name()
     owner.close()
     assert is_abandoned(name)
-    network = os.stat("/proc/self/ns/net").st_ino
-    assert not is_abandoned(name.replace(f"-{network}-", f"-{network + 1}-"))
+    _, kernel, network, token, number = name.split("-")
+    assert not is_abandoned(f"imagemill-{kernel}-{int(network) + 1}-{token}-{number}")
+    another = f"{int(kernel, 16) ^ 1:08x}"
+    assert not is_abandoned(f"imagemill-{another}-{network}-{token}-{number}"), "same number there"
     assert not is_abandoned("output_data")
     assert not is_abandoned(f"{name}-more")
 
