@@ -13,7 +13,7 @@ import os
 import re
 import secrets
 import socket
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 FOLDER = Path("/dev/shm")
@@ -63,10 +63,12 @@ def is_abandoned(name: str) -> bool:
 
 
 def remove_abandoned() -> None:
-    """Remove the files of owners that died while a server was opening them."""
+    """Remove the files of owners that died while a server was opening them. Another user's stay:
+    they are that user's to remove."""
     for file in FOLDER.glob(f"{_PREFIX}-*"):
         if is_abandoned(file.name):
-            file.unlink(missing_ok=True)
+            with suppress(PermissionError):
+                file.unlink(missing_ok=True)
 
 
 def _network() -> str:

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -81,6 +81,17 @@ def test_the_file_of_a_process_that_was_killed_is_removed_and_no_other(owner: Me
         assert not (memory_owner.FOLDER / name).exists()
         assert (memory_owner.FOLDER / ours.name).exists()
         ours.hide()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
+def test_a_file_that_another_user_left_keeps_nobody_from_shared_memory(owner: MemoryOwner) -> None:
+    with closing(MemoryRegion(owner.name())) as left, ExitStack() as ours:
+        ours.callback(left.hide)
+        owner.close()
+        ours.callback(os.seteuid, os.geteuid())
+        os.seteuid(65534)
+        remove_abandoned()
+        assert (memory_owner.FOLDER / left.name).exists()
 
 
 def test_no_byte_is_lent_twice(region: MemoryRegion) -> None:
