@@ -1,7 +1,7 @@
 """Shared memory between this process and one Triton server, as long as the server goes along.
 
 Whether it does is found out by asking it to open a region, which only one can that sees the same
-/dev/shm. Otherwise images travel by gRPC; nothing else changes, so that nobody is warned.
+/dev/shm. Otherwise images travel by gRPC; nothing else changes, so that only who asks is told.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from operators.triton_client.errors import Cause, ServerError
 from operators.triton_client.memory_owner import MemoryOwner, is_abandoned, remove_abandoned
 from operators.triton_client.memory_region import REGION_BYTES, MemoryRegion, Place
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("imagemill")
 _OLDEST = (2, 51)
 """Servers before 2.50 unmap a region under requests that still write to it, and die of that; 2.50
 was the first that counts those requests, and miscounted some."""
@@ -27,7 +27,7 @@ _CLOSE_S = 5.0
 _REST_S = 5.0
 """After a server had a region no more: one behind a load balancer may be several."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 5.0
-_FINISHED = (Cause.ROW, Cause.BUSY)
+_FINISHED = (Cause.ROW, Cause.BUSY, Cause.SHARED_MEMORY)
 """Answers after which the server has nothing left to write."""
 _SILENT = (Cause.UNREACHABLE, Cause.TIMED_OUT)
 
@@ -72,6 +72,7 @@ class SharedMemory:
             answered = error.cause in _FINISHED
             if error.cause is Cause.SHARED_MEMORY:
                 self._rest(error.said)
+                self._leave(place.region)
             elif error.cause is Cause.UNWRITTEN:
                 self._stop(error.said)
             raise

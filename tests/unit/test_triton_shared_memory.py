@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
+from typing import BinaryIO
 
 import pytest
 
 from operators.engine import ImageResult
 from operators.engines.triton import TritonEngine
+from operators.triton_client.memory_owner import FOLDER
 from tests.scripted_triton import drain, engine_at, numbers, row
 from tests.triton_peer import TritonPeer, refuse
 
@@ -20,9 +24,8 @@ Peers = Callable[..., TritonPeer]
 @pytest.fixture
 def told(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
     """What was said of shared memory."""
-    name = "operators.triton_client.shared_memory"
-    caplog.set_level(logging.DEBUG, name)
-    return lambda: [record.getMessage() for record in caplog.records if record.name == name]
+    caplog.set_level(logging.DEBUG, "imagemill")
+    return lambda: [one.getMessage() for one in caplog.records if one.name == "imagemill"]
 
 
 def check(engine: TritonEngine, rows: int = 8) -> None:
@@ -115,13 +118,23 @@ def test_an_image_that_is_not_where_it_is_said_to_be_is_asked_for_again_by_grpc(
 
 
 def test_no_row_is_to_blame_where_another_server_behind_the_address_has_no_such_region(
-    peers: Peers, engines: Engines, monkeypatch: pytest.MonkeyPatch
+    peers: Peers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("operators.triton_client.shared_memory._REST_S", 0.0)
     peer = peers()
     peer.version = "2.51.0"
-    peer.asked = lambda name: peer.regions.clear() if name == "register" else None
-    engine = engines(peer)
-    check(engine)
-    assert engine.stats.estimated_ns == 0, "nothing was lost"
-    assert peer.calls["register"] > 1
+    with ExitStack() as another:
+
+        def opened_there(name: str) -> None:
+            if name == "register":
+                files.append(another.enter_context((FOLDER / peer.regions.pop()).open("rb")))
+
+        files: list[BinaryIO] = []
+        peer.asked = opened_there
+        engine = engine_at(peer)
+        check(engine)
+        assert engine.stats.estimated_ns == 0, "nothing was lost"
+        assert peer.calls["register"] > 1
+        engine.close()
+        kept = [os.fstat(file.fileno()).st_blocks for file in files]
+        assert kept == [0] * len(files), "no memory stays with the one that has the regions"
