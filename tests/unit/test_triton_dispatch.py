@@ -245,8 +245,9 @@ def test_an_engine_whose_thread_hangs_is_not_waited_for_at_its_end(
     engine = engine_at(peers())
     goes_on = threading.Event()
     engine._thread.call(goes_on.wait, PATIENCE_S)
-    with monkeypatch.context() as impatient, pytest.raises(TimeoutError):
+    with monkeypatch.context() as impatient:
         impatient.setattr("operators.engines.triton._CLOSE_S", 0.05)
-        engine.close()
+        with pytest.raises(TimeoutError):
+            engine.close()
     goes_on.set()
     engine.close()
