@@ -24,8 +24,9 @@ was the first that counts those requests, and miscounted some."""
 _CALL_S = 2.0
 _CLOSE_S = 5.0
 """How long a server that still works on what was given up is waited for at the end."""
-_REST_S = 5.0
-"""After a server had a region no more: one behind a load balancer may be several."""
+_REST_S, _LONGEST_REST_S = 5.0, 600.0
+"""After a server had a region no more or was silent, twice as long each time: it may be several
+behind a load balancer, and what lies before it may swallow what it does not know."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 5.0
 _FINISHED = (Cause.ROW, Cause.BUSY, Cause.SHARED_MEMORY)
 """Answers after which the server has nothing left to write."""
@@ -49,6 +50,7 @@ class SharedMemory:
         self._owner: MemoryOwner | None = None
         self._region: MemoryRegion | None = None
         self._opening = asyncio.Lock()
+        self._rest_s = _REST_S
         self._rests_until_s = 0.0
         self._leaving: dict[str, asyncio.Task[None]] = {}
 
@@ -71,7 +73,8 @@ class SharedMemory:
         except ServerError as error:
             answered = error.cause in _FINISHED
             if error.cause is Cause.SHARED_MEMORY:
-                self._rest(error.said)
+                if place.region is self._region:
+                    self._rest(error.said)
                 self._leave(place.region)
             elif error.cause is Cause.UNWRITTEN:
                 self._stop(error.said)
@@ -130,7 +133,7 @@ class SharedMemory:
         finally:
             region.hide()
         log.debug(
-            "%s has a region of ours: %s",
+            "images of %s come through shared memory: %s",
             self._client.address,
             region.name,
             extra={"event": "shared_memory"},
@@ -174,13 +177,15 @@ class SharedMemory:
         )
 
     def _rest(self, said: str) -> None:
-        self._rests_until_s = _now_s() + _REST_S
+        self._rests_until_s = _now_s() + self._rest_s
         log.debug(
-            "%s has no region of ours now: %s",
+            "images of %s travel by gRPC for %g s: %s",
             self._client.address,
+            self._rest_s,
             said,
             extra={"event": "shared_memory_lost"},
         )
+        self._rest_s = min(2 * self._rest_s, _LONGEST_REST_S)
 
     def _leave(self, region: MemoryRegion) -> None:
         """Lend nothing there any more."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import BinaryIO
@@ -44,7 +45,7 @@ def test_a_server_that_sends_images_although_it_has_the_region_is_taken_at_its_w
     check(engine)
     assert (peer.calls["register"], len(peer.regions)) == (1, 1)
     assert engine.info.shared_memory
-    assert told() == [f"grpc://{peer.grpc} has a region of ours: {peer.regions[0]}"]
+    assert told() == [f"images of grpc://{peer.grpc} come through shared memory: {peer.regions[0]}"]
     engine.close()
     assert peer.regions == []
 
@@ -100,8 +101,9 @@ def test_a_server_that_is_silent_when_it_is_asked_is_asked_again_later(
     check(engine)
     goes_on.set()
     assert peer.calls["register"] > 1
-    assert told()[0].startswith(f"grpc://{peer.grpc} has no region of ours now: ")
-    assert told()[-1].startswith(f"grpc://{peer.grpc} has a region of ours: imagemill-")
+    images = f"images of grpc://{peer.grpc}"
+    assert told()[0].startswith(f"{images} travel by gRPC for 0 s: ")
+    assert told()[-1].startswith(f"{images} come through shared memory: imagemill-")
 
 
 def test_an_image_that_is_not_where_it_is_said_to_be_is_asked_for_again_by_grpc(
@@ -138,3 +140,19 @@ def test_no_row_is_to_blame_where_another_server_behind_the_address_has_no_such_
         engine.close()
         kept = [os.fstat(file.fileno()).st_blocks for file in files]
         assert kept == [0] * len(files), "no memory stays with the one that has the regions"
+
+
+def test_a_server_that_has_no_region_time_after_time_is_asked_ever_more_rarely(
+    peers: Peers, engines: Engines, monkeypatch: pytest.MonkeyPatch, told: Callable[[], list[str]]
+) -> None:
+    monkeypatch.setattr("operators.triton_client.shared_memory._REST_S", 0.02)
+    peer = peers()
+    peer.version = "2.51.0"
+    peer.asked = lambda name: peer.regions.clear() if name == "register" else None
+    engine = engines(peer)
+    until_s = time.monotonic() + 1
+    while time.monotonic() < until_s:
+        check(engine)
+    assert 1 < peer.calls["register"] < 15, "50 times if the pauses did not grow"
+    losses = [message for message in told() if "travel by gRPC for" in message]
+    assert len(losses) <= peer.calls["register"], "a region is lost once, by many requests"
