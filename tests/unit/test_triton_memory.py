@@ -130,6 +130,14 @@ def test_half_of_the_memory_is_left_to_others(
         assert region.out == 2
 
 
+def test_memory_without_a_limit_has_room(
+    disk: Callable[[str], Path], owner: MemoryOwner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory_region, "FOLDER", disk("size=0"))
+    with closing(MemoryRegion(owner.name())) as region:
+        assert region.lend(KIB) is not None
+
+
 def test_where_no_file_can_be_made_there_is_no_region(
     disk: Callable[[str], Path], owner: MemoryOwner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
