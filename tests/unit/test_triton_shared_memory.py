@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from typing import BinaryIO
 
 import pytest
@@ -64,6 +65,29 @@ def test_a_server_that_would_die_of_it_is_not_asked(
     assert message == (
         f"images of grpc://{peer.grpc} travel by gRPC: it is Triton {version}; expected 2.51 or "
         "newer"
+    )
+
+
+@pytest.mark.parametrize("absent", ["memory_owner._KERNEL", "memory_region.FOLDER"])
+def test_a_machine_without_shared_memory_has_images_sent(
+    peers: Peers,
+    engines: Engines,
+    told: Callable[[], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    absent: str,
+) -> None:
+    """As macOS, which has neither /proc nor /dev/shm."""
+    monkeypatch.setattr(f"operators.triton_client.{absent}", tmp_path / "absent")
+    peer = peers()
+    peer.version = "2.51.0"
+    engine = engines(peer)
+    check(engine)
+    assert (engine.info.shared_memory, peer.calls["register"]) == (False, 0)
+    (message,) = told()
+    assert message.startswith(
+        f"images of grpc://{peer.grpc} travel by gRPC: this machine has no shared memory for it "
+        f"([Errno 2] No such file or directory: '{tmp_path}/absent"
     )
 
 
