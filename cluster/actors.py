@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -50,6 +51,7 @@ from conf.schema import RunConfig
 from operators.engine import Engine
 from operators.engines import engine_of
 
+log = logging.getLogger("imagemill")
 _ANSWER_S = 60.0
 _CHECKPOINT_PATIENCE_S = 5.0
 """How long the coordinator asks the store for a checkpoint: nobody may wait in vain for a file that
@@ -327,8 +329,10 @@ class WorkerActor:
             told=metrics.tell,
         )
         self._term.watch(lambda: worker.preempt("its process was told to end (SIGTERM)"))
-        with closing:
+        try:
             return worker.run()
+        finally:
+            _close(closing)
 
     def _engine(self, closing: ExitStack) -> Engine:
         """The engine, with the very model that the job began with."""
@@ -345,3 +349,12 @@ class WorkerActor:
                 f"{self._model_revision}; put the same model on every node"
             )
         return engine
+
+
+def _close(closing: ExitStack) -> None:
+    """All is committed and told by now: what cannot be closed, and ends with this process, must
+    neither fail the worker nor hide what did."""
+    try:
+        closing.close()
+    except Exception as error:  # noqa: BLE001 - the actor's boundary: it becomes an event
+        log.warning("the engine was not closed: %r", error, extra={"event": "engine_left"})

@@ -24,6 +24,8 @@ from operators.triton_client.server_model import ServerModel
 
 Outcome = ImageResult | ImageFailure
 _TICK_S = 0.05
+_CLOSE_S = 15.0
+"""Servers that do not answer are left in less."""
 _LOOKAHEAD_BATCHES = 6
 _UNKNOWN = "unknown"
 
@@ -212,8 +214,12 @@ class TritonEngine:
         return len(dropped)
 
     def close(self) -> None:
-        """Leave the servers and end the thread; what is inside is lost."""
-        self._thread.wait(self._pool.close())
+        """Leave the servers and end the thread; what is inside is lost.
+
+        Raises:
+            TimeoutError: the thread hangs; it is left behind.
+        """
+        self._thread.wait(self._pool.close(), timeout_s=_CLOSE_S)
         self._thread.close()
 
     @property

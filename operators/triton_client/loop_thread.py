@@ -22,9 +22,13 @@ class LoopThread:
         """Have the loop call a function soon."""
         self._loop.call_soon_threadsafe(function, *arguments)
 
-    def wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """What a coroutine returns or raises on the loop."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+    def wait(self, coroutine: Coroutine[Any, Any, T], *, timeout_s: float | None = None) -> T:
+        """What a coroutine returns or raises on the loop.
+
+        Raises:
+            TimeoutError: it takes longer than this, and goes on.
+        """
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(timeout_s)
 
     def time(self) -> float:
         """The loop's clock."""

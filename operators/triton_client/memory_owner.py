@@ -13,13 +13,14 @@ import os
 import re
 import secrets
 import socket
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 FOLDER = Path("/dev/shm")
 """Where a server finds a region by its name."""
 _PREFIX = "imagemill"
-_NAME = re.compile(rf"{_PREFIX}-(?P<network>\d+)-(?P<owner>[0-9a-f]+)-\d+")
+_NAME = re.compile(rf"{_PREFIX}-(?P<network>[0-9a-f]+-\d+)-(?P<owner>[0-9a-f]+)-\d+")
+_KERNEL = Path("/proc/sys/kernel/random/boot_id")
 
 
 class MemoryOwner:
@@ -47,9 +48,10 @@ class MemoryOwner:
 
 def is_abandoned(name: str) -> bool:
     """Whether a region's name was made by an owner that is gone. Names that others than we make
-    never were, nor those of containers with another network, whose sockets cannot be seen here."""
+    never were, nor those of other machines and of containers with another network, whose sockets
+    cannot be seen here."""
     found = _NAME.fullmatch(name)
-    if found is None or int(found["network"]) != _network():
+    if found is None or found["network"] != _network():
         return False
     try:
         with closing(_socket(found["owner"])):
@@ -61,15 +63,19 @@ def is_abandoned(name: str) -> bool:
 
 
 def remove_abandoned() -> None:
-    """Remove the files of owners that died while a server was opening them."""
+    """Remove the files of owners that died while a server was opening them. Another user's stay:
+    they are that user's to remove."""
     for file in FOLDER.glob(f"{_PREFIX}-*"):
         if is_abandoned(file.name):
-            file.unlink(missing_ok=True)
+            with suppress(PermissionError):
+                file.unlink(missing_ok=True)
 
 
-def _network() -> int:
-    """The kernel's number of the network in which sockets are seen."""
-    return os.stat("/proc/self/ns/net").st_ino
+def _network() -> str:
+    """The network in which sockets are seen: kernels number theirs alike, so that it takes the name
+    of the kernel, too."""
+    kernel, _, _ = _KERNEL.read_text().partition("-")
+    return f"{kernel}-{os.stat('/proc/self/ns/net').st_ino}"
 
 
 def _socket(token: str) -> socket.socket:

@@ -75,10 +75,11 @@ class MemoryRegion:
         """A place for an image of so many bytes; None: /dev/shm has too little memory left.
 
         The memory is taken now: a server that could not have it when it writes would die of that.
-        Half of /dev/shm is left to the server's models and to others.
+        Half of /dev/shm is left to the server's models and to others, where it has a limit.
         """
         state = os.fstatvfs(self._file)
-        if (state.f_bavail - state.f_blocks // 2) * state.f_frsize < size:
+        left = (state.f_bavail - state.f_blocks // 2) * state.f_frsize
+        if state.f_blocks and left < size:
             return None
         offset = self._used
         try:

@@ -1,7 +1,7 @@
 """Shared memory between this process and one Triton server, as long as the server goes along.
 
 Whether it does is found out by asking it to open a region, which only one can that sees the same
-/dev/shm. Otherwise images travel by gRPC; nothing else changes, so that nobody is warned.
+/dev/shm. Otherwise images travel by gRPC; nothing else changes, so that only who asks is told.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ from operators.triton_client.errors import Cause, ServerError
 from operators.triton_client.memory_owner import MemoryOwner, is_abandoned, remove_abandoned
 from operators.triton_client.memory_region import REGION_BYTES, MemoryRegion, Place
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("imagemill")
 _OLDEST = (2, 51)
 """Servers before 2.50 unmap a region under requests that still write to it, and die of that; 2.50
 was the first that counts those requests, and miscounted some."""
 _CALL_S = 2.0
 _CLOSE_S = 5.0
 """How long a server that still works on what was given up is waited for at the end."""
-_REST_S = 5.0
-"""After a server had a region no more: one behind a load balancer may be several."""
+_REST_S, _LONGEST_REST_S = 5.0, 600.0
+"""After a server had a region no more or was silent, twice as long each time: it may be several
+behind a load balancer, and what lies before it may swallow what it does not know."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 5.0
-_FINISHED = (Cause.ROW, Cause.BUSY)
+_FINISHED = (Cause.ROW, Cause.BUSY, Cause.SHARED_MEMORY)
 """Answers after which the server has nothing left to write."""
 _SILENT = (Cause.UNREACHABLE, Cause.TIMED_OUT)
 
@@ -49,6 +50,7 @@ class SharedMemory:
         self._owner: MemoryOwner | None = None
         self._region: MemoryRegion | None = None
         self._opening = asyncio.Lock()
+        self._rest_s = _REST_S
         self._rests_until_s = 0.0
         self._leaving: dict[str, asyncio.Task[None]] = {}
 
@@ -71,7 +73,9 @@ class SharedMemory:
         except ServerError as error:
             answered = error.cause in _FINISHED
             if error.cause is Cause.SHARED_MEMORY:
-                self._rest(error.said)
+                if place.region is self._region:
+                    self._rest(error.said)
+                self._leave(place.region)
             elif error.cause is Cause.UNWRITTEN:
                 self._stop(error.said)
             raise
@@ -129,7 +133,7 @@ class SharedMemory:
         finally:
             region.hide()
         log.debug(
-            "%s has a region of ours: %s",
+            "images of %s come through shared memory: %s",
             self._client.address,
             region.name,
             extra={"event": "shared_memory"},
@@ -173,13 +177,15 @@ class SharedMemory:
         )
 
     def _rest(self, said: str) -> None:
-        self._rests_until_s = _now_s() + _REST_S
+        self._rests_until_s = _now_s() + self._rest_s
         log.debug(
-            "%s has no region of ours now: %s",
+            "images of %s travel by gRPC for %g s: %s",
             self._client.address,
+            self._rest_s,
             said,
             extra={"event": "shared_memory_lost"},
         )
+        self._rest_s = min(2 * self._rest_s, _LONGEST_REST_S)
 
     def _leave(self, region: MemoryRegion) -> None:
         """Lend nothing there any more."""

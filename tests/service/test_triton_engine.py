@@ -173,7 +173,7 @@ def test_a_row_that_hangs_is_found_alone_and_the_one_behind_it_is_made(
     overdue: list[int] = []
 
     def look(outcomes: int) -> None:
-        overdue.extend(request.row_id for request in engine.overdue(0.1))
+        overdue.extend(request.row_id for request in engine.overdue(1.0))
 
     found = {outcome.request.row_id: outcome for outcome in drain(engine, look)}
     assert sorted(found) == [0, 1]

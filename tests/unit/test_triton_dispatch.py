@@ -11,7 +11,7 @@ import pytest
 from operators.engine import ImageFailure, ImageResult
 from operators.engines.triton import TritonEngine
 from tests.cluster.job_process import wait_until
-from tests.scripted_triton import drain, numbers, row
+from tests.scripted_triton import drain, engine_at, numbers, row
 from tests.triton_peer import DEAD, TritonPeer, refuse
 
 Engines = Callable[..., TritonEngine]
@@ -237,3 +237,17 @@ def test_a_row_that_times_out_is_tried_alone_before_it_is_given_up(
     assert found[0].reason == "row_timeout"
     assert all(isinstance(found[number], ImageResult) for number in range(1, 6))
     assert len(hangs) == 2, "once among others, once alone"
+
+
+def test_an_engine_whose_thread_hangs_is_not_waited_for_at_its_end(
+    peers: Peers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = engine_at(peers())
+    goes_on = threading.Event()
+    engine._thread.call(goes_on.wait, PATIENCE_S)
+    with monkeypatch.context() as impatient:
+        impatient.setattr("operators.engines.triton._CLOSE_S", 0.05)
+        with pytest.raises(TimeoutError):
+            engine.close()
+    goes_on.set()
+    engine.close()

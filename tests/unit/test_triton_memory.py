@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -56,8 +56,10 @@ def test_names_of_others_and_of_other_networks_are_nobodys_to_judge(owner: Memor
     name = owner.name()
     owner.close()
     assert is_abandoned(name)
-    network = os.stat("/proc/self/ns/net").st_ino
-    assert not is_abandoned(name.replace(f"-{network}-", f"-{network + 1}-"))
+    _, kernel, network, token, number = name.split("-")
+    assert not is_abandoned(f"imagemill-{kernel}-{int(network) + 1}-{token}-{number}")
+    another = f"{int(kernel, 16) ^ 1:08x}"
+    assert not is_abandoned(f"imagemill-{another}-{network}-{token}-{number}"), "same number there"
     assert not is_abandoned("output_data")
     assert not is_abandoned(f"{name}-more")
 
@@ -79,6 +81,17 @@ def test_the_file_of_a_process_that_was_killed_is_removed_and_no_other(owner: Me
         assert not (memory_owner.FOLDER / name).exists()
         assert (memory_owner.FOLDER / ours.name).exists()
         ours.hide()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
+def test_a_file_that_another_user_left_keeps_nobody_from_shared_memory(owner: MemoryOwner) -> None:
+    with closing(MemoryRegion(owner.name())) as left, ExitStack() as ours:
+        ours.callback(left.hide)
+        owner.close()
+        ours.callback(os.seteuid, os.geteuid())
+        os.seteuid(65534)
+        remove_abandoned()
+        assert (memory_owner.FOLDER / left.name).exists()
 
 
 def test_no_byte_is_lent_twice(region: MemoryRegion) -> None:
@@ -115,6 +128,14 @@ def test_half_of_the_memory_is_left_to_others(
         assert region.lend(200 * KIB) is None
         assert region.lend(40 * KIB) is not None
         assert region.out == 2
+
+
+def test_memory_without_a_limit_has_room(
+    disk: Callable[[str], Path], owner: MemoryOwner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory_region, "FOLDER", disk("size=0"))
+    with closing(MemoryRegion(owner.name())) as region:
+        assert region.lend(KIB) is not None
 
 
 def test_where_no_file_can_be_made_there_is_no_region(

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
+import time
 from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
 from operators.engine import ImageResult
 from operators.engines.triton import TritonEngine
+from operators.triton_client.memory_owner import FOLDER
 from tests.scripted_triton import drain, engine_at, numbers, row
 from tests.triton_peer import TritonPeer, refuse
 
@@ -20,9 +26,8 @@ Peers = Callable[..., TritonPeer]
 @pytest.fixture
 def told(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
     """What was said of shared memory."""
-    name = "operators.triton_client.shared_memory"
-    caplog.set_level(logging.DEBUG, name)
-    return lambda: [record.getMessage() for record in caplog.records if record.name == name]
+    caplog.set_level(logging.DEBUG, "imagemill")
+    return lambda: [one.getMessage() for one in caplog.records if one.name == "imagemill"]
 
 
 def check(engine: TritonEngine, rows: int = 8) -> None:
@@ -41,7 +46,7 @@ def test_a_server_that_sends_images_although_it_has_the_region_is_taken_at_its_w
     check(engine)
     assert (peer.calls["register"], len(peer.regions)) == (1, 1)
     assert engine.info.shared_memory
-    assert told() == [f"grpc://{peer.grpc} has a region of ours: {peer.regions[0]}"]
+    assert told() == [f"images of grpc://{peer.grpc} come through shared memory: {peer.regions[0]}"]
     engine.close()
     assert peer.regions == []
 
@@ -60,6 +65,29 @@ def test_a_server_that_would_die_of_it_is_not_asked(
     assert message == (
         f"images of grpc://{peer.grpc} travel by gRPC: it is Triton {version}; expected 2.51 or "
         "newer"
+    )
+
+
+@pytest.mark.parametrize("absent", ["memory_owner._KERNEL", "memory_region.FOLDER"])
+def test_a_machine_without_shared_memory_has_images_sent(
+    peers: Peers,
+    engines: Engines,
+    told: Callable[[], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    absent: str,
+) -> None:
+    """As macOS, which has neither /proc nor /dev/shm."""
+    monkeypatch.setattr(f"operators.triton_client.{absent}", tmp_path / "absent")
+    peer = peers()
+    peer.version = "2.51.0"
+    engine = engines(peer)
+    check(engine)
+    assert (engine.info.shared_memory, peer.calls["register"]) == (False, 0)
+    (message,) = told()
+    assert message.startswith(
+        f"images of grpc://{peer.grpc} travel by gRPC: this machine has no shared memory for it "
+        f"([Errno 2] No such file or directory: '{tmp_path}/absent"
     )
 
 
@@ -97,8 +125,9 @@ def test_a_server_that_is_silent_when_it_is_asked_is_asked_again_later(
     check(engine)
     goes_on.set()
     assert peer.calls["register"] > 1
-    assert told()[0].startswith(f"grpc://{peer.grpc} has no region of ours now: ")
-    assert told()[-1].startswith(f"grpc://{peer.grpc} has a region of ours: imagemill-")
+    images = f"images of grpc://{peer.grpc}"
+    assert told()[0].startswith(f"{images} travel by gRPC for 0 s: ")
+    assert told()[-1].startswith(f"{images} come through shared memory: imagemill-")
 
 
 def test_an_image_that_is_not_where_it_is_said_to_be_is_asked_for_again_by_grpc(
@@ -115,13 +144,39 @@ def test_an_image_that_is_not_where_it_is_said_to_be_is_asked_for_again_by_grpc(
 
 
 def test_no_row_is_to_blame_where_another_server_behind_the_address_has_no_such_region(
-    peers: Peers, engines: Engines, monkeypatch: pytest.MonkeyPatch
+    peers: Peers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("operators.triton_client.shared_memory._REST_S", 0.0)
     peer = peers()
     peer.version = "2.51.0"
+    with ExitStack() as another:
+
+        def opened_there(name: str) -> None:
+            if name == "register":
+                files.append(another.enter_context((FOLDER / peer.regions.pop()).open("rb")))
+
+        files: list[BinaryIO] = []
+        peer.asked = opened_there
+        engine = engine_at(peer)
+        check(engine)
+        assert engine.stats.estimated_ns == 0, "nothing was lost"
+        assert peer.calls["register"] > 1
+        engine.close()
+        kept = [os.fstat(file.fileno()).st_blocks for file in files]
+        assert kept == [0] * len(files), "no memory stays with the one that has the regions"
+
+
+def test_a_server_that_has_no_region_time_after_time_is_asked_ever_more_rarely(
+    peers: Peers, engines: Engines, monkeypatch: pytest.MonkeyPatch, told: Callable[[], list[str]]
+) -> None:
+    monkeypatch.setattr("operators.triton_client.shared_memory._REST_S", 0.02)
+    peer = peers()
+    peer.version = "2.51.0"
     peer.asked = lambda name: peer.regions.clear() if name == "register" else None
     engine = engines(peer)
-    check(engine)
-    assert engine.stats.estimated_ns == 0, "nothing was lost"
-    assert peer.calls["register"] > 1
+    until_s = time.monotonic() + 1
+    while time.monotonic() < until_s:
+        check(engine)
+    assert 1 < peer.calls["register"] < 15, "50 times if the pauses did not grow"
+    losses = [message for message in told() if "travel by gRPC for" in message]
+    assert len(losses) <= peer.calls["register"], "a region is lost once, by many requests"

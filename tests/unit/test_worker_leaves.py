@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from cluster.store import Store
 from cluster.worker import WorkerOutcome
 from conf.errors import CoordinatorLost, StoreFull, StoreUnavailable
 from conf.price_book import book_of
+from conf.schema import RunConfig
 from jobs.verify import verify
 from operators.engine import ImageFailure, ImageResult
 from tests.one_worker import ROWS, TINY, Hooked, Stage
@@ -219,6 +221,37 @@ def test_a_workers_life_begins_with_its_actor_and_is_one_object(
     stamp = stamp_from_json(stage.small.store.get(entry.key) or b"", entry.key)
     assert stamp.started_at < constructed_at
     assert stamp.closed
+
+
+@pytest.mark.parametrize("failed", [False, True])
+def test_an_engine_that_cannot_be_closed_neither_fails_a_worker_nor_hides_what_did(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    failed: bool,
+) -> None:
+    stage = Stage(tmp_path)
+
+    def hangs() -> None:
+        raise TimeoutError("no answer")
+
+    def breaks() -> None:
+        if failed:
+            raise RuntimeError("no device")
+
+    def engine_of(config: RunConfig, closing: ExitStack) -> Hooked:
+        closing.callback(hangs)
+        return Hooked(stage.small, before_tick=breaks)
+
+    monkeypatch.setattr(actors, "engine_of", engine_of)
+    actor = actor_of(stage, monkeypatch)
+    actor._link = stage.link
+    if failed:
+        with pytest.raises(RuntimeError, match="no device"):
+            actor.run()
+    else:
+        assert actor.run().error is None
+    assert "the engine was not closed: TimeoutError('no answer')" in caplog.messages
 
 
 def test_an_actor_whose_store_is_away_ends_in_words_and_may_be_replaced(
