@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from cluster.job_log import last_run
 from cluster.plan_file import PlanReader
 from cluster.store import Store
+from conf.errors import CorruptOutput
 from jobs.execute import version
 from jobs.figures import plural
 from jobs.report.survey import READ, survey
@@ -19,13 +20,18 @@ log = logging.getLogger("imagemill")
 
 
 def tell_hopeless(store: Store, plan: PlanReader) -> None:
-    """Warn of them before a retry.
-
-    Raises:
-        CorruptOutput: a table that a counted commit names does not exist.
-    """
+    """Warn of them before a retry, or of a missing or damaged table that would tell: rows are named
+    by their commits, and the retry makes that table needless."""
     last = last_run(store)
-    rejected = survey(store, plan, images=False).rejected
+    try:
+        rejected = survey(store, plan, images=False).rejected
+    except CorruptOutput as error:
+        log.warning(
+            "why rows are quarantined is not known: %s",
+            error,
+            extra={"event": "hopeless_unknown"},
+        )
+        return
     before, now = last.version if last else version(), version()
     said = hopeless(rejected, rejected.total(), before=before, now=now)
     if said:

@@ -11,7 +11,7 @@ from cluster.job_log import generation, last_run, open_retry, write_run_end
 from conf.errors import ConfigError, OutputTaken
 from jobs import hopeless as module
 from jobs.execute import version
-from jobs.hopeless import hopeless
+from jobs.hopeless import hopeless, tell_hopeless
 from jobs.presence import Presence
 from jobs.run import retry
 from tests.small_jobs import SmallJob, run_small_job
@@ -70,6 +70,17 @@ def test_where_some_rows_may_be_mended_only_the_others_are_told() -> None:
         "rejected again, unless the input is mended and run as a new job"
     )
     assert hopeless({("denoise", "nan"): 2}, 2, before="1", now="1") == ""
+
+
+def test_a_table_of_reasons_that_is_damaged_keeps_nobody_from_a_retry_which_replaces_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    small = finished(tmp_path)
+    key = small.store.listing("quarantine/")[0].key
+    small.store.put(key, b"it was a table once")
+    tell_hopeless(small.store, small.plan)
+    (said,) = caplog.messages
+    assert said.startswith(f"why rows are quarantined is not known: {key} is damaged: ")
 
 
 def test_a_retry_is_refused_while_another_driver_is_at_work(tmp_path: Path) -> None:
