@@ -33,7 +33,7 @@ run: $(VENV)/.ready
 test:
 	@$(MAKE) --no-print-directory -j2 $(VENV)/.ready $(TRITON)/.ready
 	@$(BIN)/python -m tests.prometheus
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest -n 3 --dist loadfile
 
 check: $(VENV)/.ready
 	$(BIN)/ruff format --check .
