@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from tests import triton_environment
-from tests.cluster.many_nodes import ManyNodes
 from tests.prometheus import MISSING, program
 from tests.seaweedfs import FULL, SeaweedFS
 from tests.small_disk import CannotMount, small_disk
@@ -52,14 +51,6 @@ def promtool() -> Path:
     if found is None:
         pytest.skip(MISSING.format(name="promtool"))
     return found
-
-
-@pytest.fixture(scope="session")
-def here() -> Iterator[ManyNodes]:
-    """A Ray of this machine with two CPUs, for jobs whose end the test awaits: one begins there in
-    less time than one that starts its own Ray."""
-    with ManyNodes(cpus=2) as nodes:
-        yield nodes
 
 
 @pytest.fixture

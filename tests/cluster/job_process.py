@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.cli import main
-
 WAIT_S = 120.0
-_LOOKING = ("cancel", "cost", "report", "status", "verify")
 
 
 def write_prompts(path: Path, rows: list[dict[str, object]]) -> Path:
@@ -41,21 +35,10 @@ def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = WAIT
 
 
 class JobProcess:
-    """``imagemill`` with arguments, its output captured; ``environment`` is added to ours.
+    """``imagemill`` with arguments, its output captured; ``environment`` is added to ours."""
 
-    The actors of a job are looked for below the ``raylets``, process ids; None: below the job
-    itself, which then has a Ray of its own.
-    """
-
-    def __init__(
-        self,
-        *arguments: str,
-        environment: Mapping[str, str] | None = None,
-        raylets: Iterable[int] | None = None,
-    ) -> None:
+    def __init__(self, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
         self.arguments = arguments
-        self._raylets = None if raylets is None else tuple(raylets)
-        self._begun_s = time.time()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "jobs.entry", *arguments],
             stdout=subprocess.PIPE,
@@ -67,10 +50,8 @@ class JobProcess:
         self.output = ""
 
     def workers(self) -> list[psutil.Process]:
-        """The worker actors of this job that have begun their work. Each has a process that began
-        with it: those of jobs before this one are older."""
-        found = self._titled("ray::WorkerActor.run")
-        return [worker for worker in found if worker.create_time() >= self._begun_s]
+        """The worker actors of this job that have begun their work."""
+        return self._titled("ray::WorkerActor.run")
 
     def coordinator(self) -> psutil.Process:
         """The coordinator actor of this job."""
@@ -78,7 +59,7 @@ class JobProcess:
         return found
 
     def _titled(self, start: str) -> list[psutil.Process]:
-        return titled(start, self._raylets or [self._process.pid])
+        return titled(start, self._process.pid)
 
     @property
     def pid(self) -> int:
@@ -99,17 +80,13 @@ class JobProcess:
         return self._process.poll() is None
 
 
-def titled(start: str, above: Iterable[int]) -> list[psutil.Process]:
-    """The processes below these process ids whose titles start so."""
-    found = [child for pid in above for child in _children(pid)]
-    return [child for child in found if title(child).startswith(start)]
-
-
-def _children(pid: int) -> list[psutil.Process]:
+def titled(start: str, above: int) -> list[psutil.Process]:
+    """The processes below this process id whose titles start so."""
     try:
-        return psutil.Process(pid).children(recursive=True)
+        children = psutil.Process(above).children(recursive=True)
     except psutil.NoSuchProcess:
         return []
+    return [child for child in children if title(child).startswith(start)]
 
 
 def title(process: psutil.Process) -> str:
@@ -121,21 +98,9 @@ def title(process: psutil.Process) -> str:
 
 
 def imagemill(*arguments: str, environment: Mapping[str, str] | None = None) -> tuple[int, str]:
-    """Run a command to its end; returns the exit status and what was printed.
-
-    One that begins no worker runs in this process, unless its ``environment`` is added to ours.
-    """
-    if arguments[0] in _LOOKING and environment is None:
-        return _looked(arguments)
+    """Run a command to its end; ``environment`` is added to ours."""
     job = JobProcess(*arguments, environment=environment)
     return job.finish(), job.output
-
-
-def _looked(arguments: tuple[str, ...]) -> tuple[int, str]:
-    printed = io.StringIO()
-    with redirect_stdout(printed), redirect_stderr(printed):
-        status = main(arguments)
-    return status, printed.getvalue()
 
 
 def commit_count(output: Path) -> int:

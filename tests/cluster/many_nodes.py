@@ -1,13 +1,13 @@
 """A Ray cluster of several nodes on one machine, whose nodes come, go and are taken away.
 
 The nodes live as long as the test's process; jobs run against ``address`` in processes of their own
-(``start``). Nothing here connects the test itself to Ray.
+(``JobProcess``). Nothing here connects the test itself to Ray.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from types import TracebackType
 
 import psutil
@@ -16,7 +16,7 @@ from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster
 from ray.core.generated.autoscaler_pb2 import DRAIN_NODE_REASON_PREEMPTION
 
-from tests.cluster.job_process import JobProcess, titled
+from tests.cluster.job_process import title
 
 _OBJECT_STORE_BYTES = 80 * 1024 * 1024
 _QUICK = {"health_check_period_ms": 500, "health_check_failure_threshold": 5}
@@ -26,18 +26,15 @@ _SMALL = {"object_store_memory": _OBJECT_STORE_BYTES, "include_dashboard": False
 
 
 class ManyNodes:
-    """A context manager: a head, without CPUs unless some are given, and nodes that are added one
-    by one.
+    """A context manager: a head without CPUs, and nodes that are added one by one.
 
     ``address`` is what ``cluster.address`` takes. Processes report their metrics every
     ``metrics_every_s``. With a ``dashboard`` the head has a job server.
     """
 
-    def __init__(
-        self, *, cpus: int = 0, metrics_every_s: float = 10.0, dashboard: bool = False
-    ) -> None:
+    def __init__(self, *, metrics_every_s: float = 10.0, dashboard: bool = False) -> None:
         often = {"metrics_report_interval_ms": int(metrics_every_s * 1000)}
-        head = {"num_cpus": cpus, "_system_config": _QUICK | _NO_SPARE_PROCESSES | often, **_SMALL}
+        head = {"num_cpus": 0, "_system_config": _QUICK | _NO_SPARE_PROCESSES | often, **_SMALL}
         if dashboard:
             # any free port: another cluster on this machine may have the usual one
             head |= {"include_dashboard": True, "dashboard_agent_listen_port": 0}
@@ -99,20 +96,6 @@ class ManyNodes:
         )
         assert accepted, why
 
-    def start(self, *arguments: str, environment: Mapping[str, str] | None = None) -> JobProcess:
-        """``imagemill`` with arguments, its actors on these nodes."""
-        return JobProcess(
-            *arguments,
-            f"cluster.address={self.address}",
-            environment=environment,
-            raylets=self._raylets(self._cluster.list_all_nodes()),
-        )
-
-    def imagemill(self, *arguments: str) -> tuple[int, str]:
-        """Run a command to its end here; returns the exit status and what was printed."""
-        job = self.start(*arguments)
-        return job.finish(), job.output
-
     def workers(self, node: Node | None = None) -> list[psutil.Process]:
         """The worker actors, on one node or all, that have begun their work."""
         return self._titled("ray::WorkerActor.run", node)
@@ -123,11 +106,14 @@ class ManyNodes:
 
     def _titled(self, start: str, node: Node | None) -> list[psutil.Process]:
         nodes = self._cluster.list_all_nodes() if node is None else [node]
-        return titled(start, self._raylets(nodes))
+        found = [child for one in nodes for child in _children(one)]
+        return [child for child in found if title(child).startswith(start)]
 
-    @staticmethod
-    def _raylets(nodes: Iterable[Node]) -> list[int]:
-        """The process ids of those nodes that live."""
-        return [
-            raylet.process.pid for node in nodes for raylet in node.all_processes.get("raylet", [])
-        ]
+
+def _children(node: Node) -> list[psutil.Process]:
+    """The processes below the node's raylet."""
+    try:
+        (raylet,) = node.all_processes["raylet"]
+        return psutil.Process(raylet.process.pid).children(recursive=True)
+    except (KeyError, psutil.NoSuchProcess):
+        return []

@@ -12,13 +12,13 @@ import pyarrow.dataset as ds
 import pytest
 
 from tests.cluster.job_process import (
+    JobProcess,
     commit_count,
     imagemill,
     images_by_id,
     wait_until,
     write_prompts,
 )
-from tests.cluster.many_nodes import ManyNodes
 
 ROWS = 240
 CAP = 40
@@ -47,14 +47,14 @@ def prompts(tmp_path: Path) -> Path:
 
 
 def test_a_run_stops_before_its_cap_although_a_worker_is_killed_and_goes_on_with_a_higher_one(
-    here: ManyNodes, prompts: Path, tmp_path: Path
+    prompts: Path, tmp_path: Path
 ) -> None:
     output, told = tmp_path / "out", tmp_path / "told"
     script = tmp_path / "tell.py"
     script.write_text(f"import sys; open({str(told)!r}, 'a').write(sys.stdin.read() + '\\n')")
     alert = f"{shlex.quote(sys.executable)} {shlex.quote(str(script))}"
     given = (f"input.path={prompts}", f"output.path={output}", f"budget.max_cost={CAP}")
-    job = here.start("run", *given, f"budget.alert={alert}", *SETTINGS)
+    job = JobProcess("run", *given, f"budget.alert={alert}", *SETTINGS)
     wait_until(lambda: commit_count(output) >= 2, "two commits")
     job.workers()[0].kill()
     assert job.finish() == 3, job.output

@@ -10,12 +10,12 @@ from cluster.checkpoint import newest_checkpoint
 from cluster.layout import commits, openings
 from cluster.store import Store
 from tests.cluster.job_process import (
+    JobProcess,
     imagemill,
     images_by_id,
     wait_until,
     write_prompts,
 )
-from tests.cluster.many_nodes import ManyNodes
 
 ROWS = 64
 SHARDS = 16
@@ -35,14 +35,12 @@ def checkpointed(output: Path) -> set[int]:
     return {shard_id for table in tables for shard_id in table["shard_id"].to_pylist()}
 
 
-def test_a_resumed_run_neither_opens_nor_reads_the_shards_in_the_checkpoint(
-    here: ManyNodes, tmp_path: Path
-) -> None:
+def test_a_resumed_run_neither_opens_nor_reads_the_shards_in_the_checkpoint(tmp_path: Path) -> None:
     """Their records are put away meanwhile: a run that looked at them would find them unopened."""
     output, away = tmp_path / "out", tmp_path / "away"
     rows = [{"prompt": f"a picture of number {n}", "steps": 10} for n in range(ROWS)]
     prompts = write_prompts(tmp_path / "prompts.parquet", rows)
-    job = here.start("run", f"input.path={prompts}", f"output.path={output}", *FAST)
+    job = JobProcess("run", f"input.path={prompts}", f"output.path={output}", *FAST)
     wait_until(lambda: bool(checkpointed(output)), "a checkpoint")
     job.send(signal.SIGKILL)
     job.finish()
@@ -66,12 +64,10 @@ def test_a_resumed_run_neither_opens_nor_reads_the_shards_in_the_checkpoint(
     assert len(images_by_id(output)) == ROWS
 
 
-def test_a_run_that_ends_before_its_first_checkpoint_writes_one(
-    here: ManyNodes, tmp_path: Path
-) -> None:
+def test_a_run_that_ends_before_its_first_checkpoint_writes_one(tmp_path: Path) -> None:
     output = tmp_path / "out"
     prompts = write_prompts(tmp_path / "prompts.parquet", [{"prompt": "x"}] * 8)
     start = ("run", f"input.path={prompts}", f"output.path={output}", *FAST)
-    status, text = here.imagemill(*start, "cluster.checkpoint_s=1000")
+    status, text = imagemill(*start, "cluster.checkpoint_s=1000")
     assert status == 0, text
     assert checkpointed(output) == {0, 1}

@@ -17,7 +17,6 @@ from tests.cluster.job_process import (
     wait_until,
     write_prompts,
 )
-from tests.cluster.many_nodes import ManyNodes
 
 ROWS = 64
 SIMULATED = (
@@ -43,8 +42,8 @@ def prompts_of(count: int, folder: Path) -> Path:
     return write_prompts(folder / "prompts.parquet", rows)
 
 
-def start(here: ManyNodes, prompts: Path, output: Path, *more: str) -> JobProcess:
-    return here.start("run", f"input.path={prompts}", f"output.path={output}", *SIMULATED, *more)
+def start(prompts: Path, output: Path, *more: str) -> JobProcess:
+    return JobProcess("run", f"input.path={prompts}", f"output.path={output}", *SIMULATED, *more)
 
 
 def assert_whole(output: Path, rows: int = ROWS) -> None:
@@ -58,13 +57,11 @@ def wait_for_commits(job: JobProcess, output: Path, count: int = 2) -> None:
     assert job.running(), "the job ended before the fault could be caused"
 
 
-def test_a_killed_worker_is_replaced_and_every_image_is_made_once(
-    here: ManyNodes, tmp_path: Path
-) -> None:
+def test_a_killed_worker_is_replaced_and_every_image_is_made_once(tmp_path: Path) -> None:
     """More shards than one worker takes at a time, so that a third one has something to do."""
     output = tmp_path / "out"
     rows = 4 * ROWS
-    job = start(here, prompts_of(rows, tmp_path), output, "cluster.workers=2", "input.shard_rows=8")
+    job = start(prompts_of(rows, tmp_path), output, "cluster.workers=2", "input.shard_rows=8")
     wait_for_commits(job, output)
     job.workers()[0].kill()
     assert job.finish() == 0, job.output
@@ -82,10 +79,10 @@ def assert_dead(process: psutil.Process) -> None:
 
 
 def test_a_worker_that_hangs_is_replaced_and_the_job_finishes_by_itself(
-    here: ManyNodes, prompts: Path, tmp_path: Path
+    prompts: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
-    job = start(here, prompts, output, *HASTY)
+    job = start(prompts, output, *HASTY)
     wait_for_commits(job, output)
     (hung,) = job.workers()
     hung.suspend()
@@ -95,11 +92,9 @@ def test_a_worker_that_hangs_is_replaced_and_the_job_finishes_by_itself(
     assert_whole(output)
 
 
-def test_ctrl_c_once_ends_a_job_whose_worker_hangs(
-    here: ManyNodes, prompts: Path, tmp_path: Path
-) -> None:
+def test_ctrl_c_once_ends_a_job_whose_worker_hangs(prompts: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
-    job = start(here, prompts, output, *HASTY)
+    job = start(prompts, output, *HASTY)
     wait_for_commits(job, output)
     (hung,) = job.workers()
     hung.suspend()
@@ -114,11 +109,11 @@ def test_ctrl_c_once_ends_a_job_whose_worker_hangs(
 
 
 def test_a_killed_driver_leaves_a_job_that_resumes_with_another_number_of_workers(
-    here: ManyNodes, prompts: Path, tmp_path: Path
+    prompts: Path, tmp_path: Path
 ) -> None:
     undisturbed, output = tmp_path / "undisturbed", tmp_path / "out"
-    assert start(here, prompts, undisturbed).finish() == 0
-    job = start(here, prompts, output)
+    assert start(prompts, undisturbed).finish() == 0
+    job = start(prompts, output)
     wait_for_commits(job, output)
     workers = job.workers()
     assert workers
@@ -136,10 +131,10 @@ def test_a_killed_driver_leaves_a_job_that_resumes_with_another_number_of_worker
 
 
 def test_a_killed_coordinator_ends_the_run_in_words_and_the_job_resumes(
-    here: ManyNodes, prompts: Path, tmp_path: Path
+    prompts: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
-    job = start(here, prompts, output, "cluster.workers=2")
+    job = start(prompts, output, "cluster.workers=2")
     wait_for_commits(job, output)
     job.coordinator().kill()
     assert job.finish() == 3, job.output
@@ -156,10 +151,10 @@ def test_a_killed_coordinator_ends_the_run_in_words_and_the_job_resumes(
 
 
 def test_ctrl_c_commits_what_is_finished_and_says_how_to_resume(
-    here: ManyNodes, prompts: Path, tmp_path: Path
+    prompts: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
-    job = start(here, prompts, output)
+    job = start(prompts, output)
     wait_for_commits(job, output)
     job.send(signal.SIGINT)
     assert job.finish() == 3, job.output
@@ -170,11 +165,9 @@ def test_ctrl_c_commits_what_is_finished_and_says_how_to_resume(
     assert_whole(output)
 
 
-def test_ctrl_c_twice_stops_at_once_and_the_job_is_resumable(
-    here: ManyNodes, prompts: Path, tmp_path: Path
-) -> None:
+def test_ctrl_c_twice_stops_at_once_and_the_job_is_resumable(prompts: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
-    job = start(here, prompts, output)
+    job = start(prompts, output)
     wait_for_commits(job, output)
     job.send(signal.SIGINT)
     job.send(signal.SIGINT)
@@ -184,11 +177,9 @@ def test_ctrl_c_twice_stops_at_once_and_the_job_is_resumable(
     assert_whole(output)
 
 
-def test_a_cancelled_job_stops_with_status_3_and_resumes(
-    here: ManyNodes, prompts: Path, tmp_path: Path
-) -> None:
+def test_a_cancelled_job_stops_with_status_3_and_resumes(prompts: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
-    job = start(here, prompts, output, "engine.simulated_speed=2")
+    job = start(prompts, output, "engine.simulated_speed=2")
     wait_for_commits(job, output)
     status, text = imagemill("cancel", str(output))
     assert status == 0, text

@@ -59,8 +59,8 @@ def started(cluster: ManyNodes, tmp_path: Path, *nodes: Node) -> tuple[JobProces
     """A job with a worker on each node that has made some images."""
     rows = [{"prompt": f"a picture of number {n}", "steps": 10} for n in range(ROWS)]
     prompts, output = write_prompts(tmp_path / "prompts.parquet", rows), tmp_path / "out"
-    where = (f"input.path={prompts}", f"output.path={output}")
-    job = cluster.start("run", *where, *JOB)
+    where = (f"input.path={prompts}", f"output.path={output}", f"cluster.address={cluster.address}")
+    job = JobProcess("run", *where, *JOB)
     wait_until(lambda: all(cluster.workers(node) for node in nodes), "a worker on each node")
     wait_until(lambda: len(list(output.rglob("images/*/*.png"))) >= 4, "some images")
     return job, output

@@ -52,7 +52,7 @@ def prompts(tmp_path: Path) -> Path:
 
 def start(cluster: ManyNodes, prompts: Path, output: Path, *more: str) -> JobProcess:
     given = (f"input.path={prompts}", f"output.path={output}", *SIMULATED, *more)
-    return cluster.start("run", *given)
+    return JobProcess("run", *given, f"cluster.address={cluster.address}")
 
 
 def assert_whole(output: Path) -> None:

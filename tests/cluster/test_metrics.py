@@ -40,7 +40,7 @@ def running(cluster: ManyNodes, folder: Path, *more: str) -> Iterator[JobProcess
     rows: list[dict[str, object]] = [
         {"prompt": f"a picture of number {n}", "steps": 10} for n in range(ROWS)
     ]
-    job = cluster.start(
+    job = JobProcess(
         "run",
         f"input.path={write_prompts(folder / 'prompts.parquet', rows)}",
         f"output.path={folder / 'out'}",
@@ -52,6 +52,7 @@ def running(cluster: ManyNodes, folder: Path, *more: str) -> Iterator[JobProcess
         "pricing.price_per_hour=3.6",
         "engine.simulated_speed=5",
         "cluster.heartbeat_s=0.2",
+        f"cluster.address={cluster.address}",
         *more,
     )
     try:

@@ -47,13 +47,14 @@ def test_each_worker_is_priced_by_its_own_node_and_what_has_no_price_is_said(
     with ManyNodes() as cluster:
         for kind, market in (("big", "spot"), ("big", "on-demand"), ("odd", "spot")):
             cluster.add_node(cpus=1, gpus=1, labels={TYPE: kind, MARKET: market})
-        job = cluster.start(
+        job = JobProcess(
             "run",
             f"input.path={prompts}",
             f"output.path={output}",
             "engine=simulated",
             "input.shard_rows=4",
             "cluster.workers=3",
+            f"cluster.address={cluster.address}",
             f"pricing={book}",
         )
         assert job.finish() == 0, job.output

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from tests.cluster.job_process import (
+    JobProcess,
     commit_count,
     counted_metadata,
     imagemill,
@@ -17,7 +18,6 @@ from tests.cluster.job_process import (
     wait_until,
     write_prompts,
 )
-from tests.cluster.many_nodes import ManyNodes
 
 ROWS = 64
 NOTICE_S = 10
@@ -51,12 +51,10 @@ def named(output: Path, commits: list[dict[str, Any]]) -> set[str]:
     return {key for t in tables for key in pq.read_table(output / t)["object"].to_pylist()}
 
 
-def test_sigterm_to_a_worker_commits_what_it_finished_and_another_goes_on(
-    here: ManyNodes, tmp_path: Path
-) -> None:
+def test_sigterm_to_a_worker_commits_what_it_finished_and_another_goes_on(tmp_path: Path) -> None:
     rows = [{"prompt": f"a picture of number {n}", "steps": 4 + n % 9} for n in range(ROWS)]
     prompts, output = write_prompts(tmp_path / "prompts.parquet", rows), tmp_path / "out"
-    job = here.start("run", f"input.path={prompts}", f"output.path={output}", *JOB)
+    job = JobProcess("run", f"input.path={prompts}", f"output.path={output}", *JOB)
     wait_until(lambda: len(list(output.rglob("images/*/*.png"))) >= 4, "some images")
     assert commit_count(output) == 0
     (told,) = job.workers()

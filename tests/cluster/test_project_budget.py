@@ -21,7 +21,6 @@ from tests.cluster.job_process import (
     wait_until,
     write_prompts,
 )
-from tests.cluster.many_nodes import ManyNodes
 from tests.project_job import COMMIT_S, SETTINGS
 
 CAP = 40
@@ -33,10 +32,10 @@ def prompts(tmp_path: Path) -> Path:
     return write_prompts(tmp_path / "prompts.parquet", rows)
 
 
-def begin(here: ManyNodes, prompts: Path, output: Path, cap: int) -> JobProcess:
+def begin(prompts: Path, output: Path, cap: int) -> JobProcess:
     words = (f"input.path={prompts}", f"output.path={output}", *SETTINGS)
     budget = (f"budget.store={output.parent / 'budgets'}", f"budget.project_max_cost={cap}")
-    return here.start("run", *words, *budget)
+    return JobProcess("run", *words, *budget)
 
 
 def billed(output: Path) -> Fraction:
@@ -50,10 +49,10 @@ def recorded(output: Path) -> ProjectBudget:
 
 
 def test_two_jobs_of_a_project_at_once_stop_before_its_cap_and_give_back_the_rest(
-    here: ManyNodes, prompts: Path, tmp_path: Path
+    prompts: Path, tmp_path: Path
 ) -> None:
     outputs = [tmp_path / name for name in ("one", "two")]
-    jobs = [begin(here, prompts, output, CAP) for output in outputs]
+    jobs = [begin(prompts, output, CAP) for output in outputs]
     for job, output in zip(jobs, outputs, strict=True):
         assert job.finish() == 3, job.output
         assert (
@@ -75,10 +74,10 @@ def test_two_jobs_of_a_project_at_once_stop_before_its_cap_and_give_back_the_res
 
 
 def test_what_a_killed_job_had_reserved_is_found_by_the_next_job_of_its_project(
-    here: ManyNodes, prompts: Path, tmp_path: Path
+    prompts: Path, tmp_path: Path
 ) -> None:
     killed, output, cap = tmp_path / "killed", tmp_path / "next", 20
-    job = begin(here, prompts, killed, cap)
+    job = begin(prompts, killed, cap)
     wait_until(lambda: commit_count(killed) >= 1, "a commit")
     workers = job.workers()
     job.send(signal.SIGKILL)
@@ -88,7 +87,7 @@ def test_what_a_killed_job_had_reserved_is_found_by_the_next_job_of_its_project(
     (held,) = recorded(killed).open
     assert held.reserved.nano > 0
 
-    other = begin(here, prompts, output, cap)
+    other = begin(prompts, output, cap)
     assert other.finish() == 3, other.output
     assert f"{killed} no longer holds a share of the project's budget: its run 1 is over" in (
         other.output

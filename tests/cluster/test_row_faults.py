@@ -9,7 +9,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tests.cluster.job_process import imagemill, images_by_id
-from tests.cluster.many_nodes import ManyNodes
 
 GOOD = {"prompt": "a small red circle on a black background", "steps": 3.0}
 FAULTS: list[tuple[dict[str, object], str]] = [
@@ -55,16 +54,14 @@ COLUMNS = pa.schema(
 )
 
 
-def test_bad_rows_and_a_broken_file_are_isolated_and_recorded(
-    here: ManyNodes, tmp_path: Path
-) -> None:
+def test_bad_rows_and_a_broken_file_are_isolated_and_recorded(tmp_path: Path) -> None:
     folder, output = tmp_path / "prompts", tmp_path / "out"
     folder.mkdir()
     rows = [{**GOOD, **change} for change, _ in FAULTS] + [{**GOOD, **more} for more in FINE]
     pq.write_table(pa.Table.from_pylist(rows, schema=COLUMNS), folder / "a.parquet")
     (folder / "b.parquet").write_bytes(b"PAR1 this was a Parquet file once")
     pq.write_table(pa.table({"prompt": ["a large blue star"], "steps": [2]}), folder / "c.parquet")
-    status, text = here.imagemill("run", f"input.path={folder}", f"output.path={output}")
+    status, text = imagemill("run", f"input.path={folder}", f"output.path={output}")
     assert status == 1, text
     assert "b.parquet" in text
     status, checked = imagemill("verify", str(output))
@@ -80,10 +77,10 @@ def test_bad_rows_and_a_broken_file_are_isolated_and_recorded(
     assert len(images_by_id(output)) == len(FINE) + extra_images + 1
 
 
-def test_an_empty_table_is_a_finished_job_without_images(here: ManyNodes, tmp_path: Path) -> None:
+def test_an_empty_table_is_a_finished_job_without_images(tmp_path: Path) -> None:
     source, output = tmp_path / "empty.parquet", tmp_path / "out"
     pq.write_table(pa.table({"prompt": pa.array([], pa.string())}), source)
-    status, text = here.imagemill(
+    status, text = imagemill(
         "run", f"input.path={source}", f"output.path={output}", "engine=simulated"
     )
     assert status == 0, text

@@ -16,7 +16,6 @@ from PIL import Image
 from operators.model_files import resolve_model_path
 from operators.samplers import make_scheduler
 from tests.cluster.job_process import imagemill, write_prompts
-from tests.cluster.many_nodes import ManyNodes
 
 ROWS = [
     {
@@ -83,11 +82,11 @@ def read_image(output: Path, row: dict[str, object]) -> bytes:
 
 @pytest.mark.parametrize("output_format", ["files", "webdataset", "parquet"])
 def test_the_pictures_are_those_of_diffusers_in_every_format(
-    output_format: str, references: list[np.ndarray], here: ManyNodes, tmp_path: Path
+    output_format: str, references: list[np.ndarray], tmp_path: Path
 ) -> None:
     prompts = write_prompts(tmp_path / "prompts.parquet", ROWS)
     output = tmp_path / "out"
-    status, text = here.imagemill(
+    status, text = imagemill(
         "run", f"input.path={prompts}", f"output.path={output}", f"output.format={output_format}"
     )
     assert status == 0, text

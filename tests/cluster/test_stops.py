@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.job_process import (
+    JobProcess,
     commit_count,
     imagemill,
     images_by_id,
     wait_until,
     write_prompts,
 )
-from tests.cluster.many_nodes import ManyNodes
 
 ROWS = 64
 FAST = (
@@ -34,11 +34,9 @@ def prompts(tmp_path: Path) -> Path:
     return write_prompts(tmp_path / "prompts.parquet", rows)
 
 
-def test_sigterm_commits_what_is_finished_as_ctrl_c_does(
-    here: ManyNodes, prompts: Path, tmp_path: Path
-) -> None:
+def test_sigterm_commits_what_is_finished_as_ctrl_c_does(prompts: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
-    job = here.start("run", f"input.path={prompts}", f"output.path={output}", *FAST)
+    job = JobProcess("run", f"input.path={prompts}", f"output.path={output}", *FAST)
     wait_until(lambda: commit_count(output) >= 2, "two commits")
     job.send(signal.SIGTERM)
     assert job.finish() == 3, job.output
@@ -51,23 +49,23 @@ def test_sigterm_commits_what_is_finished_as_ctrl_c_does(
 
 
 def test_a_cluster_that_does_not_fit_is_refused_before_the_output_is_claimed(
-    here: ManyNodes, prompts: Path, tmp_path: Path
+    prompts: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
     start = ("run", f"input.path={prompts}", f"output.path={output}", *FAST)
-    status, text = here.imagemill(*start, "cluster.gpus_per_worker=64")
+    status, text = imagemill(*start, "cluster.gpus_per_worker=64")
     assert status == 2
     assert "cluster.gpus_per_worker is 64" in text
     assert not (output / "job.json").exists()
-    assert here.imagemill(*start)[0] == 0
+    assert imagemill(*start)[0] == 0
 
 
 def test_a_full_disk_stops_the_job_and_more_space_lets_it_go_on(
-    here: ManyNodes, prompts: Path, disk: Callable[[str], Path]
+    prompts: Path, disk: Callable[[str], Path]
 ) -> None:
     small_disk = disk("size=400k")
     output = small_disk / "out"
-    status, text = here.imagemill("run", f"input.path={prompts}", f"output.path={output}", *FAST)
+    status, text = imagemill("run", f"input.path={prompts}", f"output.path={output}", *FAST)
     assert status == 3, text
     assert "No space left on device" in text
     assert f"imagemill resume {output}" in text
@@ -78,11 +76,9 @@ def test_a_full_disk_stops_the_job_and_more_space_lets_it_go_on(
     assert len(images_by_id(output)) == ROWS
 
 
-def test_a_job_whose_plan_was_half_written_goes_on(
-    here: ManyNodes, prompts: Path, tmp_path: Path
-) -> None:
+def test_a_job_whose_plan_was_half_written_goes_on(prompts: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
-    assert here.imagemill("run", f"input.path={prompts}", f"output.path={output}", *FAST)[0] == 0
+    assert imagemill("run", f"input.path={prompts}", f"output.path={output}", *FAST)[0] == 0
     for name in ("checkpoints", "commits", "leases", "manifests", "plan/inputs.parquet"):
         subprocess.run(["rm", "-r", str(output / name)], check=True)
     status, text = imagemill("resume", str(output))
@@ -91,11 +87,11 @@ def test_a_job_whose_plan_was_half_written_goes_on(
 
 
 def test_a_store_that_refuses_once_the_job_has_begun_ends_it_with_how_to_go_on(
-    here: ManyNodes, prompts: Path, tmp_path: Path
+    prompts: Path, tmp_path: Path
 ) -> None:
     """A folder lies where the ledger goes: nobody can write there."""
     output = tmp_path / "out"
-    assert here.imagemill("run", f"input.path={prompts}", f"output.path={output}", *FAST)[0] == 0
+    assert imagemill("run", f"input.path={prompts}", f"output.path={output}", *FAST)[0] == 0
     (output / "manifests" / "000000.json").unlink()
     ledger = output / "ledger" / "workers.parquet"
     ledger.unlink()

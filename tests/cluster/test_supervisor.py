@@ -97,8 +97,8 @@ class Hog:
 def test_ray_begins_no_process_but_for_the_actors_of_a_run(connected: None) -> None:
     actor = ray.remote(Hog).options(num_cpus=0).remote()
     assert ray.get(actor.here.remote())
-    assert titled("ray::Hog", [os.getpid()])
-    assert titled("ray::IDLE", [os.getpid()]) == []
+    assert titled("ray::Hog", os.getpid())
+    assert titled("ray::IDLE", os.getpid()) == []
 
 
 def test_a_job_that_no_worker_could_start_on_says_how_to_go_on(
