@@ -10,7 +10,7 @@ SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 # profile.d: KubeRay may start login shells, which forget PATH.
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends g++ wget \
+    && apt-get install --yes --no-install-recommends fonts-dejavu-core g++ wget \
     && rm -rf /var/lib/apt/lists/* \
     && groupadd --gid 1000 imagemill \
     && useradd --uid 1000 --gid 1000 --create-home imagemill \

@@ -2,13 +2,14 @@
 
 Small pictures are enlarged with nearest neighbour, so that 64 x 64 pixels stay crisp. Knows nothing
 of jobs: a title that must say "SIMULATED" is the caller's to write. A picture that cannot be opened
-becomes an empty frame, a character that the font lacks becomes a box.
+becomes an empty frame, a character that no font at hand has becomes a box.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
@@ -28,6 +29,10 @@ _LONGEST_CAPTION = 400
 _ELLIPSIS = "…"
 _UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
+WIDE_FONTS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "LiberationSans-Regular.ttf", "Arial.ttf")
+"""What a machine may have for the letters that Pillow's own font lacks, as ü, the best first."""
+_OWN_LETTERS = "·…"
+
 _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
@@ -41,8 +46,8 @@ class Tile:
 
 def contact_sheet(tiles: Sequence[Tile], *, columns: int, tile_px: int, title: str) -> bytes:
     """Lay the tiles out in rows of ``columns`` under a title; returns a PNG file."""
-    caption_font = ImageFont.load_default(size=_CAPTION_PX)
-    title_font = ImageFont.load_default(size=_TITLE_PX)
+    written = title + "".join(tile.caption for tile in tiles)
+    caption_font, title_font = _font(written, _CAPTION_PX), _font(written, _TITLE_PX)
     columns = max(1, min(columns, len(tiles)) if tiles else columns)
     width = columns * (tile_px + _GAP_PX) + _GAP_PX
     heading = wrap(title, title_font, width - 2 * _GAP_PX, lines=2)
@@ -128,6 +133,15 @@ def _shortened(line: str, font: _Font, width_px: int) -> str:
     while line and font.getlength(line + _ELLIPSIS) > width_px:
         line = line[:-1]
     return line.rstrip() + _ELLIPSIS
+
+
+def _font(written: str, px: int) -> _Font:
+    """Pillow's own, or one of this machine's that has more letters where they are wanted."""
+    if not all(char.isascii() or char in _OWN_LETTERS for char in written):
+        for name in WIDE_FONTS:
+            with suppress(OSError):
+                return ImageFont.truetype(name, px)
+    return ImageFont.load_default(size=px)
 
 
 def _line_px(font_px: int) -> int:

@@ -13,7 +13,7 @@ import os
 import re
 import secrets
 import socket
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 FOLDER = Path("/dev/shm")
@@ -80,10 +80,8 @@ def _network() -> str:
 
 def _socket(token: str) -> socket.socket:
     """A socket at the token's address, which is no file and goes with the process."""
-    made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    try:
+    with ExitStack() as unless_bound:
+        made = unless_bound.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
         made.bind(f"\0{_PREFIX}-{token}")
-    except BaseException:
-        made.close()
-        raise
+        unless_bound.pop_all()
     return made

@@ -9,6 +9,7 @@ from __future__ import annotations
 import mmap
 import os
 import secrets
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,15 +54,14 @@ class MemoryRegion:
         self.out = 0
         self._used = 0
         self._file = os.open(FOLDER / name, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
+        with ExitStack() as unless_made:
+            unless_made.callback(self.hide)
+            unless_made.callback(os.close, self._file)
             os.ftruncate(self._file, REGION_BYTES)
             self.memory = mmap.mmap(self._file, REGION_BYTES)
             # seen now that memory can be given back here, not when an image waits
             self.memory.madvise(mmap.MADV_REMOVE, 0, mmap.PAGESIZE)
-        except BaseException:
-            os.close(self._file)
-            self.hide()
-            raise
+            unless_made.pop_all()
 
     def hide(self) -> None:
         """Take the name away: the memory lives as long as somebody has it open."""

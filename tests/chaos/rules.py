@@ -61,7 +61,8 @@ class Duplicate:
 class Hold:
     """A barrier: a request that comes here waits until somebody says what becomes of it.
 
-    The waiting request outlives its client: one whose process was killed may still be forwarded.
+    The waiting request outlives its client: one whose process was killed may still be forwarded. A
+    client that grows tired of waiting and asks again waits here again.
     """
 
     def __init__(self) -> None:
@@ -74,6 +75,13 @@ class Hold:
         with self._changed:
             self._caught.append(asked)
             self._changed.notify_all()
+
+    def holds(self, asked: Asked) -> bool:
+        """Whether this very request, sent before, still waits here."""
+        wanted = (asked.method, asked.key, asked.body)
+        with self._changed:
+            same = ((one.method, one.key, one.body) == wanted for one in self._caught)
+            return self._forward is None and any(same)
 
     @property
     def decided(self) -> bool | None:
@@ -167,6 +175,8 @@ class RuleBoard:
         """What to do to a request; None: forward it."""
         with self._lock:
             for rule in self._rules:
+                if isinstance(rule.action, Hold) and rule.action.holds(asked):
+                    return rule.action
                 if rule.times is not None and rule.acted >= rule.times:
                     continue
                 if rule.match.fits(asked) and self._random.random() < rule.share:

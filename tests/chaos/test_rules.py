@@ -48,3 +48,14 @@ def test_rules_that_are_cleared_let_go_what_they_hold() -> None:
     board.clear()
     assert board.action_for(asked()) is None
     assert barrier.decided is True
+
+
+def test_a_request_that_is_sent_again_while_it_is_held_is_held_too() -> None:
+    board, barrier = RuleBoard(), Hold()
+    board.add(Rule(match=Match(method="PUT", key="^t/"), action=barrier, times=1))
+    assert board.action_for(asked(body=b"1")) is barrier
+    barrier.catch(asked(body=b"1"))
+    assert board.action_for(asked(body=b"2")) is None
+    assert board.action_for(asked(body=b"1")) is barrier
+    barrier.forward()
+    assert board.action_for(asked(body=b"1")) is None

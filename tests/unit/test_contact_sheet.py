@@ -7,7 +7,7 @@ import io
 import pytest
 from PIL import Image, ImageFont
 
-from operators.contact_sheet import Tile, contact_sheet, thumbnail, wrap
+from operators.contact_sheet import WIDE_FONTS, Tile, contact_sheet, thumbnail, wrap
 
 
 def picture(width: int = 64, height: int = 64, colour: tuple[int, int, int] = (255, 0, 0)) -> bytes:
@@ -99,3 +99,14 @@ def test_thumbnail_of_a_large_picture_is_small_and_keeps_its_aspect() -> None:
 def test_thumbnail_of_something_else_is_refused() -> None:
     with pytest.raises(ValueError, match="no picture"):
         thumbnail(b"nothing", 64)
+
+
+def test_letters_with_marks_are_told_apart_where_the_machine_has_a_font_with_them() -> None:
+    def has(name: str) -> bool:
+        try:
+            return bool(ImageFont.truetype(name, 13))
+        except OSError:
+            return False
+
+    one, other = (sheet_of(Tile(image_bytes=None, caption=text)) for text in ("üïö", "éàñ"))
+    assert (one != other) == any(map(has, WIDE_FONTS))
