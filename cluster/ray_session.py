@@ -7,11 +7,13 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import ray
 
 from cluster.nodes import Node, Shape, described, may_come, whole_nodes
+from cluster.ray_start import patiently
 from conf.errors import ConfigError, OptionRefused
 from conf.schema import ClusterConfig, RunConfig
 
@@ -93,18 +95,19 @@ def _start_here(cluster: ClusterConfig, quiet: Mapping[str, Any]) -> None:
         ConfigError: it did not come up.
     """
     wished = cluster.workers or cluster.max_workers or cluster.min_workers
+    begin = partial(
+        ray.init,
+        "local",
+        num_cpus=max(os.cpu_count() or 1, wished),
+        include_dashboard=False,
+        object_store_memory=100 * 1024 * 1024,
+        # else Ray begins a process for each core, of which a run needs one: its coordinator's
+        _system_config={"prestart_worker_first_driver": False},
+        **quiet,
+    )
     try:
-        ray.init(
-            "local",
-            num_cpus=max(os.cpu_count() or 1, wished),
-            include_dashboard=False,
-            object_store_memory=100 * 1024 * 1024,
-            # else Ray begins a process for each core, of which a run needs one: its coordinator's
-            _system_config={"prestart_worker_first_driver": False},
-            **quiet,
-        )
-    except Exception as error:  # Ray raises a bare one where its processes come up too slowly
-        ray.shutdown()
+        patiently(begin)
+    except Exception as error:
         raise ConfigError(
             f"Ray did not start on this machine: {error}; nothing was started. Try again when the "
             "machine has less to do, or give the cluster.address of a cluster that runs"

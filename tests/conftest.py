@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests import triton_environment
+from tests.cluster.job_process import end_jobs
 from tests.prometheus import MISSING, program
 from tests.seaweedfs import FULL, SeaweedFS
 from tests.small_disk import CannotMount, small_disk
@@ -21,6 +22,13 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def _no_job_outlives_its_test() -> Iterator[None]:
+    """A job that a failed test left running would take the machine from the tests after it."""
+    yield
+    end_jobs()
 
 
 @pytest.fixture(scope="session")

@@ -34,6 +34,15 @@ def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = WAIT
     raise AssertionError(f"waited {timeout_s:g} s in vain: {what}")
 
 
+_begun: list[JobProcess] = []
+
+
+def end_jobs() -> None:
+    """End the jobs that a failed test did not wait for, and print what they said."""
+    while _begun:
+        _begun.pop().abandon()
+
+
 class JobProcess:
     """``imagemill`` with arguments, its output captured; ``environment`` is added to ours."""
 
@@ -48,6 +57,7 @@ class JobProcess:
             env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
         )
         self.output = ""
+        _begun.append(self)
 
     def workers(self) -> list[psutil.Process]:
         """The worker actors of this job that have begun their work."""
@@ -78,6 +88,21 @@ class JobProcess:
     def running(self) -> bool:
         """Whether the driver still runs."""
         return self._process.poll() is None
+
+    def wait_until(
+        self, condition: Callable[[], bool], what: str, timeout_s: float = WAIT_S
+    ) -> None:
+        """Wait for something while the job runs; fails by name and with what the job said."""
+        wait_until(lambda: condition() or not self.running(), what, timeout_s)
+        if not self.running():
+            raise AssertionError(f"the job ended with {self.finish()} before {what}: {self.output}")
+
+    def abandon(self) -> None:
+        """Kill it, unless its end was waited for, and print what it said."""
+        if self._process.stdout is None or self._process.stdout.closed:
+            return
+        self._process.kill()
+        print(f"nobody waited for this job; it ended with {self.finish()}:\n{self.output}")
 
 
 def titled(start: str, above: int) -> list[psutil.Process]:

@@ -16,6 +16,7 @@ from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster
 from ray.core.generated.autoscaler_pb2 import DRAIN_NODE_REASON_PREEMPTION
 
+from cluster.ray_start import patiently
 from tests.cluster.job_process import title
 
 _OBJECT_STORE_BYTES = 80 * 1024 * 1024
@@ -38,7 +39,7 @@ class ManyNodes:
         if dashboard:
             # any free port: another cluster on this machine may have the usual one
             head |= {"include_dashboard": True, "dashboard_agent_listen_port": 0}
-        self._cluster = Cluster(initialize_head=True, head_node_args=head)
+        self._cluster = patiently(lambda: Cluster(initialize_head=True, head_node_args=head))
 
     def __enter__(self) -> ManyNodes:
         return self
@@ -73,9 +74,8 @@ class ManyNodes:
         self, *, cpus: int = 1, gpus: int = 0, labels: Mapping[str, str] | None = None
     ) -> Node:
         """One node more, alive when this returns; GPUs are logical ones."""
-        return self._cluster.add_node(
-            num_cpus=cpus, num_gpus=gpus, labels=dict(labels or {}), **_SMALL
-        )
+        given = {"num_cpus": cpus, "num_gpus": gpus, "labels": dict(labels or {}), **_SMALL}
+        return patiently(lambda: self._cluster.add_node(**given))
 
     def remove_node(self, node: Node) -> None:
         """The node is no more from one moment to the next, with all of its processes."""

@@ -9,6 +9,7 @@ import pytest
 import ray
 
 from cluster.actors import answer_of
+from cluster.ray_start import patiently
 from conf.errors import CoordinatorLost, StoreRefused
 
 REFUSED = "s3://bucket/job refused the access key; check AWS_PROFILE on this node"
@@ -30,7 +31,8 @@ class Failing:
 
 @pytest.fixture(scope="module")
 def failing() -> Iterator[Any]:
-    ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+    given = {"num_cpus": 1, "include_dashboard": False, "log_to_driver": False}
+    patiently(lambda: ray.init("local", **given))
     yield ray.remote(Failing).options(num_cpus=0)
     ray.shutdown()
 

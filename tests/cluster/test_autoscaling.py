@@ -49,22 +49,15 @@ def job_words(cluster: AutoscaledNodes, folder: Path) -> tuple[str, ...]:
     )
 
 
-def alive(job: JobProcess) -> bool:
-    if not job.running():
-        pytest.fail(f"the job ended with status {job.finish()}: {job.output}")
-    return True
-
-
 def hold_still(cluster: AutoscaledNodes, job: JobProcess, count: int) -> None:
     """Wait for so many workers, each stopped when it is seen: the job lasts until all are there."""
 
     def seen() -> bool:
-        alive(job)
         for worker in cluster.workers():
             worker.suspend()
         return len(cluster.workers()) >= count
 
-    wait_until(seen, f"{count} workers", timeout_s=GROWN_S)
+    job.wait_until(seen, f"{count} workers", timeout_s=GROWN_S)
 
 
 def go_on(cluster: AutoscaledNodes) -> None:
@@ -81,7 +74,7 @@ def test_a_job_grows_from_no_node_to_eight_has_a_lost_one_replaced_and_leaves_no
     words = [*job_words(cluster, tmp_path), f"cluster.max_workers={MOST}"]
     # a Ray that an earlier test started in this process leaves its own way there
     job = JobProcess("run", *words, environment={"RAY_AUTH_MODE": "disabled"})
-    wait_until(lambda: alive(job) and commit_count(output) > 0, "a commit", timeout_s=GROWN_S)
+    job.wait_until(lambda: commit_count(output) > 0, "a commit", timeout_s=GROWN_S)
     hold_still(cluster, job, MOST)
     grown = cluster.nodes()
     assert len(grown) == MOST

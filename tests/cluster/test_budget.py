@@ -16,7 +16,6 @@ from tests.cluster.job_process import (
     commit_count,
     imagemill,
     images_by_id,
-    wait_until,
     write_prompts,
 )
 
@@ -55,7 +54,7 @@ def test_a_run_stops_before_its_cap_although_a_worker_is_killed_and_goes_on_with
     alert = f"{shlex.quote(sys.executable)} {shlex.quote(str(script))}"
     given = (f"input.path={prompts}", f"output.path={output}", f"budget.max_cost={CAP}")
     job = JobProcess("run", *given, f"budget.alert={alert}", *SETTINGS)
-    wait_until(lambda: commit_count(output) >= 2, "two commits")
+    job.wait_until(lambda: commit_count(output) >= 2, "two commits")
     job.workers()[0].kill()
     assert job.finish() == 3, job.output
     assert "stopped    budget.max_cost=40 USD is all but used: " in job.output

@@ -13,7 +13,6 @@ from tests.cluster.job_process import (
     JobProcess,
     imagemill,
     images_by_id,
-    wait_until,
     write_prompts,
 )
 
@@ -41,7 +40,7 @@ def test_a_resumed_run_neither_opens_nor_reads_the_shards_in_the_checkpoint(tmp_
     rows = [{"prompt": f"a picture of number {n}", "steps": 10} for n in range(ROWS)]
     prompts = write_prompts(tmp_path / "prompts.parquet", rows)
     job = JobProcess("run", f"input.path={prompts}", f"output.path={output}", *FAST)
-    wait_until(lambda: bool(checkpointed(output)), "a checkpoint")
+    job.wait_until(lambda: bool(checkpointed(output)), "a checkpoint")
     job.send(signal.SIGKILL)
     job.finish()
     settled = checkpointed(output)

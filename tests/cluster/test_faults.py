@@ -14,7 +14,6 @@ from tests.cluster.job_process import (
     commit_count,
     imagemill,
     images_by_id,
-    wait_until,
     write_prompts,
 )
 
@@ -53,8 +52,7 @@ def assert_whole(output: Path, rows: int = ROWS) -> None:
 
 
 def wait_for_commits(job: JobProcess, output: Path, count: int = 2) -> None:
-    wait_until(lambda: commit_count(output) >= count, f"{count} commits, {job.arguments}")
-    assert job.running(), "the job ended before the fault could be caused"
+    job.wait_until(lambda: commit_count(output) >= count, f"{count} commits, {job.arguments}")
 
 
 def test_a_killed_worker_is_replaced_and_every_image_is_made_once(tmp_path: Path) -> None:

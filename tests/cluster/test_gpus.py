@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ray.cluster_utils import Cluster
 
+from cluster.ray_start import patiently
 from jobs.run import run
 from tests.cluster.job_process import imagemill, write_prompts
 
@@ -16,15 +17,13 @@ def test_each_worker_is_pinned_to_its_own_gpu_of_a_running_cluster(tmp_path: Pat
         tmp_path / "prompts.parquet", [{"prompt": f"number {n}", "steps": 4} for n in range(64)]
     )
     output = tmp_path / "out"
-    cluster = Cluster(
-        initialize_head=True,
-        head_node_args={
-            "num_cpus": 4,
-            "num_gpus": 2,
-            "object_store_memory": 80 * 1024 * 1024,
-            "include_dashboard": False,
-        },
-    )
+    head = {
+        "num_cpus": 4,
+        "num_gpus": 2,
+        "object_store_memory": 80 * 1024 * 1024,
+        "include_dashboard": False,
+    }
+    cluster = patiently(lambda: Cluster(initialize_head=True, head_node_args=head))
     try:
         result = run(
             [

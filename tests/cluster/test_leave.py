@@ -15,7 +15,6 @@ from tests.cluster.job_process import (
     commit_count,
     imagemill,
     images_by_id,
-    wait_until,
     write_prompts,
 )
 from tests.cluster.many_nodes import ManyNodes
@@ -61,8 +60,8 @@ def started(cluster: ManyNodes, tmp_path: Path, *nodes: Node) -> tuple[JobProces
     prompts, output = write_prompts(tmp_path / "prompts.parquet", rows), tmp_path / "out"
     where = (f"input.path={prompts}", f"output.path={output}", f"cluster.address={cluster.address}")
     job = JobProcess("run", *where, *JOB)
-    wait_until(lambda: all(cluster.workers(node) for node in nodes), "a worker on each node")
-    wait_until(lambda: len(list(output.rglob("images/*/*.png"))) >= 4, "some images")
+    job.wait_until(lambda: all(cluster.workers(node) for node in nodes), "a worker on each node")
+    job.wait_until(lambda: len(list(output.rglob("images/*/*.png"))) >= 4, "some images")
     return job, output
 
 

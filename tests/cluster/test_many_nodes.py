@@ -13,7 +13,6 @@ from tests.cluster.job_process import (
     commit_count,
     imagemill,
     images_by_id,
-    wait_until,
     write_prompts,
 )
 from tests.cluster.many_nodes import ManyNodes
@@ -62,19 +61,21 @@ def assert_whole(output: Path) -> None:
 
 
 def wait_for_commits(job: JobProcess, output: Path, count: int) -> None:
-    wait_until(lambda: commit_count(output) >= count, f"{count} commits")
-    assert job.running(), "the job ended before the fault could be caused"
+    job.wait_until(lambda: commit_count(output) >= count, f"{count} commits")
 
 
 def test_a_node_that_joins_gets_a_worker_and_one_that_dies_takes_no_row_with_it(
     cluster: ManyNodes, prompts: Path, tmp_path: Path
 ) -> None:
+    """The first one's worker stands still meanwhile, so that the job lasts long enough."""
     output = tmp_path / "out"
     first = cluster.add_node()
-    job = start(cluster, prompts, output, *UNFORGIVING)
+    job = start(cluster, prompts, output, *UNFORGIVING, "cluster.lease_s=300")
     wait_for_commits(job, output, 1)
+    (only,) = cluster.workers(first)
+    only.suspend()
     second = cluster.add_node()
-    wait_until(lambda: len(cluster.workers(second)) == 1, "a worker on the node that joined")
+    job.wait_until(lambda: len(cluster.workers(second)) == 1, "a worker on the node that joined")
     cluster.remove_node(first)
     assert job.finish() == 0, job.output
     assert "worker r0001-w0000 was lost with its node\n" in job.output
@@ -86,12 +87,12 @@ def test_a_node_with_a_notice_is_left_in_order_before_it_goes(
 ) -> None:
     output = tmp_path / "out"
     spot, other = cluster.add_node(), cluster.add_node()
-    job = start(cluster, prompts, output, *UNFORGIVING, "cluster.preemption_notice_s=10")
-    wait_until(lambda: len(cluster.workers(spot) + cluster.workers(other)) == 2, "two workers")
+    job = start(cluster, prompts, output, *UNFORGIVING, "cluster.preemption_notice_s=60")
+    job.wait_until(lambda: len(cluster.workers(spot) + cluster.workers(other)) == 2, "two workers")
     wait_for_commits(job, output, 2)
     assert cluster.coordinators(spot) + cluster.coordinators(other) == []
-    cluster.drain_node(spot, notice_s=10)
-    wait_until(lambda: not cluster.workers(spot), "the worker leaves", timeout_s=10)
+    cluster.drain_node(spot, notice_s=60)
+    job.wait_until(lambda: not cluster.workers(spot), "the worker leaves")
     cluster.remove_node(spot)
     assert job.finish() == 0, job.output
     assert "left: its node is being taken away" in job.output
@@ -104,7 +105,7 @@ def test_a_worker_that_is_still_there_when_its_notice_is_over_is_killed_and_blam
     output = tmp_path / "out"
     spot, other = cluster.add_node(), cluster.add_node()
     job = start(cluster, prompts, output, *UNFORGIVING, "cluster.preemption_notice_s=2")
-    wait_until(lambda: all(cluster.workers(node) for node in (spot, other)), "two workers")
+    job.wait_until(lambda: all(cluster.workers(node) for node in (spot, other)), "two workers")
     wait_for_commits(job, output, 2)
     (frozen,) = cluster.workers(spot)
     frozen.suspend()

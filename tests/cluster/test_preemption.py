@@ -15,7 +15,6 @@ from tests.cluster.job_process import (
     counted_metadata,
     imagemill,
     images_by_id,
-    wait_until,
     write_prompts,
 )
 
@@ -55,14 +54,13 @@ def test_sigterm_to_a_worker_commits_what_it_finished_and_another_goes_on(tmp_pa
     rows = [{"prompt": f"a picture of number {n}", "steps": 4 + n % 9} for n in range(ROWS)]
     prompts, output = write_prompts(tmp_path / "prompts.parquet", rows), tmp_path / "out"
     job = JobProcess("run", f"input.path={prompts}", f"output.path={output}", *JOB)
-    wait_until(lambda: len(list(output.rglob("images/*/*.png"))) >= 4, "some images")
+    job.wait_until(lambda: len(list(output.rglob("images/*/*.png"))) >= 4, "some images")
     assert commit_count(output) == 0
     (told,) = job.workers()
     told.terminate()
     told_at_s = time.monotonic()
-    wait_until(lambda: told not in job.workers(), "the worker leaves")
+    job.wait_until(lambda: told not in job.workers(), "the worker leaves")
     assert time.monotonic() - told_at_s < NOTICE_S
-    assert job.running(), "the job ended before anything could be seen"
     (gone,) = {stamp["worker"] for stamp in records(output, "workers") if stamp["closed"]}
     commits = [c for c in records(output, "commits") if c["stamp"]["worker"] == gone]
     openings = [o for o in records(output, "leases") if not o["sealed"]]

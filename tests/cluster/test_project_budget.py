@@ -18,7 +18,6 @@ from tests.cluster.job_process import (
     JobProcess,
     commit_count,
     imagemill,
-    wait_until,
     write_prompts,
 )
 from tests.project_job import COMMIT_S, SETTINGS
@@ -78,7 +77,7 @@ def test_what_a_killed_job_had_reserved_is_found_by_the_next_job_of_its_project(
 ) -> None:
     killed, output, cap = tmp_path / "killed", tmp_path / "next", 20
     job = begin(prompts, killed, cap)
-    wait_until(lambda: commit_count(killed) >= 1, "a commit")
+    job.wait_until(lambda: commit_count(killed) >= 1, "a commit")
     workers = job.workers()
     job.send(signal.SIGKILL)
     job.finish()

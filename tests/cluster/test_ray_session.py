@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 import ray
 
 from cluster.nodes import Shape, nodes_now
-from cluster.ray_session import Resources, ray_session, resources
+from cluster.ray_session import Resources, resources
+from cluster.ray_start import patiently
 from conf.errors import ConfigError, OptionRefused
 from jobs.configure import compose
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    ray.init(
+    begin = partial(
+        ray.init,
         "local",
         num_cpus=4,
         resources={"accelerator_type:L4": 1},
@@ -25,6 +28,7 @@ def cluster() -> Iterator[None]:
         log_to_driver=False,
         object_store_memory=80 * 1024 * 1024,
     )
+    patiently(begin)
     yield
     ray.shutdown()
 
@@ -107,23 +111,3 @@ def test_weights_are_not_kept_out_of_a_gpu_that_no_worker_gets(cluster: None) ->
         sized("engine.offload=model")
     assert "nothing was started; give engine.offload=off" in str(told.value)
     assert sized("engine.offload=model", "engine=simulated").shape == Shape(gpus=0.0)
-
-
-def test_a_ray_that_does_not_start_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray, "is_initialized", lambda: False)
-
-    def too_slow(*_: object, **__: object) -> None:
-        raise Exception("The current node timed out during startup")  # noqa: TRY002 - as Ray does
-
-    monkeypatch.setattr(ray, "init", too_slow)
-    monkeypatch.setattr(ray, "shutdown", lambda: None)
-    with (
-        pytest.raises(ConfigError) as refused,
-        ray_session(compose(["input.path=x", "output.path=y"])),
-    ):
-        raise AssertionError("no session")
-    assert str(refused.value) == (
-        "Ray did not start on this machine: The current node timed out during startup; nothing was "
-        "started. Try again when the machine has less to do, or give the cluster.address of a "
-        "cluster that runs"
-    )

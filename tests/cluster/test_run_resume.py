@@ -10,7 +10,6 @@ from tests.cluster.job_process import (
     commit_count,
     imagemill,
     images_by_id,
-    wait_until,
     write_prompts,
 )
 
@@ -32,7 +31,7 @@ def test_the_same_command_starts_a_job_goes_on_with_it_and_finds_it_finished(
     prompts, output = write_prompts(tmp_path / "prompts.parquet", rows), tmp_path / "out"
     line = ("run", "--resume", f"input.path={prompts}", f"output.path={output}", *SIMULATED)
     lost = JobProcess(*line)
-    wait_until(lambda: commit_count(output) >= 2, "two commits")
+    lost.wait_until(lambda: commit_count(output) >= 2, "two commits")
     lost.send(signal.SIGKILL)
     lost.finish()
 

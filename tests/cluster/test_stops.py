@@ -14,7 +14,6 @@ from tests.cluster.job_process import (
     commit_count,
     imagemill,
     images_by_id,
-    wait_until,
     write_prompts,
 )
 
@@ -37,7 +36,7 @@ def prompts(tmp_path: Path) -> Path:
 def test_sigterm_commits_what_is_finished_as_ctrl_c_does(prompts: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     job = JobProcess("run", f"input.path={prompts}", f"output.path={output}", *FAST)
-    wait_until(lambda: commit_count(output) >= 2, "two commits")
+    job.wait_until(lambda: commit_count(output) >= 2, "two commits")
     job.send(signal.SIGTERM)
     assert job.finish() == 3, job.output
     assert f"imagemill resume {output}" in job.output

@@ -37,7 +37,7 @@ def prompts(tmp_path: Path) -> Path:
 def started(prompts: Path, output: Path, *more: str) -> JobProcess:
     """A job that has made some of its images."""
     job = JobProcess("run", f"input.path={prompts}", f"output.path={output}", *SIMULATED, *more)
-    wait_until(lambda: commit_count(output) >= 2, "two commits")
+    job.wait_until(lambda: commit_count(output) >= 2, "two commits")
     return job
 
 
@@ -69,7 +69,9 @@ def test_a_driver_that_was_frozen_leaves_the_output_to_the_one_that_took_over(
     worker.suspend()
     frozen.send(signal.SIGSTOP)
     later = JobProcess("resume", str(output))
-    wait_until(lambda: any((output / "workers").glob("r0002-*.json")), "the later run's worker")
+    later.wait_until(
+        lambda: any((output / "workers").glob("r0002-*.json")), "the later run's worker"
+    )
     worker.resume()
     frozen.send(signal.SIGCONT)
     assert frozen.finish() == 3, frozen.output

@@ -34,7 +34,7 @@ from tests.browser import CHROMIUM, look
 from tests.small_jobs import SmallJob, run_small_job, work_on
 
 FINISHED = RunEnd(finished=True, reason="", snapshot=cast(Snapshot, None), restarts=0)
-WIDE = Interval(middle=2.0, low=1e-6, high=1e6)
+WIDE = Interval(middle=2.0, low=1e-12, high=1e6)
 NARROW = Interval(middle=3600.0, low=3599.0, high=3601.0)
 HOURLY = 100_000_000
 
