@@ -33,7 +33,7 @@ run: $(VENV)/.ready
 test:
 	@$(MAKE) --no-print-directory -j2 $(VENV)/.ready $(TRITON)/.ready
 	@$(BIN)/python -m tests.prometheus
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest -n 3 --dist loadfile
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.ready
 	$(BIN)/ruff format --check .

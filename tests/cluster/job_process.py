@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -9,13 +10,17 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jobs.cli import main
+
 WAIT_S = 120.0
+_LOOKING = ("cancel", "cost", "report", "status", "verify")
 
 
 def write_prompts(path: Path, rows: list[dict[str, object]]) -> Path:
@@ -123,9 +128,21 @@ def title(process: psutil.Process) -> str:
 
 
 def imagemill(*arguments: str, environment: Mapping[str, str] | None = None) -> tuple[int, str]:
-    """Run a command to its end; ``environment`` is added to ours."""
+    """Run a command to its end; returns the exit status and what was printed.
+
+    One that begins no worker runs in this process, unless an ``environment`` is added to ours.
+    """
+    if arguments[0] in _LOOKING and environment is None:
+        return _looked(arguments)
     job = JobProcess(*arguments, environment=environment)
     return job.finish(), job.output
+
+
+def _looked(arguments: tuple[str, ...]) -> tuple[int, str]:
+    printed = io.StringIO()
+    with redirect_stdout(printed), redirect_stderr(printed):
+        status = main(arguments)
+    return status, printed.getvalue()
 
 
 def commit_count(output: Path) -> int:
