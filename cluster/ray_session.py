@@ -12,6 +12,7 @@ from typing import Any
 
 import ray
 
+from cluster.cores import usable_cores
 from cluster.nodes import Node, Shape, described, may_come, whole_nodes
 from cluster.ray_start import patiently
 from conf.errors import ConfigError, OptionRefused
@@ -98,7 +99,7 @@ def _start_here(cluster: ClusterConfig, quiet: Mapping[str, Any]) -> None:
     begin = partial(
         ray.init,
         "local",
-        num_cpus=max(os.cpu_count() or 1, wished),
+        num_cpus=max(usable_cores(), wished),
         include_dashboard=False,
         object_store_memory=100 * 1024 * 1024,
         # else Ray begins a process for each core, of which a run needs one: its coordinator's

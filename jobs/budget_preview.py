@@ -5,10 +5,10 @@ Reads a project's records and writes nothing.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 from cluster.budget import NOTHING, Caps
+from cluster.cores import usable_cores
 from cluster.job_log import JobRecord
 from cluster.lifetime import utc_now
 from cluster.nodes import Node, Shape
@@ -90,7 +90,7 @@ def _size(config: RunConfig) -> Resources:
     local = cluster.address == "local"
     gpus = float(gpu_count()) if local else 0.0
     takes = float(gpus > 0) if cluster.gpus_per_worker is None else cluster.gpus_per_worker
-    cpus = max(os.cpu_count() or 1, workers)
+    cpus = max(usable_cores(), workers)
     here = Node(node_id="", cpus=cpus, gpus=gpus, free_cpus=cpus, free_gpus=gpus)
     return Resources(
         shape=Shape(gpus=takes),

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import subprocess
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 
+from cluster.cores import usable_cores
 from cluster.job_log import JobRecord
 from cluster.plan_file import PlanReader
 from cluster.store import Store
@@ -85,7 +85,7 @@ def device_name() -> str:
             for line in information.read_text(encoding="utf-8").splitlines():
                 if line.startswith("Model:"):
                     return line.removeprefix("Model:").strip()
-    return _listed_gpu() or f"cpu-{os.cpu_count()}"
+    return _listed_gpu() or f"cpu-{usable_cores()}"
 
 
 def gpu_count() -> int:

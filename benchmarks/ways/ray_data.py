@@ -7,7 +7,6 @@ without GPUs one that has all CPU threads.
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,6 +15,7 @@ from ray.data import ActorPoolStrategy, DataContext
 
 from benchmarks.ways.task import read_task
 from benchmarks.workloads import equal_groups
+from cluster.cores import usable_cores
 
 
 class Painter:
@@ -38,7 +38,7 @@ def main() -> None:
     task = read_task()
     ray.init(
         "local",
-        num_cpus=max(2, os.cpu_count() or 1),
+        num_cpus=max(2, usable_cores()),
         include_dashboard=False,
         object_store_memory=100 * 1024 * 1024,
         log_to_driver=False,

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from random import Random
 
 from cluster.cell_values import plain_values
+from cluster.cores import usable_cores
 from cluster.input_files import InputFiles
 from cluster.nodes import Node, Shape
 from cluster.pricing import Machine, best_entries, entry_for, machine_of, storage_for
@@ -248,7 +249,7 @@ def _work(strata: Strata, pilot: Pilot | None, earlier: Sequence[float]) -> Work
 
 def _threads(config: RunConfig) -> int:
     """Of a worker on this machine, or on one like it that an autoscaler adds."""
-    cpus, workers = os.cpu_count() or 1, _workers(config)
+    cpus, workers = usable_cores(), _workers(config)
     if config.cluster.address == "local":
         return max(1, cpus // workers)
     if not config.cluster.autoscaled:
@@ -299,7 +300,7 @@ def _asked(
         threads=None if served else _threads(config),
         node=(0.0, 0.0)
         if served
-        else (float(gpu_count()), float(max(os.cpu_count() or 1, _workers(config)))),
+        else (float(gpu_count()), float(max(usable_cores(), _workers(config)))),
         servers=server_billing(config),
         devices=pilot.devices if served and pilot else 0,
     )

@@ -149,7 +149,7 @@ def test_weights_that_come_and_go_have_a_rate_of_their_own(tmp_path: Path) -> No
 def test_the_device_is_named_by_the_driver_then_by_nvidia_smi_then_by_cores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(measured.os, "cpu_count", lambda: 6)
+    monkeypatch.setattr(measured, "usable_cores", lambda: 6)
     assert device_name() == "cpu-6"
     listing = tmp_path / "bin" / "nvidia-smi"
     listing.parent.mkdir()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -234,7 +233,7 @@ def test_what_is_said_of_a_clusters_nodes_is_not_said_of_this_machine(tmp_path: 
 def test_a_worker_on_a_node_that_an_autoscaler_adds_has_and_pays_its_share_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: list[str], threads: int
 ) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 12)
+    monkeypatch.setattr("jobs.quote.ask.usable_cores", lambda: 12)
     write_rows(tmp_path / "in" / "a.parquet", prompts(40))
     book_at(tmp_path, instances=[HERE | {"vcpus": 12}])
     (offer,) = quote(words(tmp_path, "cluster.max_workers=4", *more)).offers
