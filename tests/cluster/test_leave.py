@@ -28,7 +28,7 @@ JOB = (
     "job.commit_seconds=1000",
     "job.max_attempts=1",
     "cluster.heartbeat_s=0.2",
-    "cluster.preemption_notice_s=10",
+    "cluster.preemption_notice_s=60",
 )
 """Nothing is committed before a shard is done, and a shard that is held to have killed its worker
 once has its rows quarantined: exit status 1."""
@@ -71,7 +71,7 @@ def test_a_node_is_left_in_order_and_gets_no_worker_again(
     going, staying = cluster.add_node(), cluster.add_node()
     job, output = started(cluster, tmp_path, going, staying)
     before = commit_count(output)
-    status, said = leave("--notice-s=10", f"--node-id={going.node_id}")
+    status, said = leave("--notice-s=60", f"--node-id={going.node_id}")
     assert (status, said) == (0, "")
     assert commit_count(output) > before, "what was finished is committed"
     assert cluster.workers(going) == []
@@ -101,7 +101,7 @@ NOT_HEARD = """
 from dataclasses import replace
 from cluster.leave import leave, nodes_here
 (node,) = [node for node in nodes_here() if node.node_id == "{node_id}"]
-assert leave(replace(node, gcs_address="127.0.0.1:9"), notice_s=10)
+assert leave(replace(node, gcs_address="127.0.0.1:9"), notice_s=60)
 """
 
 

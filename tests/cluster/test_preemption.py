@@ -19,7 +19,7 @@ from tests.cluster.job_process import (
 )
 
 ROWS = 64
-NOTICE_S = 10
+NOTICE_S = 60
 JOB = (
     "engine=simulated",
     "engine.simulated_speed=2",
