@@ -34,7 +34,7 @@ from tests.browser import CHROMIUM, look
 from tests.small_jobs import SmallJob, run_small_job, work_on
 
 FINISHED = RunEnd(finished=True, reason="", snapshot=cast(Snapshot, None), restarts=0)
-WIDE = Interval(middle=2.0, low=1e-12, high=1e6)
+WIDE = Interval(middle=2.0, low=1e-9, high=1e6)
 NARROW = Interval(middle=3600.0, low=3599.0, high=3601.0)
 HOURLY = 100_000_000
 
@@ -247,7 +247,7 @@ def test_summary_and_manifest_tell_of_the_quote(small: SmallJob) -> None:
     assert told["compared"] is True
     assert told["cost"] == {
         "quoted": "2.000000000",
-        "low": "0.000001000",
+        "low": "0.000000001",
         "high": "1000000.000000000",
         "came_to": f"{as_decimal(found.bill.total_amount):f}",
         "inside": True,
