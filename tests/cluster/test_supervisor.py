@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 import ray
 import yaml
@@ -87,6 +88,11 @@ def assigned(small: SmallJob) -> Assignment:
     )
 
 
+def workers() -> list[psutil.Process]:
+    """The worker actors that have begun their work."""
+    return titled("ray::WorkerActor.run", os.getpid())
+
+
 class Hog:
     """An actor of somebody else's."""
 
@@ -160,12 +166,20 @@ def test_where_an_autoscaler_may_add_nodes_workers_wait_for_them(
     small: SmallJob, tmp_path: Path
 ) -> None:
     """The second one has no room by our own count; Ray, which nobody tells to wait, starts it. Each
-    takes, and pays, all threads of the node that it finds itself on."""
+    takes, and pays, all threads of the node that it finds itself on. The first one stands still until
+    the second is there."""
     slow = replace(small.config.engine, simulated_speed=0.03)
     pricing = half_a_machine(small, tmp_path / "book.yaml")
     small = replace(small, config=replace(small.config, engine=slow, pricing=pricing))
     growing = replace(HERE, most=2, per_node=1, threads=None, grows=True)
-    end = supervise(small, growing, Control())
+    begun: set[psutil.Process] = set()
+
+    def look(_: Snapshot) -> None:
+        begun.update(workers())
+        for worker in workers():
+            worker.suspend() if len(begun) < 2 else worker.resume()
+
+    end = Supervisor(small.config, assigned(small), growing).run(Control(), look)
     assert (end.finished, end.restarts) == (True, 0)
     stamps = [small.store.get(entry.key) or b"" for entry in small.store.listing(layout.WORKERS)]
     assert [json.loads(stamp)["price"]["share"] for stamp in stamps] == ["1/2", "1/2"]
@@ -184,7 +198,7 @@ def test_who_waits_for_a_machine_is_dropped_when_no_shard_is_left_for_it(small: 
         if staffing is None or snapshot.finished:
             return
         seen.append((staffing.wish.workers, staffing.waiting))
-        for worker in titled("ray::WorkerActor.run", os.getpid()):
+        for worker in workers():
             if seen[-1] == (1, 0):
                 worker.resume()
             elif len(small.store.listing(layout.LEASES)) == small.plan.shards:
