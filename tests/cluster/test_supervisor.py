@@ -166,7 +166,7 @@ def test_where_an_autoscaler_may_add_nodes_workers_wait_for_them(
     small: SmallJob, tmp_path: Path
 ) -> None:
     """The second one has no room by our own count; Ray, which nobody tells to wait, starts it. Each
-    takes, and pays, all threads of the node that it finds itself on. The first one stands still until
+    takes, and pays, all threads of the node that it finds itself on. The first stands still until
     the second is there."""
     slow = replace(small.config.engine, simulated_speed=0.03)
     pricing = half_a_machine(small, tmp_path / "book.yaml")
