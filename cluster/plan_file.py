@@ -10,10 +10,10 @@ import dataclasses
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import groupby, islice
 from typing import Any
 
 import pyarrow as pa
@@ -164,6 +164,14 @@ class PlanReader:
             raise IndexError(f"there is no shard {shard_id}; the plan has {self._shards}")
         number, place = divmod(shard_id, GROUP_ROWS)
         return _shards_in(self._cached_group(number).slice(place, 1))[0]
+
+    def rows_of(self, shards: Sequence[int]) -> int:
+        """The number of rows in these shards, ids in ascending order; a row group at a time."""
+        rows = 0
+        for number, ids in groupby(shards, lambda shard_id: shard_id // GROUP_ROWS):
+            places = pa.array((shard_id % GROUP_ROWS for shard_id in ids), pa.int64())
+            rows += pc.sum(self._cached_group(number)["rows"].take(places)).as_py() or 0
+        return rows
 
     def iter_shards(self) -> Iterator[Shard]:
         """All shards by id, a row group at a time."""

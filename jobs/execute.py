@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shlex
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version as package_version
@@ -146,7 +146,9 @@ def _run(
     """Work on a claimed job and sum up."""
     plan = PlanReader(store)
     number = generation(store)
-    workers = min(size.workers, plan.shards)
+    shards = read_retry(store, number).shards if number else None
+    rows = plan.rows if shards is None else plan.rows_of(shards)
+    workers = min(size.workers, plan.shards if shards is None else len(shards))
     config = _decided(job, store, plan, workers)
     record = open_run(
         store,
@@ -157,13 +159,14 @@ def _run(
         config=job.config,
         book=book,
     )
-    _announce(job, plan, "workers as machines come" if size.grows else plural(workers, "worker"))
+    crew_size = "workers as machines come" if size.grows else plural(workers, "worker")
+    _announce(job, _extent(plan, rows, shards, number), crew_size)
     assignment = Assignment(
         run=record.run,
         generation=number,
         model_revision=job.model_revision,
         total=plan.shards,
-        shards=read_retry(store, number).shards if number else None,
+        shards=shards,
         book=book,
         settled=settled(job, store, plan),
         allowance=purse.allowance if purse else None,
@@ -172,7 +175,7 @@ def _run(
     supervisor = Supervisor(config, assignment, size)
     news = EngineNews(config)
     alerts = BudgetAlerts(job, caps_of(job), assignment.settled)
-    with Presence(job.config, record) as presence, _display(job, plan, console) as display, alerts:
+    with Presence(job.config, record) as presence, _display(job, rows, console) as display, alerts:
         control.watch(presence.stop_reason)
         crew = CrewNews(job, size, presence)
 
@@ -279,22 +282,29 @@ def _say_where(address: str) -> None:
     log.info("%s", where, extra={"event": "connecting"})
 
 
-def _announce(job: JobRecord, plan: PlanReader, workers: str) -> None:
+def _extent(plan: PlanReader, rows: int, shards: Sequence[int] | None, number: int) -> str:
+    """How much there is to work on; a retry has some ``shards``, in which most rows may be done."""
+    whole = plural(plan.shards, "shard")
+    if shards is None:
+        return f"{plural(rows, 'row')}, {whole}"
+    return f"retry {number} in {len(shards)} of {whole}, which have {plural(rows, 'row')}"
+
+
+def _announce(job: JobRecord, what: str, workers: str) -> None:
     log.info(
-        "job '%s': %s, %s, %s%s",
+        "job '%s': %s, %s%s",
         job.config.job.name,
-        plural(plan.rows, "row"),
-        plural(plan.shards, "shard"),
+        what,
         workers,
         ", SIMULATED engine" if job.config.engine.name == "simulated" else "",
         extra={"event": "run_started"},
     )
 
 
-def _display(job: JobRecord, plan: PlanReader, console: Console) -> ProgressDisplay:
+def _display(job: JobRecord, rows: int, console: Console) -> ProgressDisplay:
     return ProgressDisplay(
         console,
-        rows=plan.rows,
+        rows=rows,
         currency=job.currency,
         simulated=job.config.engine.name == "simulated",
         capped=capped(job),

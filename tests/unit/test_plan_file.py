@@ -50,6 +50,19 @@ def test_plan_is_read_back_as_it_was_written(store: Store) -> None:
     )
 
 
+def test_the_rows_of_some_shards_are_counted_over_all_groups(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan_file, "GROUP_ROWS", 2)
+    write_plan(store, INPUTS, cut_shards(INPUTS, 4))
+    reader = PlanReader(store)
+    assert [shard.rows for shard in reader.iter_shards()] == [4, 4, 2, 4, 3]
+    assert reader.rows_of([0, 2, 4]) == 9
+    assert reader.rows_of([1]) == 4
+    assert reader.rows_of(range(5)) == 17
+    assert reader.rows_of([]) == 0
+
+
 def test_writing_the_same_plan_again_is_no_error(store: Store) -> None:
     write_plan(store, INPUTS, cut_shards(INPUTS, 4))
     write_plan(store, INPUTS, cut_shards(INPUTS, 4))
