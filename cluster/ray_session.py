@@ -74,19 +74,37 @@ def ray_session(config: RunConfig) -> Iterator[None]:
         yield
         return
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    try:
-        if cluster.address == "local":
-            _start_here(cluster, quiet)
-        else:
-            ray.init(cluster.address, **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise ConfigError(
-            f"cannot reach the Ray cluster at cluster.address={cluster.address}: {error}"
-        ) from error
+    with _told_in_the_log():
+        try:
+            if cluster.address == "local":
+                _start_here(cluster, quiet)
+            else:
+                ray.init(cluster.address, **quiet)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise ConfigError(
+                f"cannot reach the Ray cluster at cluster.address={cluster.address}: {error}"
+            ) from error
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _told_in_the_log() -> Iterator[None]:
+    """Ray prints a long paragraph for each process that died on the standard output, where ours is;
+    we say who died in a line, and these are for whoever asks for more (``--verbose``)."""
+    whose = ray._private.worker
+    before = getattr(whose, "print_to_stdstream", None)  # no part of Ray's interface
+
+    def tell(told: Mapping[str, Any], *_: object, **__: object) -> None:
+        log.debug("ray: %s", " ".join(told["lines"]), extra={"event": "ray_told"})
+
+    whose.print_to_stdstream = tell
     try:
         yield
     finally:
-        ray.shutdown()
+        whose.print_to_stdstream = before
 
 
 def _start_here(cluster: ClusterConfig, quiet: Mapping[str, Any]) -> None:

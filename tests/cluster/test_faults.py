@@ -63,6 +63,8 @@ def test_a_killed_worker_is_replaced_and_every_image_is_made_once(tmp_path: Path
     wait_for_commits(job, output)
     job.workers()[0].kill()
     assert job.finish() == 0, job.output
+    assert " died: " in job.output
+    assert "(raylet)" not in job.output, "Ray's own paragraph"
     assert_whole(output, rows)
     workers = {path.name for path in (output / "workers").iterdir()}
     assert len(workers) == 3, f"two at the start and one replacement, not {workers}"
