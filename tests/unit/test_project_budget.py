@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cluster import project_records
@@ -75,6 +75,8 @@ class World:
             if self.note(reserve(self.budget, job.asks(amount), CAPS)):
                 job.alive = True
                 job.limit = self.budget.shares[job.name].limit.nano
+            else:
+                job.run -= 1  # it is not opened, and the run before is still the last one
 
     def more(self, job: Job, amount: int) -> None:
         asked = job.asks(job.limit - job.base + amount)
@@ -102,7 +104,17 @@ class World:
 STEPS = (World.begin, World.more, World.spend, World.end, World.die, World.found)
 
 
+REFUSED_AFTER_A_DEATH = [
+    (World.begin, 0, 53),
+    (World.begin, 2, 47),
+    (World.spend, 2, 47),
+    (World.die, 2, 1),
+    (World.begin, 2, 1),
+]
+
+
 @settings(max_examples=400, deadline=None)
+@example(REFUSED_AFTER_A_DEATH)
 @given(
     st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 3), st.integers(1, 70)), max_size=60)
 )
