@@ -10,6 +10,7 @@ import math
 import os
 import queue
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
 from conf.schema import ModelConfig
 from conf.triton_config import TritonConfig
@@ -40,7 +41,8 @@ def load(triton: TritonConfig, model: ModelConfig, *, priority: int) -> TritonEn
     """
     arrived: queue.SimpleQueue[Spent | BaseException] = queue.SimpleQueue()
     thread = LoopThread("triton")
-    try:
+    with ExitStack() as unless_open:
+        unless_open.callback(thread.close)
         pool = thread.wait(
             Pool.open(
                 terms_of(triton, model, priority=priority),
@@ -48,9 +50,7 @@ def load(triton: TritonConfig, model: ModelConfig, *, priority: int) -> TritonEn
                 patience_s=triton.patience_s,
             )
         )
-    except BaseException:
-        thread.close()
-        raise
+        unless_open.pop_all()
     # images that only showed that servers make any are part of loading, where that is paid for
     while triton.owned and not arrived.empty():
         arrived.get()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from random import Random
 
@@ -64,14 +65,13 @@ class Pool:
         random = Random()
         addresses = addresses_of(terms.config)
         clients = [TritonClient(address, terms.model, terms.access) for address in addresses]
-        try:
+        async with AsyncExitStack() as unless_found:
+            for client in clients:
+                unless_found.push_async_callback(client.close)
             models = await _find(clients, random, patience_s)
             for client, model in zip(clients, models, strict=True):
                 check_priority(terms.priority, model, server=str(client.address))
-        except BaseException:
-            for client in clients:
-                await client.close()
-            raise
+            unless_found.pop_all()
         servers = [
             _server(client, model, terms.config)
             for client, model in zip(clients, models, strict=True)
@@ -85,11 +85,10 @@ class Pool:
             lost_time=None if terms.config.owned else LostTime(),
         )
         pool = cls(servers, dispatcher)
-        try:
+        async with AsyncExitStack() as unless_begun:
+            unless_begun.push_async_callback(pool.close)
             await pool._begin(terms, random)
-        except BaseException:
-            await pool.close()
-            raise
+            unless_begun.pop_all()
         return pool
 
     @property
