@@ -287,7 +287,7 @@ def _extent(plan: PlanReader, rows: int, shards: Sequence[int] | None, number: i
     whole = plural(plan.shards, "shard")
     if shards is None:
         return f"{plural(rows, 'row')}, {whole}"
-    return f"retry {number} in {len(shards)} of {whole}, which have {plural(rows, 'row')}"
+    return f"retry {number}: {plural(rows, 'row')} in {len(shards)} of {whole}"
 
 
 def _announce(job: JobRecord, what: str, workers: str) -> None:

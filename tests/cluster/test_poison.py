@@ -41,5 +41,5 @@ def test_rows_that_kill_or_hang_are_quarantined_alone_and_their_neighbours_are_m
     assert found == {n: (f"row-{n}", "worker_died") for n in PROMPTS}
     status, text = imagemill("retry", str(output))
     assert status == 0, f"without the poison these rows are as good as any: {text}"
-    assert "retry 1 in 2 of 3 shards, which have 8 rows, " in text
+    assert "retry 1: 8 rows in 2 of 3 shards, " in text
     assert len(images_by_id(output)) == ROWS
